@@ -1,0 +1,2 @@
+// Placeholder replaced by the first real source.
+namespace ssbhash {}

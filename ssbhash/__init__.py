@@ -1,0 +1,48 @@
+"""ssbhash: learn binary codes from a few labels, then search them exactly.
+
+Search and codes need numpy alone; the models need the `train` extra and load
+torch on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from ssbhash._version import __version__
+from ssbhash.backends import available as backends
+from ssbhash.codes import pack, unpack
+from ssbhash.search import RangeResult, SearchResult, distances, search, within
+
+if TYPE_CHECKING:
+    from ssbhash.hashers import PHSGS, SSBVAE, VDSH, VDSHS, BernoulliVAE
+
+# Public names that need torch, and the module that has them.
+_LAZY = dict.fromkeys(("SSBVAE", "PHSGS", "VDSHS", "BernoulliVAE", "VDSH"), "ssbhash.hashers")
+
+__all__ = [
+    "PHSGS",
+    "SSBVAE",
+    "VDSH",
+    "VDSHS",
+    "BernoulliVAE",
+    "RangeResult",
+    "SearchResult",
+    "__version__",
+    "backends",
+    "distances",
+    "pack",
+    "search",
+    "unpack",
+    "within",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'ssbhash' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

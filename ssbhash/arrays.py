@@ -1,0 +1,91 @@
+"""Arrays in, arrays out: one place that reads what a user hands in.
+
+numpy, torch and DLPack arrays go in, read-only and strided ones too. torch is
+never imported here: a torch tensor can only exist if the user imported torch,
+so `sys.modules` is asked.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Codes = npt.NDArray[np.uint8]
+
+
+def is_torch(array: Any) -> bool:
+    """Whether `array` is a torch tensor; never imports torch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(array, torch.Tensor)
+
+
+def as_numpy(array: Any, name: str) -> npt.NDArray[Any]:
+    """View `array` as numpy, without a copy where its memory allows it.
+
+    Raises
+    ------
+    TypeError
+        If `array` is no numeric array: a ragged list, strings, objects.
+    """
+    if is_torch(array):
+        return np.asarray(array.detach().cpu().numpy())
+    if not isinstance(array, np.ndarray) and hasattr(array, "__dlpack__"):
+        array = np.from_dlpack(array)
+    try:
+        result = np.asarray(array)
+    except ValueError as error:
+        raise TypeError(f"{name} must be an array, got a ragged sequence") from error
+    if result.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must be a numeric array, got dtype {result.dtype}")
+    return result
+
+
+def as_codes(array: Any, name: str, n_bits: int | None = None) -> Codes:
+    """Check packed codes: uint8 [n, n_bytes], C-contiguous, padding bits zero.
+
+    Raises
+    ------
+    TypeError
+        If the dtype is not uint8.
+    ValueError
+        If the shape is not [n, n_bytes] with n_bytes >= 1, if `n_bits` does
+        not fit n_bytes, or if a padding bit is set.
+    """
+    codes = as_numpy(array, name)
+    if codes.dtype != np.uint8:
+        raise TypeError(f"{name} must be packed codes of dtype uint8, got {codes.dtype}")
+    if codes.ndim != 2 or codes.shape[1] == 0:
+        raise ValueError(f"{name} must have shape [n, n_bytes], n_bytes >= 1, got {codes.shape}")
+    codes = np.ascontiguousarray(codes)
+    if n_bits is not None:
+        _check_padding(codes, name, n_bits)
+    return codes
+
+
+def _check_padding(codes: Codes, name: str, n_bits: int) -> None:
+    n_bytes = codes.shape[1]
+    if not 8 * (n_bytes - 1) < n_bits <= 8 * n_bytes:
+        raise ValueError(f"{name} has {n_bytes} bytes a code, which does not fit n_bits={n_bits}")
+    if n_bits % 8 and np.any(codes[:, -1] >> (n_bits % 8)):
+        row = int(np.flatnonzero(codes[:, -1] >> (n_bits % 8))[0])
+        raise ValueError(f"{name} has padding bits set beyond n_bits={n_bits}, first in row {row}")
+
+
+def like(result: npt.NDArray[Any], query: Any) -> Any:
+    """Give `result` back as the kind of array that `query` is, on its device."""
+    if is_torch(query):
+        return sys.modules["torch"].from_numpy(result).to(query.device)
+    return result
+
+
+def as_count(value: Any, name: str, minimum: int) -> int:
+    """Check an integer argument that must be at least `minimum`."""
+    if isinstance(value, bool | np.bool_) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
+    number = int(value.__index__())
+    if number < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {number}")
+    return number

@@ -1,0 +1,51 @@
+"""The reference engine: numpy, slow, simple enough to be obviously right."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ssbhash.arrays import Codes
+
+_POPCOUNT = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.int32)
+
+
+def _distances_to(database: Codes, query: Codes) -> npt.NDArray[np.int32]:
+    return _POPCOUNT[database ^ query].sum(axis=1, dtype=np.int32)
+
+
+def search(
+    database: Codes, queries: Codes, k: int, n_threads: int
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    """The k <= n smallest (distance, id) of each query."""
+    out_distances = np.empty((len(queries), k), dtype=np.int32)
+    out_ids = np.empty((len(queries), k), dtype=np.int64)
+    for row, query in enumerate(queries):
+        distances = _distances_to(database, query)
+        nearest = np.argsort(distances, kind="stable")[:k]  # stable: ties keep id order
+        out_distances[row], out_ids[row] = distances[nearest], nearest
+    return out_distances, out_ids
+
+
+def within(
+    database: Codes, queries: Codes, radius: int, n_threads: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    """All (distance, id) with distance <= radius, sorted for each query, in CSR form."""
+    lims = np.zeros(len(queries) + 1, dtype=np.int64)
+    parts_distances, parts_ids = [np.empty(0, np.int32)], [np.empty(0, np.int64)]
+    for row, query in enumerate(queries):
+        distances = _distances_to(database, query)
+        nearest = np.argsort(distances, kind="stable")
+        nearest = nearest[distances[nearest] <= radius]
+        lims[row + 1] = lims[row] + len(nearest)
+        parts_distances.append(distances[nearest])
+        parts_ids.append(nearest.astype(np.int64))
+    return lims, np.concatenate(parts_distances), np.concatenate(parts_ids)
+
+
+def distances(database: Codes, queries: Codes, n_threads: int) -> npt.NDArray[np.uint16]:
+    """The full matrix of distances [n_queries, n]."""
+    out = np.empty((len(queries), len(database)), dtype=np.uint16)
+    for row, query in enumerate(queries):
+        out[row] = _distances_to(database, query)
+    return out

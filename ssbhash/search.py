@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssbhash.backends import get
 from ssbhash.arrays import Codes, as_codes, as_count, as_numpy, like
+from ssbhash.backends import get
 
 
 class SearchResult(NamedTuple):

@@ -28,7 +28,7 @@ def _is_present(name: str) -> bool:
 
 
 def get(name: str = "auto") -> ModuleType:
-    """The engine called `name`; "auto" is SSBHASH_BACKEND or the fastest present.
+    """Return the engine called `name`; "auto" is SSBHASH_BACKEND or the fastest present.
 
     Raises
     ------

@@ -7,17 +7,18 @@ import numpy.typing as npt
 
 from ssbhash.arrays import Codes
 
-_POPCOUNT = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.int32)
+_POPCOUNT = np.array([byte.bit_count() for byte in range(256)], dtype=np.int32)
 
 
 def _distances_to(database: Codes, query: Codes) -> npt.NDArray[np.int32]:
-    return _POPCOUNT[database ^ query].sum(axis=1, dtype=np.int32)
+    counts: npt.NDArray[np.int32] = _POPCOUNT[database ^ query].sum(axis=1, dtype=np.int32)
+    return counts
 
 
 def search(
     database: Codes, queries: Codes, k: int, n_threads: int
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
-    """The k <= n smallest (distance, id) of each query."""
+    """Find the k <= n smallest (distance, id) of each query."""
     out_distances = np.empty((len(queries), k), dtype=np.int32)
     out_ids = np.empty((len(queries), k), dtype=np.int64)
     for row, query in enumerate(queries):
@@ -44,7 +45,7 @@ def within(
 
 
 def distances(database: Codes, queries: Codes, n_threads: int) -> npt.NDArray[np.uint16]:
-    """The full matrix of distances [n_queries, n]."""
+    """Compute the full matrix of distances [n_queries, n]."""
     out = np.empty((len(queries), len(database)), dtype=np.uint16)
     for row, query in enumerate(queries):
         out[row] = _distances_to(database, query)

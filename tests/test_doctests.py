@@ -1,0 +1,25 @@
+"""Every example in a docstring runs, on whichever ssbhash is installed."""
+
+import doctest
+import importlib
+import pkgutil
+
+import pytest
+
+import ssbhash
+
+MODULES = ["ssbhash"] + [
+    module.name
+    for module in pkgutil.walk_packages(ssbhash.__path__, "ssbhash.")
+    if module.name not in ("ssbhash._core", "ssbhash.__main__")
+]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_of_module(name: str) -> None:
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as missing:  # an extra that is not installed
+        pytest.skip(f"{name} needs {missing.name}")
+    flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+    assert doctest.testmod(module, optionflags=flags).failed == 0

@@ -14,7 +14,7 @@ import os
 from types import ModuleType
 
 # Fastest first: "auto" takes the first that is present.
-NAMES = ("native", "numba", "reference")
+NAMES = ("reference",)
 _REQUIRES = {"native": "ssbhash._core", "numba": "numba", "reference": "numpy"}
 
 

@@ -1,0 +1,1 @@
+"""Networks, losses and relaxations of the models; needs torch."""

@@ -1,0 +1,203 @@
+"""Gradients through binary codes: one interface, an estimator chosen by name.
+
+The loss of a code b ~ Bernoulli(sigmoid(logits)) is wanted in expectation, and its
+gradient with respect to the logits. Two families of estimators give one:
+
+- *Pathwise*: `relax` draws bits, or numbers in (0, 1), that carry a gradient of
+  their own and so go wherever a tensor goes.
+
+  `concrete`
+      Relaxed bits sigmoid((l + log u - log(1 - u)) / tau). Low variance, biased:
+      the loss sees numbers that are not bits. Maddison, Mnih & Teh, *The Concrete
+      Distribution*, ICLR 2017; Jang, Gu & Poole, *Categorical Reparameterization
+      with Gumbel-Softmax*, ICLR 2017.
+  `straight-through`
+      True bits forward, the derivative of sigmoid(l) backward: exact for a loss
+      that is linear in the bits. Bengio, Leonard & Courville, arXiv 1308.3432;
+      in this form by Shekhovtsov, *Bias-Variance Tradeoffs in Single-Sample
+      Binary Gradient Estimators*, GCPR 2021.
+  `straight-through-concrete`
+      Bits rounded from `concrete` forward, its derivative backward. Jang et al. 2017.
+
+- *Score-based*, unbiased: they need the loss as a function of the bits, which
+  `expected_loss` takes, and evaluate it on several codes of each item.
+
+  `arm`
+      Antithetic pair, weighted by u - 1/2. Yin & Zhou, *ARM*, ICLR 2019.
+  `disarm`
+      ARM with u integrated out: less variance at the same price. Dong, Mnih &
+      Tucker, *DisARM*, NeurIPS 2020; Yin, Ho, Yan, Qian & Zhou (U2G), 2020.
+  `reinforce-loo`
+      Independent codes, each with the mean of the others as its baseline. Salimans
+      & Knowles, arXiv 1401.1022; Kool, van Hoof & Welling, *Buy 4 REINFORCE
+      Samples, Get a Baseline for Free!*, 2019.
+
+`expected_loss` takes every name, so a training loop written with it can change its
+estimator by a string.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Seed = int | torch.Generator | None
+Loss = Callable[[Tensor], Tensor]
+
+PATHWISE = ("concrete", "straight-through", "straight-through-concrete")
+SCORE_BASED = ("arm", "disarm", "reinforce-loo")
+ESTIMATORS = PATHWISE + SCORE_BASED
+
+
+def relax(
+    logits: Tensor, name: str = "concrete", *, tau: float = 2 / 3, seed: Seed = None
+) -> Tensor:
+    """Draw bits, or relaxed bits, that carry a gradient to the logits.
+
+    Parameters
+    ----------
+    logits : float tensor [n, n_bits]
+        Log-odds of each bit being 1.
+    name : {"concrete", "straight-through", "straight-through-concrete"}
+        The estimator; the module's docstring describes them.
+    tau : float
+        Temperature of the Concrete distribution; 2/3 is the paper's.
+    seed : int, torch.Generator or None
+        The draw. None takes it from torch's global generator.
+
+    Returns
+    -------
+    float tensor [n, n_bits]
+        Like `logits`; in [0, 1] for `concrete`, else 0 or 1.
+
+    Raises
+    ------
+    ValueError
+        If `name` is unknown or needs the loss as a function, or tau <= 0.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from ssbhash.nn.relaxations import relax
+    >>> logits = torch.tensor([[40.0, -40.0]], requires_grad=True)
+    >>> relax(logits, "straight-through", seed=0).detach()
+    tensor([[1., 0.]])
+    """
+    if name in SCORE_BASED:
+        raise ValueError(f"estimator {name!r} needs the loss as a function: use expected_loss")
+    if name not in PATHWISE:
+        raise ValueError(f"name must be one of {', '.join(ESTIMATORS)}; got {name!r}")
+    if not tau > 0:
+        raise ValueError(f"tau must be positive, got {tau}")
+    if name == "straight-through":
+        probability = torch.sigmoid(logits)
+        bits = (_uniform(logits, seed) < probability).to(logits.dtype)
+        return bits + (probability - probability.detach())
+    uniform = _uniform(logits, seed)
+    relaxed = torch.sigmoid((logits + torch.logit(uniform)) / tau)
+    if name == "concrete":
+        return relaxed
+    return (relaxed > 0.5).to(logits.dtype) + (relaxed - relaxed.detach())
+
+
+def expected_loss(
+    logits: Tensor,
+    loss: Loss,
+    name: str = "concrete",
+    *,
+    tau: float = 2 / 3,
+    n_samples: int = 2,
+    seed: Seed = None,
+) -> Tensor:
+    """Estimate the expectation of `loss` over codes, with the gradient of `name`.
+
+    Parameters
+    ----------
+    logits : float tensor [n, n_bits]
+        Log-odds of each bit being 1.
+    loss : callable
+        From bits [n, n_bits] to one loss for each item [n] or for the batch [].
+        One for each item, depending on that item's bits alone, has less variance
+        with the score-based estimators. Gradients to what the loss holds (the
+        decoder's weights) flow as well.
+    name : str
+        One of `ESTIMATORS`; the module's docstring describes them.
+    tau : float
+        Temperature of the Concrete distribution.
+    n_samples : int
+        Independent codes of each item for `reinforce-loo`, at least 2; the other
+        score-based estimators use one antithetic pair.
+    seed : int, torch.Generator or None
+        The draw. None takes it from torch's global generator.
+
+    Returns
+    -------
+    float tensor, the shape of what `loss` returns
+        The mean of the loss over the codes drawn.
+
+    Raises
+    ------
+    ValueError
+        If `name` is unknown, tau <= 0 or n_samples < 2.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from ssbhash.nn.relaxations import expected_loss
+    >>> logits = torch.zeros(2, 3, requires_grad=True)
+    >>> expected_loss(logits, lambda bits: bits.sum(1), "straight-through").sum().backward()
+    >>> logits.grad
+    tensor([[0.2500, 0.2500, 0.2500],
+            [0.2500, 0.2500, 0.2500]])
+    """
+    if name not in SCORE_BASED:
+        return loss(relax(logits, name, tau=tau, seed=seed))
+    if n_samples < 2:
+        raise ValueError(f"n_samples must be at least 2, got {n_samples}")
+    with torch.no_grad():
+        bits, scores = _codes_and_scores(logits, name, n_samples, seed)
+    losses = torch.stack([loss(code) for code in bits])
+    # d/dlogits of `expected` is sum_k loss_k score_k; its value is the mean loss.
+    weights = losses.detach().reshape(*losses.shape, *[1] * (scores.ndim - losses.ndim))
+    gradient = (weights * scores).sum(0)
+    carrier = (gradient * (logits - logits.detach())).sum(-1)
+    return losses.mean(0) + (carrier if losses.ndim > 1 else carrier.sum())
+
+
+def _codes_and_scores(
+    logits: Tensor, name: str, n_samples: int, seed: Seed
+) -> tuple[Tensor, Tensor]:
+    """Codes [k, n, n_bits], and scores so that sum_k loss_k score_k estimates the gradient."""
+    probability = torch.sigmoid(logits)
+    if name == "reinforce-loo":
+        many = logits.expand(n_samples, *logits.shape)
+        bits = (_uniform(many, seed) < probability).to(logits.dtype)
+        scores = bits - probability
+        # loss_k minus the mean of the others, averaged over k, gathered by loss_k:
+        # its own score less the mean score of all, divided by n - 1.
+        return bits, (scores - scores.mean(0)) / (n_samples - 1)
+    uniform = _uniform(logits, seed)
+    bits = torch.stack([uniform > 1 - probability, uniform < probability]).to(logits.dtype)
+    if name == "arm":
+        score = uniform - 0.5
+    else:  # disarm: ARM's weight in expectation over u given both codes
+        differ = bits[0] - bits[1]
+        score = 0.5 * differ * torch.sigmoid(logits.abs())
+    return bits, torch.stack([score, -score])
+
+
+def _uniform(logits: Tensor, seed: Seed) -> Tensor:
+    generator = torch.Generator(logits.device).manual_seed(as_seed(seed))
+    uniform = torch.rand(logits.shape, generator=generator, device=logits.device)
+    # [0, 1) to (0, 1): log(0) would put an infinity into the noise.
+    return uniform.clamp_min(2**-25).to(logits.dtype)
+
+
+def as_seed(seed: Seed) -> int:
+    """Turn a seed, a generator (which advances) or None into one 63-bit seed."""
+    if isinstance(seed, int):
+        return seed
+    device = "cpu" if seed is None else seed.device
+    return int(torch.randint(2**63 - 1, (), generator=seed, device=device))

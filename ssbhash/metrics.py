@@ -1,0 +1,402 @@
+"""Retrieval quality from codes and labels, exact in expectation over ties.
+
+Short codes tie a lot, and the order within a tie is arbitrary. By default each
+metric is its expectation over all orders of the tied items, in closed form
+(McSherry & Najork, "Computing information retrieval performance measures
+efficiently in the presence of tied scores", ECIR 2008): reproducible, and what
+an arbitrary order estimates. `ties="id"` ranks by (distance, id), as search does.
+
+Every metric is a function of the tie groups of a query alone (`tie_groups.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+
+from ssbhash import tie_groups
+from ssbhash.arrays import as_codes, as_count, as_numpy
+from ssbhash.tie_groups import Floats, Ints, Labels, TieGroups
+
+Ties: TypeAlias = Literal["expected", "id"]
+Denominator: TypeAlias = Literal["hits", "min(k, relevant)"]
+
+
+class PrecisionRecall(NamedTuple):
+    """Precision and recall of the items within each radius, means over queries.
+
+    All arrays have one entry for each radius 0 ... n_bits; `n_retrieved` is the
+    mean number of items within the radius.
+    """
+
+    radius: Ints
+    precision: Floats
+    recall: Floats
+    n_retrieved: Floats
+
+
+def precision_at(
+    database_codes: Any,
+    database_labels: Any,
+    query_codes: Any,
+    query_labels: Any,
+    k: int | Sequence[int] = 100,
+    *,
+    ties: Ties = "expected",
+    per_query: bool = False,
+    n_bits: int | None = None,
+    backend: str = "auto",
+    n_threads: int | None = None,
+) -> Any:
+    """Precision among the k nearest codes (P@k).
+
+    An item is relevant to a query if both have the same class, or share at
+    least one label.
+
+    Parameters
+    ----------
+    database_codes : uint8 [n, n_bytes]
+        The database, packed.
+    database_labels : int [n] or 0/1 [n, n_labels]
+        Class ids from 0, or an indicator matrix (multi-label).
+    query_codes : uint8 [n_queries, n_bytes]
+        Packed queries.
+    query_labels : int [n_queries] or 0/1 [n_queries, n_labels]
+        Of the same kind as `database_labels`.
+    k : int or sequence of int
+        Neighbours looked at; several are computed in one pass. k > n counts as n.
+    ties : {"expected", "id"}
+        Expectation over random orders of equal distances, or smaller id first.
+    per_query : bool
+        Give the value of each query instead of the mean.
+    n_bits : int, optional
+        Bits in a code; given, padding bits are checked.
+    backend : str
+        The engine, as in `ssbhash.search`; all give the same result.
+    n_threads : int, optional
+        Threads at most.
+
+    Returns
+    -------
+    float or float64 array
+        The mean over queries; [n_k] for a sequence of k. With `per_query`
+        [n_queries] or [n_queries, n_k]. A query without a relevant item has 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong dtype, shape or range, if a label is
+        missing (-1), or if there are no items or no queries.
+
+    Examples
+    --------
+    >>> import numpy as np, ssbhash
+    >>> from ssbhash.metrics import precision_at
+    >>> codes = ssbhash.pack(np.array([[0, 0], [0, 1], [1, 0], [1, 1]]))
+    >>> precision_at(codes, [0, 0, 1, 1], codes[:1], [0], k=2)  # ids 1 and 2 tie
+    0.75
+    >>> precision_at(codes, [0, 0, 1, 1], codes[:1], [0], k=2, ties="id")
+    1.0
+    """
+    ks = _as_ks(k)
+    data = database_codes, database_labels, query_codes, query_labels
+    groups = _groups(*data, max(ks), ties, n_bits, backend, n_threads)
+    return _finish([tie_groups.precision(part, ks) for part in groups], k, per_query)
+
+
+def recall_at(
+    database_codes: Any,
+    database_labels: Any,
+    query_codes: Any,
+    query_labels: Any,
+    k: int | Sequence[int] = 100,
+    *,
+    ties: Ties = "expected",
+    per_query: bool = False,
+    n_bits: int | None = None,
+    backend: str = "auto",
+    n_threads: int | None = None,
+) -> Any:
+    """Fraction of the relevant items found among the k nearest codes (R@k).
+
+    Parameters, result and errors are those of `precision_at`. A query without
+    a relevant item has recall 0.
+
+    Examples
+    --------
+    >>> import numpy as np, ssbhash
+    >>> from ssbhash.metrics import recall_at
+    >>> codes = ssbhash.pack(np.array([[0, 0], [0, 1], [1, 0], [1, 1]]))
+    >>> recall_at(codes, [0, 0, 0, 1], codes[:1], [0], k=[1, 3]).round(3).tolist()
+    [0.333, 1.0]
+    """
+    ks = _as_ks(k)
+    data = database_codes, database_labels, query_codes, query_labels
+    groups = _groups(*data, max(ks), ties, n_bits, backend, n_threads)
+    return _finish([tie_groups.recall(part, ks) for part in groups], k, per_query)
+
+
+def average_precision_at(
+    database_codes: Any,
+    database_labels: Any,
+    query_codes: Any,
+    query_labels: Any,
+    k: int | Sequence[int] = 100,
+    *,
+    denominator: Denominator = "hits",
+    ties: Ties = "expected",
+    per_query: bool = False,
+    n_bits: int | None = None,
+    backend: str = "auto",
+    n_threads: int | None = None,
+) -> Any:
+    """Average precision of the k nearest codes; its mean over queries is MAP@k.
+
+    AP@k is the sum of the precision at each relevant rank up to k, divided by
+    `denominator`: "hits", the relevant items among the k (as in the code of
+    SSB-VAE and of most papers on hashing; 0 without a hit), or
+    "min(k, relevant)", the most there can be, which also counts what was missed.
+
+    Other parameters, the result and errors are those of `precision_at`.
+
+    Notes
+    -----
+    With "hits" AP@k is a ratio of random variables, as rank k may cut a tie. The
+    number of hits h in the cut tie is hypergeometric, and given h all positions
+    are equally likely, so the expectation is the sum over h of P(h) E[sum | h] /
+    (hits before + h): exact, no approximation by a ratio of expectations.
+
+    Examples
+    --------
+    >>> import numpy as np, ssbhash
+    >>> from ssbhash.metrics import average_precision_at
+    >>> codes = ssbhash.pack(np.array([[0, 0], [0, 1], [1, 1]]))
+    >>> average_precision_at(codes, [1, 0, 0], codes[:1], [0], k=2)
+    0.5
+    >>> average_precision_at(codes, [1, 0, 0], codes[:1], [0], k=2, denominator="min(k, relevant)")
+    0.25
+    """
+    ks = _as_ks(k)
+    data = database_codes, database_labels, query_codes, query_labels
+    denominator = _as_denominator(denominator)
+    groups = _groups(*data, max(ks), ties, n_bits, backend, n_threads)
+    return _finish(
+        [tie_groups.average_precision(part, ks, denominator) for part in groups], k, per_query
+    )
+
+
+def precision_recall_by_radius(
+    database_codes: Any,
+    database_labels: Any,
+    query_codes: Any,
+    query_labels: Any,
+    *,
+    n_bits: int | None = None,
+    backend: str = "auto",
+    n_threads: int | None = None,
+) -> PrecisionRecall:
+    """Precision and recall of the items within each Hamming radius.
+
+    The curve of lookup by radius: whole tie groups are taken, so there is no tie
+    to break. A query with nothing within the radius counts with precision 0 (a
+    failed lookup); a query without a relevant item with precision and recall 0.
+
+    Parameters and errors are those of `precision_at`.
+
+    Returns
+    -------
+    PrecisionRecall
+        `radius`, `precision`, `recall`, `n_retrieved`, each [n_bits + 1]
+        (8 * n_bytes + 1 where `n_bits` is not given).
+
+    Examples
+    --------
+    >>> import numpy as np, ssbhash
+    >>> from ssbhash.metrics import precision_recall_by_radius
+    >>> codes = ssbhash.pack(np.array([[0, 0], [0, 1], [1, 0], [1, 1]]))
+    >>> curve = precision_recall_by_radius(codes, [0, 0, 1, 1], codes[:1], [0], n_bits=2)
+    >>> curve.precision.round(3).tolist(), curve.recall.tolist()
+    ([1.0, 0.667, 0.5], [0.5, 1.0, 1.0])
+    """
+    data = database_codes, database_labels, query_codes, query_labels
+    rows = []
+    for groups in _groups(*data, None, "expected", n_bits, backend, n_threads):
+        retrieved, hits = groups.counts.cumsum(axis=1), groups.hits.cumsum(axis=1)
+        precision = hits / np.maximum(retrieved, 1)
+        recall = hits / np.maximum(groups.n_relevant, 1)[:, None]
+        rows.append(np.stack([precision, recall, retrieved], axis=1))
+    precision, recall, retrieved = np.concatenate(rows).mean(axis=0)
+    return PrecisionRecall(np.arange(len(precision)), precision, recall, retrieved)
+
+
+def evaluate(
+    database_codes: Any,
+    database_labels: Any,
+    query_codes: Any,
+    query_labels: Any,
+    k: int | Sequence[int] = 100,
+    *,
+    denominator: Denominator = "hits",
+    ties: Ties = "expected",
+    n_bits: int | None = None,
+    backend: str = "auto",
+    n_threads: int | None = None,
+) -> dict[str, float]:
+    """P@k, R@k and MAP@k in one pass, by name.
+
+    Parameters and errors are those of `average_precision_at`.
+
+    Examples
+    --------
+    >>> import numpy as np, ssbhash
+    >>> from ssbhash.metrics import evaluate
+    >>> codes = ssbhash.pack(np.array([[0, 0], [0, 1], [1, 0], [1, 1]]))
+    >>> evaluate(codes, [0, 0, 1, 1], codes, [0, 0, 1, 1], k=2)
+    {'P@2': 0.75, 'R@2': 0.75, 'MAP@2': 1.0}
+    """
+    ks = _as_ks(k)
+    data = database_codes, database_labels, query_codes, query_labels
+    denominator = _as_denominator(denominator)
+    return _evaluate(_groups(*data, max(ks), ties, n_bits, backend, n_threads), ks, denominator)
+
+
+def evaluate_distances(
+    distances: Any,
+    database_labels: Any,
+    query_labels: Any,
+    k: int | Sequence[int] = 100,
+    *,
+    denominator: Denominator = "hits",
+    ties: Ties = "expected",
+) -> dict[str, float]:
+    """P@k, R@k and MAP@k of any ranking: what codes are compared with.
+
+    Parameters
+    ----------
+    distances : real [n_queries, n]
+        Smaller is nearer: 1 - cosine on floats, an expected Hamming distance.
+
+    Other parameters and errors are those of `average_precision_at`.
+
+    Examples
+    --------
+    >>> from ssbhash.metrics import evaluate_distances
+    >>> evaluate_distances([[0.1, 0.5, 0.2]], [0, 0, 1], [0], k=2)
+    {'P@2': 0.5, 'R@2': 0.5, 'MAP@2': 1.0}
+    """
+    ks = _as_ks(k)
+    matrix = as_numpy(distances, "distances")
+    if matrix.ndim != 2 or 0 in matrix.shape:
+        raise ValueError(f"distances must be [n_queries, n], none of them 0, got {matrix.shape}")
+    if matrix.dtype.kind == "f" and np.isnan(matrix).any():
+        raise ValueError("distances must not hold NaN")
+    labels, queries = _as_labels_of(database_labels, query_labels, *matrix.shape[::-1])
+    denominator = _as_denominator(denominator)
+    groups = tie_groups.of_distances(matrix, labels, queries, max(ks), _as_ties(ties))
+    return _evaluate(groups, ks, denominator)
+
+
+def _evaluate(groups: Iterator[TieGroups], ks: list[int], denominator: str) -> dict[str, float]:
+    rows = [
+        np.stack(
+            [
+                tie_groups.precision(g, ks),
+                tie_groups.recall(g, ks),
+                tie_groups.average_precision(g, ks, denominator),
+            ],
+            1,
+        )
+        for g in groups
+    ]
+    means = np.concatenate(rows).mean(axis=0)
+    names = ("P", "R", "MAP")
+    return {
+        f"{name}@{k}": float(means[i, j]) for j, k in enumerate(ks) for i, name in enumerate(names)
+    }
+
+
+def _finish(rows: list[Floats], k: int | Sequence[int], per_query: bool) -> Any:
+    values = np.concatenate(rows)  # [n_queries, n_k]
+    if not isinstance(k, Sequence | np.ndarray):
+        values = values[:, 0]
+    if per_query:
+        return values
+    mean = values.mean(axis=0)
+    return mean if mean.ndim else float(mean)
+
+
+def _groups(
+    database_codes: Any,
+    database_labels: Any,
+    query_codes: Any,
+    query_labels: Any,
+    k: int | None,
+    ties: str,
+    n_bits: int | None,
+    backend: str,
+    n_threads: int | None,
+) -> Iterator[TieGroups]:
+    codes = as_codes(database_codes, "database_codes", n_bits)
+    queries = as_codes(query_codes, "query_codes", n_bits)
+    for name, array in (("database_codes", codes), ("query_codes", queries)):
+        if len(array) == 0:
+            raise ValueError(f"{name} is empty: there is nothing to evaluate")
+    if codes.shape[1] != queries.shape[1]:
+        raise ValueError(
+            f"query_codes has {queries.shape[1]} bytes a code but database_codes {codes.shape[1]}"
+        )
+    labels, labels_of = _as_labels_of(database_labels, query_labels, len(codes), len(queries))
+    engine = {"n_bits": n_bits, "backend": backend, "n_threads": n_threads}
+    return tie_groups.of_codes(codes, labels, queries, labels_of, k, _as_ties(ties), engine)
+
+
+def _as_ks(k: int | Sequence[int]) -> list[int]:
+    if not isinstance(k, Sequence | np.ndarray):
+        return [as_count(k, "k", 1)]
+    if len(k) == 0:
+        raise ValueError("k must not be an empty sequence")
+    return [as_count(one, "k", 1) for one in k]
+
+
+def _as_ties(ties: str) -> str:
+    if ties not in ("expected", "id"):
+        raise ValueError(f'ties must be "expected" or "id", got {ties!r}')
+    return ties
+
+
+def _as_denominator(denominator: Any) -> Any:
+    if denominator not in ("hits", "min(k, relevant)"):
+        raise ValueError(f'denominator must be "hits" or "min(k, relevant)", got {denominator!r}')
+    return denominator
+
+
+def _as_labels_of(database: Any, query: Any, n_items: int, n_queries: int) -> tuple[Labels, Labels]:
+    labels = _as_labels(database, "database_labels", n_items)
+    queries = _as_labels(query, "query_labels", n_queries)
+    if labels.shape[1:] != queries.shape[1:]:
+        raise ValueError(
+            "database_labels and query_labels must both be class ids, or indicators of the same "
+            f"labels, got shapes {labels.shape} and {queries.shape}"
+        )
+    return labels, queries
+
+
+def _as_labels(labels: Any, name: str, n: int) -> Labels:
+    array = as_numpy(labels, name)
+    if array.ndim not in (1, 2):
+        raise ValueError(f"{name} must have shape [n] or [n, n_labels], got {array.shape}")
+    if len(array) != n:
+        raise ValueError(f"{name} has {len(array)} rows for {n} items")
+    if np.any(array < 0):
+        raise ValueError(
+            f"{name} has negative entries (-1 is unlabelled): a metric needs all labels"
+        )
+    if array.ndim == 1:
+        if array.dtype.kind not in "iu":
+            raise TypeError(f"{name} must be integer class ids, got dtype {array.dtype}")
+        return array
+    if not np.all((array == 0) | (array == 1)):
+        raise ValueError(f"{name} must be an indicator matrix of 0 and 1")
+    return array.astype(np.float32)

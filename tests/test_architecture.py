@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "ssbhash"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-# A module may import modules of lower rank, or its own. The right half (rank <= 3)
+# A module may import modules of lower rank, or its own. The right half (rank <= 4)
 # needs numpy alone.
 RANKS = {
     "_version": 0,
@@ -20,20 +20,21 @@ RANKS = {
     "sampling": 2,
     "search": 2,
     "index": 3,
-    "metrics": 3,
-    "text": 4,
-    "nn": 4,
-    "training": 5,
-    "hashers": 6,
-    "baselines": 6,
-    "files": 6,
-    "datasets": 7,
-    "experiments": 8,
-    "demo": 8,
-    "cli": 9,
-    "__main__": 10,
+    "tie_groups": 3,
+    "metrics": 4,
+    "text": 5,
+    "nn": 5,
+    "training": 6,
+    "hashers": 7,
+    "baselines": 7,
+    "files": 7,
+    "datasets": 8,
+    "experiments": 9,
+    "demo": 9,
+    "cli": 10,
+    "__main__": 11,
 }
-TORCH_FREE = [name for name, rank in RANKS.items() if rank <= 3]
+TORCH_FREE = [name for name, rank in RANKS.items() if rank <= 4]
 
 
 def module_of(path: Path) -> str:

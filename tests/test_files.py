@@ -1,0 +1,254 @@
+"""Every accepted format, there and back; every broken file gets one clear error."""
+
+import gzip
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ssbhash.files import (
+    read_codes,
+    read_items,
+    read_labels,
+    replacing,
+    write_codes,
+    write_json,
+)
+
+sparse = pytest.importorskip("scipy.sparse")
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(7, 3)).astype(np.float32)
+Y = np.array([0, 1, -1, 2, 0, -1, 1])
+
+
+def jsonl(path: Path, rows: list[object]) -> Path:
+    content = "\n".join(json.dumps(row) for row in rows).encode()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    return path
+
+
+def test_npy(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", X)
+    items = read_items(tmp_path / "x.npy")
+    np.testing.assert_array_equal(items.features, X)
+    assert len(items) == 7
+    assert items.texts is None
+    assert items.labels is None
+
+
+def test_empty_npy(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", X[:0])
+    assert read_items(tmp_path / "x.npy").features.shape == (0, 3)
+
+
+@pytest.mark.parametrize("names", [{"X": X, "y": Y}, {"anything": X, "y": Y}])
+def test_dense_npz(tmp_path: Path, names: dict[str, np.ndarray]) -> None:
+    np.savez(tmp_path / "x.npz", **names)
+    items = read_items(tmp_path / "x.npz")
+    np.testing.assert_array_equal(items.features, X)
+    np.testing.assert_array_equal(items.labels, Y)
+    np.testing.assert_array_equal(read_labels(tmp_path / "x.npz"), Y)
+
+
+def test_sparse_npz_with_labels(tmp_path: Path) -> None:
+    matrix = sparse.csr_array(np.maximum(X, 0))
+    parts = {"indices": matrix.indices, "indptr": matrix.indptr, "data": matrix.data}
+    np.savez(tmp_path / "x.npz", format=b"csr", shape=matrix.shape, y=Y, **parts)
+    items = read_items(tmp_path / "x.npz")
+    assert sparse.issparse(items.features)
+    assert items.features.format == "csr"
+    np.testing.assert_array_equal(items.features.toarray(), matrix.toarray())
+    np.testing.assert_array_equal(items.labels, Y)
+
+
+def test_save_npz_of_scipy_in_another_format_is_made_csr(tmp_path: Path) -> None:
+    sparse.save_npz(tmp_path / "x.npz", sparse.csc_array(X))
+    items = read_items(tmp_path / "x.npz")
+    assert items.features.format == "csr"
+    assert len(items) == 7
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.jsonl.gz"])
+def test_jsonl(tmp_path: Path, name: str) -> None:
+    rows = [
+        {"text": "grüner Tee 茶", "label": "tea"},
+        {"text": "", "label": None},
+        {"text": "ants", "more": 1},
+    ]
+    items = read_items(jsonl(tmp_path / name, rows))
+    assert items.texts == ["grüner Tee 茶", "", "ants"]
+    assert items.labels == ["tea", None, None]
+    assert read_labels(tmp_path / name) == ["tea", None, None]
+
+
+def test_jsonl_with_other_fields_and_without_labels(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "t.jsonl", [{"body": "tea", "topics": ["a", "b"]}, {"body": "ant"}])
+    items = read_items(path, text="body", label="topics")
+    assert items.labels == [["a", "b"], None]
+    assert read_items(path, text="body").labels is None
+    with pytest.raises(ValueError, match="no field 'label'"):
+        read_labels(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"text": "a"}\n{"text": ', "line 2: not JSON lines"),
+        ('{"text": "a"}\n[1]', "line 2: not JSON lines: not an object"),
+        ('{"words": "a"}', "line 1: field 'text' is missing"),
+        ('{"text": 5}', "line 1: field 'text' is int, not text"),
+    ],
+)
+def test_bad_jsonl(tmp_path: Path, line: str, message: str) -> None:
+    (tmp_path / "t.jsonl").write_text(line)
+    with pytest.raises(ValueError, match=message):
+        read_items(tmp_path / "t.jsonl")
+
+
+def test_truncated_gzip(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "t.jsonl.gz", [{"text": "word " * 50 + str(i)} for i in range(200)])
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(ValueError, match="not JSON lines"):
+        read_items(path)
+    path.write_bytes(b"no gzip at all")
+    with pytest.raises(ValueError, match="not JSON lines"):
+        read_items(path)
+
+
+def test_parquet(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    def written(columns: dict[str, object]) -> Path:
+        parquet.write_table(pa.table(columns), tmp_path / "x.parquet")
+        return tmp_path / "x.parquet"
+
+    texts = read_items(written({"text": ["a", "b"], "label": ["tea", None]}))
+    assert texts.texts == ["a", "b"]
+    assert texts.labels == ["tea", None]
+    assert read_labels(tmp_path / "x.parquet") == ["tea", None]
+    vectors = read_items(written({"X": X.tolist(), "label": Y.tolist(), "other": ["z"] * 7}))
+    np.testing.assert_array_equal(vectors.features, X)
+    assert vectors.labels == Y.tolist()
+    numbers = read_items(written({"a": X[:, 0], "b": X[:, 1], "label": Y}))
+    np.testing.assert_array_equal(numbers.features, X[:, :2])
+    for wrong in ({"text": ["a", None]}, {"X": [[1.0], [1.0, 2.0]]}, {"a": ["s"], "b": ["t"]}):
+        with pytest.raises(ValueError, match="text"):
+            read_items(written(wrong))
+    (tmp_path / "x.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(ValueError, match="truncated or foreign"):
+        read_items(tmp_path / "x.parquet")
+
+
+def test_truncated_and_foreign_arrays(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", X)
+    np.savez(tmp_path / "x.npz", X=X, y=Y)
+    for name in ("x.npy", "x.npz"):
+        content = (tmp_path / name).read_bytes()
+        for broken in (content[:-20], content[:9], b"", b"<html>", b"\x80\x04N."):
+            (tmp_path / name).write_bytes(broken)
+            with pytest.raises(ValueError, match=rf"{name} cannot be read, truncated or foreign"):
+                read_items(tmp_path / name)
+
+
+def test_python_objects_are_never_loaded(tmp_path: Path) -> None:
+    objects = np.array([{"a": 1}, None], dtype=object)
+    np.save(tmp_path / "x.npy", objects, allow_pickle=True)
+    np.savez(tmp_path / "x.npz", X=objects)
+    for name in ("x.npy", "x.npz"):
+        with pytest.raises(ValueError, match="Python objects, which are never loaded"):
+            read_items(tmp_path / name)
+
+
+def test_wrong_arrays(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", X[0])
+    with pytest.raises(ValueError, match="must hold a matrix of numbers"):
+        read_items(tmp_path / "x.npy")
+    np.savez(tmp_path / "x.npz", a=X, b=X)
+    with pytest.raises(ValueError, match=r"it holds \['a', 'b'\]"):
+        read_items(tmp_path / "x.npz")
+    np.savez(tmp_path / "x.npz", X=X, y=Y[:3])
+    with pytest.raises(ValueError, match="7 items but labels"):
+        read_items(tmp_path / "x.npz")
+    with pytest.raises(ValueError, match=r"none of \.npy"):
+        read_items(tmp_path / "x.csv")
+    with pytest.raises(ValueError, match=r"none of \.npy"):
+        read_labels(tmp_path / "x.csv")
+    with pytest.raises(FileNotFoundError):
+        read_items(tmp_path / "absent.npy")
+
+
+def test_sparse_indices_out_of_range(tmp_path: Path) -> None:
+    np.savez(
+        tmp_path / "x.npz",
+        format=b"csr",
+        shape=(1, 3),
+        data=np.ones(1),
+        indices=np.array([99]),
+        indptr=np.array([0, 1]),
+    )
+    with pytest.raises(ValueError, match=r"x\.npz cannot be read"):
+        read_items(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("n_bits", [5, 8, 12, 64])
+def test_codes_keep_their_bits(tmp_path: Path, n_bits: int) -> None:
+    codes = np.packbits(RNG.integers(0, 2, (9, n_bits)), axis=1, bitorder="little")
+    path = tmp_path / "codes.npy"
+    write_codes(path, codes, n_bits)
+    found, found_bits = read_codes(path)
+    np.testing.assert_array_equal(found, codes)
+    assert found_bits == n_bits
+    assert (tmp_path / "codes.npy.json").exists() == (n_bits % 8 > 0)
+    np.testing.assert_array_equal(np.load(path), codes)
+
+
+def test_new_codes_drop_the_description_of_old_ones(tmp_path: Path) -> None:
+    write_codes(tmp_path / "c.npy", np.ones((2, 1), np.uint8), 5)
+    write_codes(tmp_path / "c.npy", np.full((2, 1), 255, np.uint8), 8)
+    assert read_codes(tmp_path / "c.npy")[1] == 8
+
+
+def test_empty_codes(tmp_path: Path) -> None:
+    write_codes(tmp_path / "c.npy", np.zeros((0, 4), np.uint8), 32)
+    assert read_codes(tmp_path / "c.npy")[0].shape == (0, 4)
+
+
+def test_wrong_codes(tmp_path: Path) -> None:
+    path = tmp_path / "c.npy"
+    np.save(path, X)
+    with pytest.raises(ValueError, match="not codes uint8"):
+        read_codes(path)
+    np.save(path, np.full((2, 1), 255, np.uint8))
+    write_json(tmp_path / "c.npy.json", {"n_bits": 5})
+    with pytest.raises(ValueError, match="padding bits set"):
+        read_codes(path)
+    write_json(tmp_path / "c.npy.json", {"n_bits": "5"})
+    with pytest.raises(ValueError, match="the number 'n_bits'"):
+        read_codes(path)
+    with pytest.raises(ValueError, match="codes are"):
+        read_codes(tmp_path / "c.bin")
+    with pytest.raises(ValueError, match=r"written as \.npy"):
+        write_codes(tmp_path / "c.bin", np.ones((2, 1), np.uint8), 8)
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
+    path = tmp_path / "out.json"
+    write_json(path, [1])
+    with pytest.raises(TypeError, match="bytes"), replacing(path) as file:
+        file.write("half")
+    assert json.loads(path.read_text()) == [1]
+    assert os.listdir(tmp_path) == ["out.json"]
+    umask = os.umask(0)
+    os.umask(umask)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def test_unwritable_places(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"), replacing(tmp_path / "file" / "inside.npy"):
+        pass
+    with pytest.raises(IsADirectoryError), replacing(tmp_path):
+        pass

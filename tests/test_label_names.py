@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ssbhash.labels import encode_labels
+from ssbhash.label_names import encode_labels
 
 
 def test_names_agree_between_files() -> None:

@@ -28,19 +28,33 @@ def as_numpy(array: Any, name: str) -> npt.NDArray[Any]:
     Raises
     ------
     TypeError
-        If `array` is no numeric array: a ragged list, strings, objects.
+        If `array` is no numeric array: a ragged list, strings, objects, a sparse
+        matrix, a type that numpy does not have.
+    ValueError
+        If entries of a masked array are masked.
     """
-    if is_torch(array):
-        return np.asarray(array.detach().cpu().numpy())
-    if not isinstance(array, np.ndarray) and hasattr(array, "__dlpack__"):
-        array = np.from_dlpack(array)
+    if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
+        raise ValueError(f"{name} has masked entries; fill or drop them first")
     try:
-        result = np.asarray(array)
+        result = _view(array)
     except ValueError as error:
         raise TypeError(f"{name} must be an array, got a ragged sequence") from error
+    except (TypeError, RuntimeError, BufferError) as error:
+        raise TypeError(f"{name} cannot be read as a numpy array: {error}") from error
     if result.dtype.kind not in "biuf":
-        raise TypeError(f"{name} must be a numeric array, got dtype {result.dtype}")
+        got = f"dtype {result.dtype}" if result.ndim else type(array).__name__
+        raise TypeError(f"{name} must be a numeric array, got {got}")
+    if not result.dtype.isnative:
+        result = result.astype(result.dtype.newbyteorder("="))
     return result
+
+
+def _view(array: Any) -> npt.NDArray[Any]:
+    if is_torch(array):
+        return np.asarray(array.detach().cpu().resolve_conj().resolve_neg().numpy())
+    if not hasattr(array, "__array__") and hasattr(array, "__dlpack__"):
+        return np.from_dlpack(array)
+    return np.asarray(array)
 
 
 def as_codes(array: Any, name: str, n_bits: int | None = None) -> Codes:

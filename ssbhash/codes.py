@@ -2,16 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ssbhash.arrays import Codes, as_codes, as_count, as_numpy
+from ssbhash.arrays import Codes, as_codes, as_count, as_numpy, like
+
+# What other software stores: (bits from the most significant of a byte?, dtype).
+_LAYOUTS: dict[str, tuple[bool, type[np.generic]]] = {
+    "faiss": (False, np.uint8),
+    "packbits": (True, np.uint8),  # numpy.packbits unless told otherwise, usearch's b1
+    "ubinary": (True, np.uint8),  # sentence-transformers
+    "binary": (True, np.int8),  # sentence-transformers: the byte of ubinary - 128
+}
+_REVERSED = np.packbits(
+    np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1), axis=1, bitorder="little"
+)[:, 0]
 
 
-def pack(bits: Any) -> Codes:
-    """Pack bits [n, n_bits] (bool, or the numbers 0 and 1) into uint8 [n, n_bytes].
+def pack(bits: Any) -> Any:
+    """Pack bits into codes.
+
+    Parameters
+    ----------
+    bits : [n, n_bits] or [n_bits]
+        bool, or the numbers 0 and 1 of any integer or floating type.
+
+    Returns
+    -------
+    uint8 [n, n_bytes] or [n_bytes]
+        n_bytes = ceil(n_bits / 8), padding bits zero. A torch tensor gives a torch
+        tensor on its device.
+
+    Raises
+    ------
+    TypeError
+        If `bits` is no numeric array.
+    ValueError
+        If the shape does not fit, or another number than 0 and 1 is met.
 
     Examples
     --------
@@ -20,15 +50,50 @@ def pack(bits: Any) -> Codes:
     [[1, 1]]
     """
     array = as_numpy(bits, "bits")
-    if array.ndim != 2 or array.shape[1] == 0:
-        raise ValueError(f"bits must have shape [n, n_bits], n_bits >= 1, got {array.shape}")
-    if array.dtype != bool and not np.all((array == 0) | (array == 1)):
-        raise ValueError("bits must hold only 0 and 1; use binarize for real values")
-    return np.packbits(array.astype(bool), axis=1, bitorder="little")
+    if array.ndim not in (1, 2) or array.shape[-1] == 0:
+        raise ValueError(
+            f"bits must have shape [n, n_bits] or [n_bits], n_bits >= 1, got {array.shape}"
+        )
+    packed = np.packbits(_as_bool(array), axis=-1, bitorder="little")
+    return like(packed, bits)
 
 
-def unpack(codes: Any, n_bits: int) -> npt.NDArray[np.bool_]:
-    """Unpack codes uint8 [n, n_bytes] into bool [n, n_bits].
+def _as_bool(array: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    is_set: npt.NDArray[np.bool_] = array if array.dtype == bool else array != 0
+    if is_set is array:
+        return is_set
+    is_other = array != is_set
+    if is_other.any():
+        value = array[is_other][0]
+        hint = (
+            "pack(bits > 0) packs -1/+1 codes"
+            if value == -1
+            else "binarize packs real values by their sign"
+        )
+        raise ValueError(f"bits must hold only 0 and 1, got {value}; {hint}")
+    return is_set
+
+
+def unpack(codes: Any, n_bits: int) -> Any:
+    """Unpack codes into bits.
+
+    Parameters
+    ----------
+    codes : uint8 [n, n_bytes] or [n_bytes]
+        Packed codes.
+    n_bits : int
+        Bits in a code.
+
+    Returns
+    -------
+    bool [n, n_bits] or [n_bits]
+        A torch tensor gives a torch tensor on its device.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `codes` is not of dtype uint8, its shape does not fit `n_bits`, or a
+        padding bit is set.
 
     Examples
     --------
@@ -37,5 +102,112 @@ def unpack(codes: Any, n_bits: int) -> npt.NDArray[np.bool_]:
     [[1, 0, 1]]
     """
     n_bits = as_count(n_bits, "n_bits", 1)
-    checked = as_codes(codes, "codes", n_bits)
-    return np.unpackbits(checked, axis=1, count=n_bits, bitorder="little").astype(bool)
+    array = as_numpy(codes, "codes")
+    checked = as_codes(array[None] if array.ndim == 1 else array, "codes", n_bits)
+    bits = np.unpackbits(checked, axis=1, count=n_bits, bitorder="little").view(bool)
+    return like(bits[0] if array.ndim == 1 else bits, codes)
+
+
+def from_layout(array: Any, layout: str, n_bits: int | None = None) -> Codes:
+    """Read codes that other software packed.
+
+    Parameters
+    ----------
+    array : uint8 or int8 [n, n_bytes]
+        Codes in `layout`.
+    layout : {"faiss", "packbits", "ubinary", "binary"}
+        faiss: as here. packbits: the first bit is the most significant of its byte,
+        as `numpy.packbits` and usearch have it. ubinary and binary: the precisions
+        of sentence-transformers; binary is int8, 128 less than ubinary.
+    n_bits : int, optional
+        Bits in a code; given, the padding bits are checked to be zero.
+
+    Returns
+    -------
+    uint8 [n, n_bytes]
+        Codes as `pack` makes them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the layout is unknown or does not have the dtype of `array`, if the shape
+        does not fit, or if a padding bit is set.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ssbhash.codes import from_layout
+    >>> from_layout(np.packbits([[1, 0, 0, 0]], axis=1), "packbits").tolist()
+    [[1]]
+    """
+    most_significant_first, dtype = _layout(layout)
+    packed = as_numpy(array, "array")
+    if packed.dtype != dtype:
+        raise TypeError(f"layout {layout!r} has dtype {np.dtype(dtype)}, got {packed.dtype}")
+    if dtype == np.int8:
+        packed = packed.view(np.uint8) ^ np.uint8(128)
+    if most_significant_first:
+        packed = _REVERSED[packed]
+    return as_codes(packed, "array", None if n_bits is None else as_count(n_bits, "n_bits", 1))
+
+
+def to_layout(codes: Any, layout: str) -> npt.NDArray[Any]:
+    """Give codes in the layout of other software: the inverse of `from_layout`.
+
+    Examples
+    --------
+    >>> import ssbhash
+    >>> from ssbhash.codes import to_layout
+    >>> to_layout(ssbhash.pack([[1, 0, 0, 0]]), "binary").tolist()
+    [[0]]
+    """
+    most_significant_first, dtype = _layout(layout)
+    packed = as_codes(codes, "codes")
+    if most_significant_first:
+        packed = _REVERSED[packed]
+    return (packed ^ np.uint8(128)).view(np.int8) if dtype == np.int8 else packed
+
+
+def _layout(layout: str) -> tuple[bool, type[np.generic]]:
+    if layout not in _LAYOUTS:
+        raise ValueError(f"layout must be one of {', '.join(_LAYOUTS)}; got {layout!r}")
+    return _LAYOUTS[layout]
+
+
+def from_strings(strings: Iterable[str]) -> Codes:
+    """Read codes written as strings of 0 and 1, the first character being bit 0.
+
+    Raises
+    ------
+    ValueError
+        If there is no string, lengths differ, or another character is met.
+
+    Examples
+    --------
+    >>> from ssbhash.codes import from_strings
+    >>> from_strings(["100000001", "010000000"]).tolist()
+    [[1, 1], [2, 0]]
+    """
+    lines = [strings] if isinstance(strings, str) else list(strings)
+    n_bits = len(lines[0]) if lines else 0
+    if n_bits == 0:
+        raise ValueError("strings must hold at least one code of at least one bit")
+    for row, line in enumerate(lines):
+        if len(line) != n_bits or line.strip("01"):
+            raise ValueError(f"strings must be {n_bits} characters of 0 and 1, row {row} is not")
+    characters = np.frombuffer("".join(lines).encode("ascii"), dtype=np.uint8)
+    return np.packbits(characters.reshape(-1, n_bits) & 1, axis=1, bitorder="little")
+
+
+def to_strings(codes: Any, n_bits: int) -> list[str]:
+    """Write codes as strings of 0 and 1: the inverse of `from_strings`.
+
+    Examples
+    --------
+    >>> import ssbhash
+    >>> from ssbhash.codes import to_strings
+    >>> to_strings(ssbhash.pack([[1, 0, 1]]), 3)
+    ['101']
+    """
+    bits = unpack(as_codes(codes, "codes"), n_bits)
+    return [row.tobytes().decode("ascii") for row in bits.view(np.uint8) | ord("0")]

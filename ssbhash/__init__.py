@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from ssbhash._version import __version__
 from ssbhash.backends import available as backends
 from ssbhash.codes import pack, unpack
+from ssbhash.config import show_config
 from ssbhash.search import RangeResult, SearchResult, distances, search, within
+from ssbhash.threads import get_num_threads, set_num_threads
 
 if TYPE_CHECKING:
     from ssbhash.hashers import PHSGS, SSBVAE, VDSH, VDSHS, BernoulliVAE
@@ -31,8 +33,11 @@ __all__ = [
     "__version__",
     "backends",
     "distances",
+    "get_num_threads",
     "pack",
     "search",
+    "set_num_threads",
+    "show_config",
     "unpack",
     "within",
 ]

@@ -12,6 +12,7 @@ import numpy as np
 
 from ssbhash.arrays import Codes, as_codes, as_count, as_numpy, like
 from ssbhash.backends import get
+from ssbhash.threads import resolve
 
 
 class SearchResult(NamedTuple):
@@ -82,7 +83,7 @@ def search(
     database, queries, is_single = _checked(codes, query, n_bits)
     k = min(as_count(k, "k", 1), len(database))
     engine = get(backend)
-    found = engine.search(database, queries, k, _threads(n_threads))
+    found = engine.search(database, queries, k, resolve(n_threads))
     if is_single:
         found = tuple(part[0] for part in found)
     return SearchResult(*(like(part, query) for part in found))
@@ -112,7 +113,7 @@ def within(
     database, queries, _ = _checked(codes, query, n_bits)
     radius = as_count(radius, "radius", 0)
     engine = get(backend)
-    found = engine.within(database, queries, radius, _threads(n_threads))
+    found = engine.within(database, queries, radius, resolve(n_threads))
     return RangeResult(*(like(part, query) for part in found))
 
 
@@ -139,7 +140,7 @@ def distances(
     database, queries, is_single = _checked(codes, query, n_bits)
     if database.shape[1] * 8 > np.iinfo(np.uint16).max:
         raise ValueError(f"codes of {database.shape[1]} bytes have distances beyond uint16")
-    found = get(backend).distances(database, queries, _threads(n_threads))
+    found = get(backend).distances(database, queries, resolve(n_threads))
     return like(found[0] if is_single else found, query)
 
 
@@ -155,8 +156,3 @@ def _checked(codes: Any, query: Any, n_bits: int | None) -> tuple[Codes, Codes, 
             f"query has {queries.shape[1]} bytes a code but codes has {database.shape[1]}"
         )
     return database, queries, is_single
-
-
-def _threads(n_threads: int | None) -> int:
-    """0 lets the engine choose."""
-    return 0 if n_threads is None else as_count(n_threads, "n_threads", 1)

@@ -1,5 +1,6 @@
-#include <pybind11/pybind11.h>
+#include "python/bindings.hpp"
 
-namespace py = pybind11;
-
-PYBIND11_MODULE(_core, m) { m.doc() = "ssbhash's native engine."; }
+PYBIND11_MODULE(_core, m) {
+    m.doc() = "ssbhash's native engine.";
+    bind_search(m);
+}

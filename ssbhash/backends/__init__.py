@@ -8,13 +8,16 @@ arguments, then call it.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import os
+import warnings
 from types import ModuleType
+from typing import Any
 
 # Fastest first: "auto" takes the first that is present.
-NAMES = ("reference",)
+NAMES = ("native", "numba", "reference")
 _REQUIRES = {"native": "ssbhash._core", "numba": "numba", "reference": "numpy"}
 
 
@@ -23,7 +26,23 @@ def available() -> tuple[str, ...]:
     return tuple(name for name in NAMES if _is_present(name))
 
 
+def native_module() -> Any:
+    """Return the extension module ssbhash._core, or None where it does not load."""
+    return _load_native()[0]
+
+
+@functools.cache
+def _load_native() -> tuple[Any, str]:
+    """Load the extension: (module, "") or (None, why not)."""
+    try:
+        return importlib.import_module("ssbhash._core"), ""
+    except ImportError as error:  # not built, or built for another Python or system
+        return None, str(error)
+
+
 def _is_present(name: str) -> bool:
+    if name == "native":
+        return native_module() is not None
     return importlib.util.find_spec(_REQUIRES[name]) is not None
 
 
@@ -36,12 +55,27 @@ def get(name: str = "auto") -> ModuleType:
         If there is no such engine, or it is not installed here.
     """
     if name == "auto":
-        name = os.environ.get("SSBHASH_BACKEND", "") or available()[0]
+        name = os.environ.get("SSBHASH_BACKEND", "") or _fastest()
     if name not in NAMES:
         raise ValueError(f"backend must be one of auto, {', '.join(NAMES)}; got {name!r}")
     if not _is_present(name):
+        why = f" ({_load_native()[1]})" if name == "native" else ""
         raise ValueError(
-            f"backend {name!r} needs {_REQUIRES[name]}, which is not installed; "
+            f"backend {name!r} needs {_REQUIRES[name]}, which is not installed{why}; "
             f"present: {', '.join(available())}"
         )
     return importlib.import_module(f"{__name__}.{name}")
+
+
+@functools.cache
+def _fastest() -> str:
+    name = available()[0]
+    if name != "native":
+        warnings.warn(
+            f"ssbhash's native engine is absent ({_load_native()[1]}), so the slower {name} "
+            "engine serves with the same results. To get it, reinstall with a C++20 compiler "
+            "present; set SSBHASH_BACKEND to choose an engine and silence this.",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+    return name

@@ -1,0 +1,18 @@
+// Packed codes as the core sees them: rows of n_bytes bytes, bit j of a code
+// is bit j % 8 of byte j // 8.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace ssbhash {
+
+struct Codes {
+    const std::uint8_t *data;
+    std::size_t n;
+    std::size_t n_bytes;
+
+    const std::uint8_t *row(std::size_t i) const { return data + i * n_bytes; }
+};
+
+} // namespace ssbhash

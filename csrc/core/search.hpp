@@ -1,0 +1,37 @@
+// The engine: schedule, merge.
+#pragma once
+
+#include "core/codes.hpp"
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+namespace ssbhash {
+
+struct Schedule {
+    std::size_t n_threads = 1;
+    std::function<bool()> poll; // true: stop, throw Interrupted
+};
+
+// The k <= database.n smallest (distance, id) of each query, ascending; both
+// outputs have shape [queries.n, k].
+void search(const Codes &database, const Codes &queries, std::size_t k, const Schedule &schedule,
+            std::int32_t *out_distances, std::int64_t *out_ids);
+
+struct Range {
+    std::vector<std::int64_t> lims; // [queries.n + 1]
+    std::vector<std::int32_t> distances;
+    std::vector<std::int64_t> ids;
+};
+
+// All (distance, id) with distance <= radius, ascending for each query.
+Range within(const Codes &database, const Codes &queries, std::size_t radius,
+             const Schedule &schedule);
+
+// The full matrix [queries.n, database.n]; n_bytes * 8 must fit in 16 bits.
+void distances(const Codes &database, const Codes &queries, const Schedule &schedule,
+               std::uint16_t *out);
+
+} // namespace ssbhash

@@ -1,0 +1,61 @@
+"""What is installed and what runs: for bug reports and benchmarks."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import sys
+from typing import Any
+
+from ssbhash._version import __version__
+from ssbhash.backends import available, native_module
+from ssbhash.threads import get_num_threads
+
+
+def config() -> dict[str, Any]:
+    """Describe this installation; nothing is imported to find out.
+
+    Returns
+    -------
+    dict
+        `version`, `python`, `platform`, `engines` (fastest first), `isa` and
+        `isas` (instruction set in use and available; None without the native
+        engine), `compiler`, `n_threads`, and the versions of `numpy`, `numba`,
+        `faiss` and `torch` (None where not installed).
+    """
+    core = native_module()
+    return {
+        "version": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "engines": list(available()),
+        "isa": core.isa() if core else None,
+        "isas": core.isas() if core else None,
+        "compiler": core.compiler if core else None,
+        "n_threads": get_num_threads(),
+        "numpy": _version("numpy"),
+        "numba": _version("numba"),
+        "faiss": _version("faiss-cpu"),
+        "torch": _version("torch"),
+    }
+
+
+def show_config() -> None:
+    """Print `config()`, one line an entry.
+
+    Examples
+    --------
+    >>> import ssbhash
+    >>> ssbhash.show_config()  # doctest: +ELLIPSIS
+    version    ...
+    """
+    for name, value in config().items():
+        text = ", ".join(value) if isinstance(value, list) else "-" if value is None else value
+        print(f"{name:<10} {text}", file=sys.stdout)
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -14,9 +14,11 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 RANKS = {
     "_version": 0,
     "arrays": 0,
+    "label_names": 0,
     "backends": 1,
+    "threads": 1,
     "codes": 2,
-    "config": 2,
+    "config": 3,
     "sampling": 2,
     "search": 2,
     "index": 3,

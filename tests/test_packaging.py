@@ -24,7 +24,6 @@ def run_python(code: str) -> str:
 def test_package_is_typed() -> None:
     files = importlib.resources.files("ssbhash")
     assert files.joinpath("py.typed").is_file()
-    assert files.joinpath("_core.pyi").is_file()
 
 
 def test_import_and_search_load_numpy_alone() -> None:

@@ -13,6 +13,7 @@ from ssbhash._version import __version__
 from ssbhash.backends import available as backends
 from ssbhash.codes import pack, unpack
 from ssbhash.config import show_config
+from ssbhash.sampling import binarize, sample, sample_relaxed
 from ssbhash.search import RangeResult, SearchResult, distances, search, within
 from ssbhash.threads import get_num_threads, set_num_threads
 
@@ -32,9 +33,12 @@ __all__ = [
     "SearchResult",
     "__version__",
     "backends",
+    "binarize",
     "distances",
     "get_num_threads",
     "pack",
+    "sample",
+    "sample_relaxed",
     "search",
     "set_num_threads",
     "show_config",

@@ -14,6 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 Codes = npt.NDArray[np.uint8]
+Logits = npt.NDArray[Any]  # float16, float32, float64, or uint16 standing for bfloat16
+
+MAX_BITS = 1 << 30  # the counter of the random numbers holds 30 bits for the bit's place
 
 
 def is_torch(array: Any) -> bool:
@@ -103,3 +106,47 @@ def as_count(value: Any, name: str, minimum: int) -> int:
     if number < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {number}")
     return number
+
+
+def as_logits(array: Any, name: str = "logits") -> Logits:
+    """Check logits: a view [n, n_bits] of float16, float32, float64, or bfloat16 as uint16.
+
+    One row [n_bits] becomes [1, n_bits]; integers become float64. numpy has no
+    bfloat16, so a torch tensor of it passes as the bit patterns.
+
+    Raises
+    ------
+    TypeError
+        If the dtype is none of these.
+    ValueError
+        If the shape does not fit.
+    """
+    is_bfloat16 = is_torch(array) and array.dtype == sys.modules["torch"].bfloat16
+    logits = as_numpy(array.view(sys.modules["torch"].int16) if is_bfloat16 else array, name)
+    if is_bfloat16:
+        logits = logits.view(np.uint16)
+    elif logits.dtype.kind in "biu":
+        logits = logits.astype(np.float64)
+    elif logits.dtype.itemsize > 8:
+        raise TypeError(f"{name} must be float16, float32, float64 or bfloat16, got {logits.dtype}")
+    if logits.ndim == 1:
+        logits = logits[None]
+    if logits.ndim != 2 or not 0 < logits.shape[1] < MAX_BITS:
+        raise ValueError(
+            f"{name} must have shape [n, n_bits] or [n_bits], 1 <= n_bits < 2**30, "
+            f"got {logits.shape}"
+        )
+    return logits
+
+
+def require_finite(logits: Logits) -> None:
+    """Raise the ValueError that names the first row with a NaN or an infinity."""
+    is_bfloat16 = logits.dtype == np.uint16
+    is_finite = (logits & 0x7F80) != 0x7F80 if is_bfloat16 else np.isfinite(logits)
+    if not is_finite.all():
+        raise not_finite(int(np.flatnonzero(~is_finite.all(axis=1))[0]))
+
+
+def not_finite(row: int) -> ValueError:
+    """Make the error that every engine raises for a NaN or an infinity."""
+    return ValueError(f"logits must be finite, row {row} holds a NaN or an infinity")

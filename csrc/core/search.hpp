@@ -2,18 +2,13 @@
 #pragma once
 
 #include "core/codes.hpp"
+#include "core/threads.hpp"
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <vector>
 
 namespace ssbhash {
-
-struct Schedule {
-    std::size_t n_threads = 1;
-    std::function<bool()> poll; // true: stop, throw Interrupted
-};
 
 // The k <= database.n smallest (distance, id) of each query, ascending; both
 // outputs have shape [queries.n, k].

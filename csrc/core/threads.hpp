@@ -15,6 +15,12 @@ struct Interrupted : std::runtime_error {
     Interrupted() : std::runtime_error("interrupted") {}
 };
 
+// How a long call runs.
+struct Schedule {
+    std::size_t n_threads = 1;
+    std::function<bool()> poll; // true: stop, throw Interrupted
+};
+
 // Run task(0) ... task(n_tasks - 1) on at most n_threads threads, the caller
 // among them, and wait. The first exception of a task is rethrown here. The
 // caller calls `poll` (if any) between its tasks; true stops the rest and

@@ -1,7 +1,42 @@
 // One function for each file of bindings; module.cpp calls them all.
 #pragma once
 
+#include "core/threads.hpp"
+
+#include <chrono>
+#include <memory>
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
 void bind_search(pybind11::module_ &m);
+void bind_sampling(pybind11::module_ &m);
+
+// Lets Ctrl-C end a long call: asks Python at most twenty times a second.
+inline ssbhash::Schedule scheduled(std::size_t n_threads) {
+    auto last = std::make_shared<std::chrono::steady_clock::time_point>();
+    *last = std::chrono::steady_clock::now();
+    return {n_threads, [last] {
+                const auto now = std::chrono::steady_clock::now();
+                if (now - *last < std::chrono::milliseconds(50))
+                    return false;
+                *last = now;
+                pybind11::gil_scoped_acquire gil;
+                return PyErr_CheckSignals() != 0;
+            }};
+}
+
+// Runs without the GIL; an interrupt becomes the Python error that signals set.
+template <typename Run>
+void released(Run &&run) {
+    bool interrupted = false;
+    {
+        pybind11::gil_scoped_release release;
+        try {
+            run();
+        } catch (const ssbhash::Interrupted &) {
+            interrupted = true;
+        }
+    }
+    if (interrupted)
+        throw pybind11::error_already_set();
+}

@@ -4,9 +4,7 @@
 #include "core/threads.hpp"
 #include "python/bindings.hpp"
 
-#include <chrono>
 #include <limits>
-#include <memory>
 #include <pybind11/stl.h>
 
 namespace py = pybind11;
@@ -26,36 +24,6 @@ Codes view(const CodesArray &array) {
 void check(const Codes &database, const Codes &queries) {
     if (database.n_bytes != queries.n_bytes || database.n_bytes == 0)
         throw py::value_error("codes and queries must have the same n_bytes >= 1");
-}
-
-// Lets Ctrl-C end a long search: asks Python at most twenty times a second.
-Schedule scheduled(std::size_t n_threads) {
-    auto last = std::make_shared<std::chrono::steady_clock::time_point>();
-    *last = std::chrono::steady_clock::now();
-    return {n_threads, [last] {
-                const auto now = std::chrono::steady_clock::now();
-                if (now - *last < std::chrono::milliseconds(50))
-                    return false;
-                *last = now;
-                py::gil_scoped_acquire gil;
-                return PyErr_CheckSignals() != 0;
-            }};
-}
-
-// Runs without the GIL; an interrupt becomes the Python error that signals set.
-template <typename Run>
-void released(Run &&run) {
-    bool interrupted = false;
-    {
-        py::gil_scoped_release release;
-        try {
-            run();
-        } catch (const Interrupted &) {
-            interrupted = true;
-        }
-    }
-    if (interrupted)
-        throw py::error_already_set();
 }
 
 template <typename T>

@@ -9,6 +9,9 @@ import numpy.typing as npt
 
 from ssbhash.arrays import Codes
 from ssbhash.backends import native_module
+from ssbhash.backends.native_sampling import binarize, sample, sample_relaxed
+
+__all__ = ["binarize", "distances", "sample", "sample_relaxed", "search", "within"]
 
 _native: Any = native_module()
 

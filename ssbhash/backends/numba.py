@@ -1,36 +1,24 @@
-"""The numba engine: the fallback where no C++ extension could be built.
-
-Kernels release the GIL and run on a thread pool of the standard library, not
-on numba's own threads: those abort on concurrent calls (workqueue) or after a
-fork (OpenMP).
-"""
+"""The numba engine: the fallback where no C++ extension could be built."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from ssbhash.arrays import Codes
+from ssbhash.backends.numba_sampling import binarize, sample, sample_relaxed
+from ssbhash.backends.numba_threads import jit, run
+
+__all__ = ["binarize", "distances", "sample", "sample_relaxed", "search", "within"]
 
 _MIN_SLICE = 1 << 16  # codes below which a second thread costs more than it saves
-_T = TypeVar("_T")
 
 
-def _jit(function: Callable[..., Any]) -> Any:
-    """Compile on first call; cached on disk where a folder can be written."""
-    try:
-        return numba.njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # no writable cache folder
-        return numba.njit(nogil=True)(function)
-
-
-@_jit
+@jit
 def _distance(words: Any, query: Any, row: int) -> Any:
     total = np.uint64(0)
     for j in range(query.shape[0]):
@@ -45,7 +33,7 @@ def _distance(words: Any, query: Any, row: int) -> Any:
     return np.int64(total)
 
 
-@_jit
+@jit
 def _nearest(words: Any, query: Any, k: int, begin: int, end: int) -> Any:
     """Find the k smallest (distance, id) of a slice by counting, in order of id."""
     limit = 64 * query.shape[0] + 1  # only distances < limit can still qualify
@@ -72,7 +60,7 @@ def _nearest(words: Any, query: Any, k: int, begin: int, end: int) -> Any:
     return found_distances[:n_found], found_ids[:n_found]
 
 
-@_jit
+@jit
 def _compact(distances: Any, ids: Any, n_found: int, limit: int, ties: int) -> int:
     kept = 0
     for i in range(n_found):
@@ -84,7 +72,7 @@ def _compact(distances: Any, ids: Any, n_found: int, limit: int, ties: int) -> i
     return kept
 
 
-@_jit
+@jit
 def _within(words: Any, query: Any, radius: int, begin: int, end: int) -> Any:
     n_found = 0
     for row in range(begin, end):
@@ -101,7 +89,7 @@ def _within(words: Any, query: Any, radius: int, begin: int, end: int) -> Any:
     return distances, ids
 
 
-@_jit
+@jit
 def _all(words: Any, query: Any, out: Any) -> None:
     for row in range(words.shape[0]):
         out[row] = _distance(words, query, row)
@@ -139,7 +127,7 @@ def distances(database: Codes, queries: Codes, n_threads: int) -> npt.NDArray[np
         functools.partial(_all, words, query, row)
         for query, row in zip(query_words, out, strict=True)
     ]
-    _run(tasks, n_threads if out.size >= _MIN_SLICE else 1)
+    run(tasks, n_threads if out.size >= _MIN_SLICE else 1)
     return out
 
 
@@ -167,7 +155,7 @@ def _scan(
         for query in query_words
         for i in range(n_slices)
     ]
-    found = _run(tasks, n_threads)
+    found = run(tasks, n_threads)
     merged = []
     for first in range(0, len(found), n_slices):
         distances, ids = (
@@ -176,13 +164,6 @@ def _scan(
         order = np.argsort(distances, kind="stable")  # slices are in order of id: ties keep it
         merged.append((distances[order], ids[order]))
     return merged
-
-
-def _run(tasks: Sequence[Callable[[], _T]], n_threads: int) -> list[_T]:
-    if n_threads == 1 or len(tasks) == 1:
-        return [task() for task in tasks]
-    with ThreadPoolExecutor(n_threads) as pool:
-        return list(pool.map(lambda task: task(), tasks))
 
 
 def _as_words(codes: Codes) -> npt.NDArray[Any]:

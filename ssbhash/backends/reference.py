@@ -6,6 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ssbhash.arrays import Codes
+from ssbhash.backends.reference_sampling import binarize, sample, sample_relaxed
+
+__all__ = ["binarize", "distances", "sample", "sample_relaxed", "search", "within"]
 
 _POPCOUNT = np.array([byte.bit_count() for byte in range(256)], dtype=np.int32)
 

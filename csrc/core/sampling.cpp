@@ -1,0 +1,300 @@
+#include "core/sampling.hpp"
+#include "core/bernoulli.hpp"
+#include "core/dispatch.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <bit>
+#include <cstring>
+#include <limits>
+#include <string_view>
+
+namespace ssbhash {
+
+namespace baseline {
+extern const SamplingKernels sampling_kernels;
+}
+#ifdef SSBHASH_HAVE_SAMPLING_AVX2
+namespace avx2 {
+extern const SamplingKernels sampling_kernels;
+}
+#endif
+
+const SamplingKernels &active_sampling_kernels() {
+#ifdef SSBHASH_HAVE_SAMPLING_AVX2
+    // Every wider instruction set runs these too.
+    static const bool has_avx2 = active_kernels().name != std::string_view("baseline") &&
+                                 __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                                 __builtin_cpu_supports("f16c");
+    if (has_avx2)
+        return avx2::sampling_kernels;
+#endif
+    return baseline::sampling_kernels;
+}
+
+namespace {
+
+constexpr std::size_t kTileUnits = 128; // buffers of a tile stay in L1
+constexpr std::size_t kTaskUnits = 1 << 14;
+
+std::size_t size_of(LogitType type) {
+    return type == LogitType::float64 ? 8 : type == LogitType::float32 ? 4 : 2;
+}
+
+std::size_t units_per_row(const Logits &logits) { return (logits.n_bits + 7) / 8; }
+
+// Row and place in the row of a unit.
+struct Place {
+    std::size_t row, unit;
+};
+
+// Units of 8 logits in a row of memory: as they are, or gathered.
+class Reader {
+  public:
+    explicit Reader(const Logits &logits)
+        : logits_(logits), size_(size_of(logits.type)), per_row_(units_per_row(logits)),
+          is_flat_(logits.n_bits % 8 == 0 &&
+                   logits.bit_stride == static_cast<std::ptrdiff_t>(size_) &&
+                   logits.row_stride == static_cast<std::ptrdiff_t>(size_ * logits.n_bits)) {}
+
+    const void *units(std::size_t first, std::size_t n) {
+        const auto *data = static_cast<const std::byte *>(logits_.data);
+        if (is_flat_)
+            return data + first * 8 * size_;
+        Place at{first / per_row_, first % per_row_};
+        for (std::size_t i = 0; i < n; ++i) {
+            gather(at, buffer_ + i * 8 * size_);
+            if (++at.unit == per_row_)
+                at = {at.row + 1, 0};
+        }
+        return buffer_;
+    }
+
+  private:
+    void gather(const Place &at, std::byte *to) const {
+        const std::size_t n = std::min<std::size_t>(8, logits_.n_bits - 8 * at.unit);
+        const std::byte *from = static_cast<const std::byte *>(logits_.data) +
+                                static_cast<std::ptrdiff_t>(at.row) * logits_.row_stride +
+                                static_cast<std::ptrdiff_t>(8 * at.unit) * logits_.bit_stride;
+        if (n == 8 && logits_.bit_stride == static_cast<std::ptrdiff_t>(size_)) {
+            std::memcpy(to, from, 8 * size_);
+            return;
+        }
+        std::memset(to, 0, 8 * size_);
+        for (std::size_t i = 0; i < n; ++i)
+            std::memcpy(to + i * size_, from + static_cast<std::ptrdiff_t>(i) * logits_.bit_stride,
+                        size_);
+    }
+
+    const Logits &logits_;
+    std::size_t size_, per_row_;
+    bool is_flat_;
+    alignas(64) std::byte buffer_[kTileUnits * 8 * sizeof(double)];
+};
+
+double half_to_double(std::uint16_t bits) {
+    const int exponent = bits >> 10 & 31, mantissa = bits & 1023;
+    double value = exponent == 0    ? std::ldexp(mantissa, -24)
+                   : exponent == 31 ? std::numeric_limits<double>::infinity()
+                                    : std::ldexp(mantissa + 1024, exponent - 25);
+    return bits >> 15 ? -value : value;
+}
+
+double logit_at(const Logits &logits, std::size_t row, std::size_t bit) {
+    const std::byte *from = static_cast<const std::byte *>(logits.data) +
+                            static_cast<std::ptrdiff_t>(row) * logits.row_stride +
+                            static_cast<std::ptrdiff_t>(bit) * logits.bit_stride;
+    if (logits.type == LogitType::float64) {
+        double value;
+        std::memcpy(&value, from, sizeof value);
+        return value;
+    }
+    if (logits.type == LogitType::float32) {
+        float value;
+        std::memcpy(&value, from, sizeof value);
+        return value;
+    }
+    std::uint16_t bits;
+    std::memcpy(&bits, from, sizeof bits);
+    return logits.type == LogitType::float16 ? half_to_double(bits)
+                                             : std::bit_cast<float>(std::uint32_t{bits} << 16);
+}
+
+class FirstBadRow {
+  public:
+    void search(const Logits &logits, std::size_t first, std::size_t last) {
+        for (std::size_t row = first; row < last; ++row)
+            for (std::size_t bit = 0; bit < logits.n_bits; ++bit)
+                if (!std::isfinite(logit_at(logits, row, bit)))
+                    return note(static_cast<std::int64_t>(row));
+    }
+    std::int64_t get() const {
+        const std::int64_t row = row_;
+        return row == std::numeric_limits<std::int64_t>::max() ? -1 : row;
+    }
+
+  private:
+    void note(std::int64_t row) {
+        std::int64_t seen = row_;
+        while (row < seen && !row_.compare_exchange_weak(seen, row)) {
+        }
+    }
+
+    std::atomic<std::int64_t> row_{std::numeric_limits<std::int64_t>::max()};
+};
+
+// Runs tile(first unit, n units, reader) over all logits, on threads; a tile
+// that returns false has logits that are not finite.
+template <typename Tile>
+std::int64_t for_each_tile(const Logits &logits, const Schedule &schedule, const Tile &tile) {
+    const std::size_t per_row = units_per_row(logits), n_units = logits.n * per_row;
+    FirstBadRow bad;
+    const auto task = [&](std::size_t index) {
+        Reader reader(logits);
+        const std::size_t end = std::min(n_units, (index + 1) * kTaskUnits);
+        for (std::size_t first = index * kTaskUnits; first < end; first += kTileUnits) {
+            const std::size_t n = std::min(kTileUnits, end - first);
+            if (!tile(first, n, reader))
+                bad.search(logits, first / per_row, (first + n - 1) / per_row + 1);
+        }
+    };
+    parallel_for((n_units + kTaskUnits - 1) / kTaskUnits, schedule.n_threads, task, schedule.poll);
+    return bad.get();
+}
+
+// Clears the padding bits of the codes of `n` units from `first` on.
+void clear_padding(const Logits &logits, std::size_t first, std::size_t n, std::uint8_t *codes) {
+    const unsigned used = logits.n_bits % 8;
+    if (used == 0)
+        return;
+    const std::size_t per_row = units_per_row(logits);
+    for (std::size_t i = per_row - 1 - first % per_row; i < n; i += per_row)
+        codes[i] &= static_cast<std::uint8_t>((1u << used) - 1);
+}
+
+// Decides the bits that `draw` was unsure of.
+class Decider {
+  public:
+    Decider(const Logits &logits, std::uint64_t seed, std::uint64_t first_row)
+        : logits_(logits), per_row_(units_per_row(logits)), seed_(seed), first_row_(first_row) {}
+
+    void decide(std::size_t first, std::size_t n, std::uint32_t sample, const std::uint8_t *random,
+                const std::uint8_t *unsure, std::uint8_t *codes) const {
+        for (std::size_t i = 0; i < n; i += 8) {
+            std::uint64_t any = 0;
+            std::memcpy(&any, unsure + i, std::min<std::size_t>(8, n - i));
+            if (any != 0)
+                for (std::size_t unit = i; unit < std::min(i + 8, n); ++unit)
+                    codes[unit] = decided(first + unit, sample, random + 16 * unit, unsure[unit],
+                                          codes[unit]);
+        }
+    }
+
+  private:
+    std::uint8_t decided(std::size_t unit, std::uint32_t sample, const std::uint8_t *random,
+                         unsigned unsure, unsigned code) const {
+        const Place at{unit / per_row_, unit % per_row_};
+        for (; unsure != 0; unsure &= unsure - 1) {
+            const auto place = static_cast<unsigned>(std::countr_zero(unsure));
+            const std::size_t bit = 8 * at.unit + place;
+            if (bit >= logits_.n_bits)
+                break;
+            std::int16_t half;
+            std::memcpy(&half, random + 2 * place, sizeof half);
+            const bool is_set =
+                exact_bit(logit_at(logits_, at.row, bit), half,
+                          {seed_, first_row_ + at.row, static_cast<std::uint32_t>(bit), sample});
+            code = (code & ~(1u << place)) | unsigned{is_set} << place;
+        }
+        return static_cast<std::uint8_t>(code);
+    }
+
+    const Logits &logits_;
+    std::size_t per_row_;
+    std::uint64_t seed_, first_row_;
+};
+
+// The largest float that is not above `value`: x > value exactly if x > this.
+float round_down(double value) {
+    const auto nearest = static_cast<float>(value);
+    return nearest > value ? std::nextafter(nearest, -std::numeric_limits<float>::infinity())
+                           : nearest;
+}
+
+} // namespace
+
+std::int64_t sample(const Logits &logits, std::uint64_t seed, std::uint64_t first_row,
+                    std::size_t n_samples, const Schedule &schedule, std::uint8_t *codes) {
+    const SamplingKernels &kernels = active_sampling_kernels();
+    const auto draw = kernels.draw[static_cast<std::size_t>(logits.type)];
+    const std::size_t per_row = units_per_row(logits);
+    const Decider decider(logits, seed, first_row);
+    return for_each_tile(logits, schedule, [&](std::size_t first, std::size_t n, Reader &reader) {
+        alignas(64) std::uint8_t random[kTileUnits * 16], unsure[kTileUnits];
+        const void *units = reader.units(first, n);
+        for (std::size_t number = 0; number < n_samples; ++number) {
+            std::uint8_t *out = codes + number * logits.n * per_row + first;
+            const auto sample = static_cast<std::uint32_t>(number);
+            const BlockRange range{first_row + first / per_row,
+                                   static_cast<std::uint32_t>(first % per_row),
+                                   static_cast<std::uint32_t>(per_row),
+                                   static_cast<std::uint32_t>(Stream::prefix),
+                                   sample,
+                                   seed};
+            kernels.random_blocks(range, n, random);
+            if (!draw(units, random, n, out, unsure))
+                return false;
+            decider.decide(first, n, sample, random, unsure, out);
+            clear_padding(logits, first, n, out);
+        }
+        return true;
+    });
+}
+
+std::int64_t binarize(const Logits &logits, const std::vector<double> &thresholds,
+                      const Schedule &schedule, std::uint8_t *codes) {
+    const auto kernel = active_sampling_kernels().threshold[static_cast<std::size_t>(logits.type)];
+    const std::size_t per_row = units_per_row(logits);
+    std::vector<double> wide(thresholds);
+    wide.resize(8 * per_row);
+    std::vector<float> narrow(wide.size());
+    std::transform(wide.begin(), wide.end(), narrow.begin(), round_down);
+    const void *of_row = logits.type == LogitType::float64
+                             ? static_cast<const void *>(wide.data())
+                             : static_cast<const void *>(narrow.data());
+    return for_each_tile(logits, schedule, [&](std::size_t first, std::size_t n, Reader &reader) {
+        const bool is_finite =
+            kernel(reader.units(first, n), of_row, first % per_row, per_row, n, codes + first);
+        clear_padding(logits, first, n, codes + first);
+        return is_finite;
+    });
+}
+
+std::int64_t sample_relaxed(const Logits &logits, float inverse_tau, std::uint64_t seed,
+                            std::uint64_t first_row, const Schedule &schedule, float *relaxed) {
+    const SamplingKernels &kernels = active_sampling_kernels();
+    const auto relax = kernels.relax[static_cast<std::size_t>(logits.type)];
+    const std::size_t per_row = units_per_row(logits);
+    return for_each_tile(logits, schedule, [&](std::size_t first, std::size_t n, Reader &reader) {
+        alignas(64) std::uint8_t random[kTileUnits * 32];
+        const BlockRange range{first_row + first / per_row,
+                               static_cast<std::uint32_t>(2 * (first % per_row)),
+                               static_cast<std::uint32_t>(2 * per_row),
+                               static_cast<std::uint32_t>(Stream::relaxed),
+                               0,
+                               seed};
+        kernels.random_blocks(range, 2 * n, random);
+        if (logits.n_bits % 8 == 0)
+            return relax(reader.units(first, n), random, n, inverse_tau, relaxed + 8 * first);
+        alignas(64) float padded[kTileUnits * 8];
+        const bool is_finite = relax(reader.units(first, n), random, n, inverse_tau, padded);
+        for (std::size_t i = 0; i < n; ++i) {
+            const std::size_t row = (first + i) / per_row, bit = 8 * ((first + i) % per_row);
+            std::copy_n(padded + 8 * i, std::min<std::size_t>(8, logits.n_bits - bit),
+                        relaxed + row * logits.n_bits + bit);
+        }
+        return is_finite;
+    });
+}
+
+} // namespace ssbhash

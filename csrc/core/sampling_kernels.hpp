@@ -1,0 +1,52 @@
+// The sampling functions that each instruction set fills in; see kernels.hpp.
+//
+// They work on units of 8 logits, which become one byte of a code: unit g of a
+// row holds bits 8g ... 8g + 7.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace ssbhash {
+
+enum class LogitType { float16, bfloat16, float32, float64 };
+inline constexpr std::size_t kLogitTypes = 4;
+
+// Blocks of random bits, in order: row by row, `per_row` blocks each.
+struct BlockRange {
+    std::uint64_t row;
+    std::uint32_t index; // of the first block within its row
+    std::uint32_t per_row;
+    std::uint32_t stream;
+    std::uint32_t sample;
+    std::uint64_t seed;
+};
+
+inline constexpr std::size_t kBlocksAtOnce = 8; // random_blocks writes whole multiples of it
+
+struct SamplingKernels {
+    const char *name;
+
+    // Write 16 bytes for each of n blocks, n rounded up to kBlocksAtOnce.
+    void (*random_blocks)(const BlockRange &range, std::size_t n, std::uint8_t *out);
+
+    // One code byte for each unit from its 8 random halves. A bit whose random
+    // half is too near its probability to tell is set in `unsure`: the caller
+    // decides it exactly. Returns false if a logit is not finite.
+    bool (*draw[kLogitTypes])(const void *logits, const std::uint8_t *random, std::size_t n_units,
+                              std::uint8_t *codes, std::uint8_t *unsure);
+
+    // bit = logit > threshold, thresholds [per_row * 8] taken from unit `first`
+    // on and around. float for all types but float64, which takes doubles.
+    bool (*threshold[kLogitTypes])(const void *logits, const void *thresholds, std::size_t first,
+                                   std::size_t per_row, std::size_t n_units, std::uint8_t *codes);
+
+    // Binary Concrete from 8 random words for each unit.
+    bool (*relax[kLogitTypes])(const void *logits, const std::uint8_t *random, std::size_t n_units,
+                               float inverse_tau, float *relaxed);
+};
+
+// The kernels for the instruction set in use.
+const SamplingKernels &active_sampling_kernels();
+
+} // namespace ssbhash

@@ -1,0 +1,112 @@
+"""Bernoulli variational autoencoder with binary-Concrete samples: no labels.
+
+The unsupervised part of SSB-VAE (Nanculef et al., arXiv 2007.08799); the relaxation
+is from Maddison et al. and Jang et al. (ICLR 2017).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ssbhash.nn import losses
+from ssbhash.nn.networks import Decoder, Encoder, Linear
+from ssbhash.nn.rows import Batch, SparseBatch
+
+Terms = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a network, and what its decoder models."""
+
+    n_features: int
+    n_targets: int
+    n_bits: int
+    n_classes: int = 0
+    n_hidden_units: int = 500
+    multilabel: bool = False
+    reconstruction: str = "multinomial"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of the loss terms; names as in the paper's experiments."""
+
+    alpha: float = 0.0
+    beta: float = 0.0
+    gamma: float = 0.0
+    temperature: float = 2 / 3
+
+
+@dataclass(frozen=True)
+class Items:
+    """One batch: features, reconstruction target, labels [m, C] and which are known [m]."""
+
+    x: Batch
+    target: Batch
+    labels: Tensor | None = None
+    known: Tensor | None = None
+
+
+class Autoencoder(nn.Module):
+    """What every method has: an encoder and a linear decoder."""
+
+    def __init__(self, shape: Shape, weights: Weights, generator: torch.Generator) -> None:
+        super().__init__()
+        self.shape, self.weights = shape, weights
+        self.encoder = Encoder(shape.n_features, shape.n_hidden_units, generator)
+        self.decoder = Decoder(shape.n_bits, shape.n_targets, generator)
+
+    def code_logits(self, x: Batch) -> Tensor:
+        """Real numbers [m, n_bits] whose sign is the code."""
+        raise NotImplementedError
+
+    def class_scores(self, x: Batch) -> Tensor:
+        """Classifier's output [m, n_classes] before softmax or sigmoid."""
+        raise NotImplementedError
+
+    def terms(self, items: Items, generator: torch.Generator) -> Terms:
+        """Terms of the loss, and their weighted sum under "loss"."""
+        raise NotImplementedError
+
+    def reconstruction(self, code: Tensor, target: Batch) -> Tensor:
+        """Negative log-likelihood of the target under the decoder, mean over items."""
+        weight, bias = self.decoder.weight, self.decoder.bias
+        if self.shape.reconstruction == "multinomial":
+            return losses.multinomial_reconstruction(code, weight, bias, target)
+        dense = target.dense() if isinstance(target, SparseBatch) else target
+        return losses.gaussian_reconstruction(code, weight, bias, dense)
+
+
+class BernoulliVAENetwork(Autoencoder):
+    """reconstruction + beta KL."""
+
+    def __init__(self, shape: Shape, weights: Weights, generator: torch.Generator) -> None:
+        super().__init__(shape, weights, generator)
+        self.to_logits = Linear(shape.n_hidden_units, shape.n_bits, generator)
+
+    def code_logits(self, x: Batch) -> Tensor:
+        """Logits of the Bernoulli posterior."""
+        logits: Tensor = self.to_logits(self.encoder(x))
+        return logits
+
+    def terms(self, items: Items, generator: torch.Generator) -> Terms:
+        """Terms of the loss of one batch."""
+        logits = self.to_logits(self.encoder(items.x)).float()
+        code = concrete(logits, self.weights.temperature, generator)
+        terms = {
+            "reconstruction": self.reconstruction(code, items.target),
+            "kl": losses.bernoulli_kl(logits),
+        }
+        terms["loss"] = terms["reconstruction"] + self.weights.beta * terms["kl"]
+        return terms
+
+
+def concrete(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+    """Relaxed sample sigmoid((l + log u - log(1-u)) / temperature), u ~ U(0, 1)."""
+    uniform = torch.rand(logits.shape, generator=generator, device=generator.device)
+    noise = torch.logit(uniform.to(logits.device), eps=1e-7)
+    return torch.sigmoid((logits + noise) / temperature)

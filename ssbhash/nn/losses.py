@@ -1,0 +1,150 @@
+"""The terms of the losses, each the mean (or the paper's sum) over one batch.
+
+Notation: m items, B bits, D features, C classes; l are logits, p = sigmoid(l).
+Nanculef et al., *Self-Supervised Bernoulli Autoencoders for Semi-Supervised
+Hashing*, arXiv 2007.08799.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ssbhash.nn.rows import Batch, SparseBatch
+
+
+def multinomial_reconstruction(code: Tensor, weight: Tensor, bias: Tensor, target: Batch) -> Tensor:
+    """Mean over items of -sum_d t_d log softmax(code W^T + bias)_d.
+
+    Parameters
+    ----------
+    code
+        [m, B], the decoder's input.
+    weight, bias
+        [D, B] and [D]: the linear decoder.
+    target
+        [m, D], non-negative; dense or sparse. Beyond the log-sum-exp only its
+        non-zeros are touched.
+    """
+    apply: Any = _MultinomialReconstruction.apply
+    with torch.autocast(code.device.type, enabled=False):  # the softmax stays in float32
+        loss: Tensor = apply(code.float(), weight, bias, target)
+    return loss
+
+
+class _MultinomialReconstruction(torch.autograd.Function):
+    """Softmax regression with its gradient computed on the way forward.
+
+    exp(logits) [m, D] is the only large array. With s_i = T_i / sum_d e_id (T_i: the
+    target's sum) the gradient of the logits is s_i e_id - t_id, so that each of the
+    three gradients is one product with e, rows scaled on its thin side, minus a
+    product with the (sparse) target.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, code: Tensor, weight: Tensor, bias: Tensor, target: Batch) -> Tensor:
+        n_items = code.shape[0]
+        logits = torch.addmm(bias, code, weight.t())
+        top = logits.amax(1)
+        if isinstance(target, SparseBatch):
+            rows = target.row_of_value()
+            hits = logits[rows, target.columns] * target.values
+            mass = torch.zeros_like(top).index_add_(0, rows, target.values)
+            matched = hits.sum()
+        else:
+            mass = target.sum(1)
+            matched = torch.dot(logits.flatten(), target.flatten())
+        exp = logits.sub_(top[:, None]).exp_()
+        total = exp.sum(1)
+        loss = (torch.dot(mass, total.log() + top) - matched) / n_items
+
+        share = (mass / total / n_items)[:, None]
+        grad_code = (exp @ weight).mul_(share)
+        scaled_code = code * share
+        grad_weight = exp.t() @ scaled_code
+        grad_bias = share.squeeze(1) @ exp
+        if isinstance(target, SparseBatch):
+            values = target.values / n_items
+            scaled = SparseBatch(target.columns, values, target.starts, target.n_columns)
+            grad_code.sub_(scaled.product(weight))
+            grad_weight.index_add_(0, target.columns, code[rows] * values[:, None], alpha=-1)
+            grad_bias.index_add_(0, target.columns, values, alpha=-1)
+        else:
+            grad_code.addmm_(target, weight, alpha=-1 / n_items)
+            grad_weight.addmm_(target.t(), code, alpha=-1 / n_items)
+            grad_bias.sub_(target.sum(0), alpha=1 / n_items)
+        ctx.save_for_backward(grad_code, grad_weight, grad_bias)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        grad_code, grad_weight, grad_bias = ctx.saved_tensors
+        return grad_code * grads[0], grad_weight * grads[0], grad_bias * grads[0], None
+
+
+def gaussian_reconstruction(code: Tensor, weight: Tensor, bias: Tensor, target: Tensor) -> Tensor:
+    """Mean over items of half the squared error, summed over the D features."""
+    return 0.5 * (F.linear(code, weight, bias).float() - target).square().sum(1).mean()
+
+
+def bernoulli_kl(logits: Tensor) -> Tensor:
+    """KL(Bernoulli(p) || Bernoulli(1/2)), summed over bits, mean over items.
+
+    B log 2 + sum_j [p log p + (1-p) log(1-p)], written as p l - softplus(l) so that
+    no probability is rounded to 0 or 1 before its logarithm.
+    """
+    negative_entropy = torch.sigmoid(logits) * logits - F.softplus(logits)
+    return logits.shape[1] * math.log(2) + negative_entropy.sum(1).mean()
+
+
+def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(mean, exp(log_variance)) || N(0, 1)), summed over bits, mean over items."""
+    terms = log_variance.exp() + mean.square() - 1 - log_variance
+    return 0.5 * terms.sum(1).mean()
+
+
+def point_loss(scores: Tensor, labels: Tensor, known: Tensor, multilabel: bool) -> Tensor:
+    """Cross-entropy of the classifier, zero where the label is hidden; mean over all m items.
+
+    Parameters
+    ----------
+    scores
+        [m, C], before softmax (or sigmoid where `multilabel`).
+    labels
+        [m, C], 0 or 1; rows of hidden labels are zero.
+    known
+        bool [m].
+    """
+    if multilabel:
+        each = F.binary_cross_entropy_with_logits(scores, labels, reduction="none").sum(1)
+    else:
+        each = -(labels * F.log_softmax(scores, 1)).sum(1)
+    return (each * known).mean()
+
+
+def similarity(labels: Tensor, multilabel: bool) -> Tensor:
+    """S [m, m]: probability that two items share a class.
+
+    With one class an item it is y_i . y_j, the paper's. With several, y_i . y_j
+    may exceed 1 and would reward distance; instead S_ij = 1 - prod_c (1 - y_ic y_jc),
+    the probability of at least one shared label, labels taken as independent.
+    """
+    if not multilabel:
+        return labels @ labels.t()
+    return 1 - (1 - labels[:, None, :] * labels[None, :, :]).prod(-1)
+
+
+def pair_loss(code: Tensor, similar: Tensor) -> Tensor:
+    """(1/B) sum_ij S_ij D_ij + (1 - S_ij) max(0, B/3 - D_ij), all m^2 pairs, not their mean.
+
+    D is the squared Euclidean distance of the relaxed codes [m, B].
+    """
+    n_bits = code.shape[1]
+    norms = code.square().sum(1)
+    distance = (norms[:, None] + norms[None, :] - 2 * code @ code.t()).clamp_min(0)
+    margin = (n_bits / 3 - distance).clamp_min(0)
+    return (similar * distance + (1 - similar) * margin).sum() / n_bits

@@ -1,0 +1,102 @@
+"""The encoder shared by all methods: 2 x [Linear, ReLU, BatchNorm], as in the paper's setting."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ssbhash.nn.rows import Batch, SparseBatch
+
+# Matrix products take other kernels, which round otherwise, for the rows and columns
+# beyond a multiple of their tile.
+TILE = 16
+
+
+class Linear(nn.Module):
+    """Linear layer with Glorot-uniform weights and zero biases, Keras' defaults.
+
+    The weight is stored by input feature, [n_in, n_out]: a sparse batch then touches
+    whole rows, which the optimiser can update alone. In evaluation the output is padded
+    to whole tiles: for 5, 7 or 11 columns MKL rounds the rows of a batch differently.
+    """
+
+    def __init__(self, n_in: int, n_out: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(glorot(n_in, n_out, generator))
+        self.bias = nn.Parameter(torch.zeros(n_out))
+
+    def forward(self, x: Batch) -> Tensor:
+        """Map [m, n_in] to [m, n_out]."""
+        if isinstance(x, SparseBatch):
+            return x.product(self.weight) + self.bias
+        if self.training or self.bias.shape[0] % TILE == 0:
+            return torch.addmm(self.bias, x, self.weight)
+        n_out = self.bias.shape[0]
+        padding = (0, -n_out % TILE)
+        return torch.addmm(F.pad(self.bias, padding), x, F.pad(self.weight, padding))[:, :n_out]
+
+
+class Decoder(nn.Module):
+    """Weight by target feature [n_targets, n_bits], and bias, of the linear decoder."""
+
+    def __init__(self, n_bits: int, n_targets: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(glorot(n_targets, n_bits, generator))
+        self.bias = nn.Parameter(torch.zeros(n_targets))
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Batch normalisation with Keras' constants, as in the reference implementation.
+
+    Running statistics are a plain mean over the first 100 steps and an exponential
+    one (0.99) from there on; Keras starts from mean 0 and variance 1 instead, which
+    a short training never forgets.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, eps=1e-3, momentum=0.01)
+        self.n_steps = 0
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise [m, width]; a training batch of one item uses the running statistics."""
+        if self.training and input.shape[0] > 1:
+            self.n_steps += 1
+            self.momentum = max(1 / self.n_steps, 0.01)
+            return super().forward(input)
+        return F.batch_norm(
+            input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+        )
+
+    def get_extra_state(self) -> Tensor:
+        """Give the steps so far, part of a checkpoint."""
+        return torch.tensor(self.n_steps)
+
+    def set_extra_state(self, state: Any) -> None:
+        """Restore the number of steps."""
+        self.n_steps = int(state)
+
+
+class Encoder(nn.Module):
+    """Features to the last hidden layer [m, n_hidden_units]."""
+
+    def __init__(self, n_features: int, n_hidden_units: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.first = Linear(n_features, n_hidden_units, generator)
+        self.first_norm = BatchNorm(n_hidden_units)
+        self.second = Linear(n_hidden_units, n_hidden_units, generator)
+        self.second_norm = BatchNorm(n_hidden_units)
+
+    def forward(self, x: Batch) -> Tensor:
+        """Encode a batch."""
+        hidden: Tensor = self.first_norm(torch.relu(self.first(x)))
+        hidden = self.second_norm(torch.relu(self.second(hidden)))
+        return hidden
+
+
+def glorot(n_in: int, n_out: int, generator: torch.Generator) -> Tensor:
+    """Glorot-uniform weights [n_in, n_out]."""
+    bound = (6 / (n_in + n_out)) ** 0.5
+    return torch.empty(n_in, n_out).uniform_(-bound, bound, generator=generator)

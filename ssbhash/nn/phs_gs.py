@@ -1,0 +1,62 @@
+"""PHS-GS: pairwise supervised hashing with a Bernoulli VAE.
+
+Dadaneh, Boluki, Yin, Zhou, Qian, *Pairwise Supervised Hashing with Bernoulli
+Variational Auto-Encoder and Self-Control Gradient Estimator*, UAI 2020, in the form
+that Nanculef et al. (arXiv 2007.08799) compare with: Gumbel (binary Concrete) samples,
+and a hidden label counts as the zero vector, so that every pair with a hidden label
+(also an item with itself) is taken for dissimilar.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ssbhash.nn import losses
+from ssbhash.nn.bernoulli_vae import (
+    BernoulliVAENetwork,
+    Items,
+    Shape,
+    Terms,
+    Weights,
+    concrete,
+)
+from ssbhash.nn.networks import Linear
+from ssbhash.nn.rows import Batch
+
+
+class PHSGSNetwork(BernoulliVAENetwork):
+    """reconstruction + beta KL + alpha (gamma point + pair); S from the true labels."""
+
+    def __init__(self, shape: Shape, weights: Weights, generator: torch.Generator) -> None:
+        super().__init__(shape, weights, generator)
+        self.classifier = Linear(shape.n_hidden_units, shape.n_classes, generator)
+
+    def class_scores(self, x: Batch) -> Tensor:
+        """Scores of the classifier on the last hidden layer."""
+        scores: Tensor = self.classifier(self.encoder(x))
+        return scores
+
+    def similarity(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """S [m, m] of the pair term."""
+        return losses.similarity(labels, self.shape.multilabel)
+
+    def terms(self, items: Items, generator: torch.Generator) -> Terms:
+        """Terms of the loss of one batch."""
+        assert items.labels is not None
+        assert items.known is not None
+        hidden = self.encoder(items.x)
+        logits, scores = self.to_logits(hidden).float(), self.classifier(hidden).float()
+        code = concrete(logits, self.weights.temperature, generator)
+        similar = self.similarity(scores, items.labels)
+        terms = {
+            "reconstruction": self.reconstruction(code, items.target),
+            "kl": losses.bernoulli_kl(logits),
+            "point": losses.point_loss(scores, items.labels, items.known, self.shape.multilabel),
+            "pair": losses.pair_loss(code, similar),
+        }
+        weights = self.weights
+        supervised = weights.gamma * terms["point"] + terms["pair"]
+        unsupervised = terms["reconstruction"] + weights.beta * terms["kl"]
+        terms["loss"] = unsupervised + weights.alpha * supervised
+        return terms

@@ -1,0 +1,105 @@
+"""Checks of what a user hands to an estimator; every error names the argument."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils import check_array
+
+from ssbhash.arrays import as_count, is_torch
+
+_COUNTS = ("n_bits", "n_hidden_units", "n_epochs", "batch_size")
+_CHOICES = {
+    "monitor": ("val_loss", "val_accuracy"),
+    "reconstruction": ("auto", "multinomial", "gaussian"),
+    "precision": ("float32", "bfloat16"),
+    "threshold": ("zero", "median"),
+}
+
+
+def check(hasher: Any) -> None:
+    """Check every parameter of an estimator.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If one has the wrong type, or is out of range.
+    """
+    for name in _COUNTS:
+        as_count(getattr(hasher, name), name, 1)
+    if as_count(hasher.seed, "seed", 0) >= 2**63:
+        raise ValueError(f"seed must be below 2**63, got {hasher.seed}")
+    for name in ("alpha", "beta", "gamma"):
+        _check_real(getattr(hasher, name, 0), name)
+    for name in ("learning_rate", "temperature"):
+        _check_real(getattr(hasher, name, 1), name, positive=True)
+    for name, choices in _CHOICES.items():
+        value = getattr(hasher, name, choices[0])
+        if value not in choices:
+            raise ValueError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
+    _check_real(hasher.validation_fraction, "validation_fraction")
+    if hasher.validation_fraction >= 1:
+        raise ValueError(f"validation_fraction must be below 1, got {hasher.validation_fraction}")
+    if hasher.patience is not None:
+        as_count(hasher.patience, "patience", 1)
+        if not hasher.validation_fraction:
+            raise ValueError("patience needs validation_fraction > 0, to monitor held-out items")
+
+
+def _check_real(value: Any, name: str, positive: bool = False) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    if not math.isfinite(value) or value < 0 or (positive and value == 0):
+        least = "positive" if positive else "at least 0"
+        raise ValueError(f"{name} must be finite and {least}, got {value}")
+
+
+def check_target(target: Any, n_items: int) -> Any:
+    """Check a reconstruction target: float32 [n, n_targets], dense or CSR."""
+    array = target.detach().cpu().numpy() if is_torch(target) else target
+    checked = check_array(array, accept_sparse="csr", dtype=np.float32, input_name="target")
+    if checked.shape[0] != n_items:
+        raise ValueError(f"target has {checked.shape[0]} rows, X has {n_items}")
+    return checked
+
+
+def resolve_reconstruction(name: str, target: Any) -> str:
+    """Choose the likelihood by the target's sign, or check the choice.
+
+    Raises
+    ------
+    ValueError
+        If a multinomial target has a negative value.
+    """
+    lowest = min(float(target.min()), 0.0)
+    if name == "multinomial" and lowest < 0:
+        raise ValueError(
+            "reconstruction='multinomial' needs non-negative features, such as counts, but the "
+            f"smallest is {lowest:g}; use 'gaussian' or 'auto', or hand in a target"
+        )
+    if name == "auto":
+        return "gaussian" if lowest < 0 else "multinomial"
+    return name
+
+
+def resolve_device(name: Any) -> str:
+    """Give the torch device to use: CUDA for "auto" where present.
+
+    Raises
+    ------
+    ValueError
+        If `name` is no device, or not present.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {name!r} is not available: {reason}") from error
+    return str(device)

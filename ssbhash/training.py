@@ -1,0 +1,282 @@
+"""The training loop: batches in, Adam, validation, checkpoints, history.
+
+Everything random is drawn from (seed, epoch), so a run resumed after epoch e goes on
+exactly as one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ssbhash.labels import Labels
+from ssbhash.nn.bernoulli_vae import Autoencoder, Items
+from ssbhash.nn.row_adam import RowAdam
+from ssbhash.nn.rows import Batch, Ids, RowSource, SparseBatch, SparseRows, StandardisedRows
+
+History = list[dict[str, float]]
+
+# Keras' epsilon, as in the reference implementation.
+ADAM_EPS = 1e-7
+
+
+@dataclass(frozen=True)
+class Data:
+    """Training items.
+
+    Parameters
+    ----------
+    x, target
+        Rows of features, and what the decoder reconstructs.
+    labels
+        Of the same items, or None for a method without labels.
+    """
+
+    x: RowSource
+    target: RowSource
+    labels: Labels | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def sparse(self) -> bool:
+        """Whether batches of features are sparse."""
+        rows = self.x.rows if isinstance(self.x, StandardisedRows) else self.x
+        return isinstance(rows, SparseRows)
+
+    def items(self, ids: Ids, device: torch.device) -> Items:
+        """Cut the batch of items `ids`."""
+        x = self.x.take(ids).to(device)
+        target = x if self.target is self.x else self.target.take(ids).to(device)
+        if self.labels is None:
+            return Items(x, target)
+        numbers = torch.from_numpy(self.labels.numbers[ids]).to(device)
+        if self.labels.multilabel:
+            return Items(x, target, numbers.clamp_min(0), numbers[:, 0] >= 0)
+        classes = torch.arange(len(self.labels.classes), device=device)
+        return Items(x, target, (numbers[:, None] == classes).float(), numbers >= 0)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to train; see the estimators for their meaning."""
+
+    n_epochs: int = 30
+    batch_size: int = 100
+    learning_rate: float = 1e-3
+    validation_fraction: float = 0.0
+    patience: int | None = None
+    monitor: str = "val_loss"
+    precision: str = "float32"
+    device: str = "cpu"
+    seed: int = 0
+    verbose: bool = False
+    checkpoint: Path | None = None
+
+
+@dataclass
+class Outcome:
+    """What a training leaves beside the network's weights."""
+
+    history: History = field(default_factory=list)
+    interrupted: bool = False
+    best_epoch: int | None = None
+
+
+class Optimizer:
+    """Adam; the first layer's rows apart where batches are sparse."""
+
+    def __init__(self, network: Autoencoder, learning_rate: float, sparse: bool) -> None:
+        first = network.encoder.first.weight
+        self.rows = RowAdam(first, learning_rate, eps=ADAM_EPS) if sparse else None
+        dense = [p for p in network.parameters() if not (sparse and p is first)]
+        self.dense = torch.optim.Adam(dense, lr=learning_rate, eps=ADAM_EPS, fused=True)
+
+    def attach(self, x: Batch) -> Batch:
+        """Give a sparse batch the current rows of the first layer."""
+        if self.rows is None or not isinstance(x, SparseBatch):
+            return x
+        columns, compact = x.touched()
+        return compact.with_table(self.rows.fetch(columns))
+
+    def step(self, loss: Tensor) -> None:
+        """Differentiate and update."""
+        self.dense.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.dense.step()
+        if self.rows is not None:
+            self.rows.step()
+
+    def flush(self) -> None:
+        """Make every weight current."""
+        if self.rows is not None:
+            self.rows.flush()
+
+
+class Training:
+    """One training of one network; `run` may be called once.
+
+    Parameters
+    ----------
+    network
+        Updated in place; left in evaluation mode.
+    data, options
+        What to train on, and how.
+    """
+
+    def __init__(self, network: Autoencoder, data: Data, options: Options) -> None:
+        self.network, self.data, self.options = network, data, options
+        self.device = torch.device(options.device)
+        network.to(self.device)
+        sparse = data.sparse
+        self.optimizer = Optimizer(network, options.learning_rate, sparse)
+        self.train_ids, self.validation_ids = self._split()
+        self.outcome = Outcome()
+        self.best: tuple[float, dict[str, Tensor]] | None = None
+
+    def run(self) -> Outcome:
+        """Train; on Ctrl-C go back to the last finished epoch and return.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            If interrupted before the first epoch has finished.
+        RuntimeError
+            If the loss is no longer finite.
+        """
+        options, outcome = self.options, self.outcome
+        n_batches = -(-len(self.train_ids) // options.batch_size)
+        bar = tqdm(
+            total=options.n_epochs * n_batches,
+            unit="batch",
+            disable=None if options.verbose else True,
+        )
+        finished: dict[str, Tensor] | None = None
+        try:
+            with bar:
+                while len(outcome.history) < options.n_epochs and not self._stalled():
+                    self._epoch(len(outcome.history) + 1, bar)
+                    finished = self._weights()
+        except KeyboardInterrupt:
+            if finished is None:
+                raise
+            self.network.load_state_dict(finished)
+            outcome.interrupted = True
+        if self.best is not None and options.patience is not None:
+            self.network.load_state_dict(self.best[1])
+        self.network.eval()
+        return outcome
+
+    def _split(self) -> tuple[Ids, Ids]:
+        ids = np.random.default_rng((self.options.seed, 0)).permutation(len(self.data))
+        n_validation = round(self.options.validation_fraction * len(ids))
+        if self.options.validation_fraction and not 0 < n_validation < len(ids):
+            raise ValueError(
+                f"validation_fraction={self.options.validation_fraction} of {len(ids)} items "
+                "leaves no item for validation or for training"
+            )
+        return np.sort(ids[n_validation:]), np.sort(ids[:n_validation])
+
+    def _generator(self, epoch: int) -> torch.Generator:
+        state = np.random.SeedSequence((self.options.seed, epoch, 1)).generate_state(1, np.uint64)
+        return torch.Generator(self.device).manual_seed(int(state[0]) >> 1)
+
+    def _batches(self, ids: Ids) -> Iterator[Ids]:
+        for start in range(0, len(ids), self.options.batch_size):
+            yield ids[start : start + self.options.batch_size]
+
+    def _terms(self, items: Items, generator: torch.Generator) -> dict[str, Tensor]:
+        if self.options.precision == "bfloat16":
+            with torch.autocast(self.device.type, dtype=torch.bfloat16):
+                return self.network.terms(items, generator)
+        return self.network.terms(items, generator)
+
+    def _epoch(self, epoch: int, bar: Any) -> None:
+        started = time.perf_counter()
+        shuffled = np.random.default_rng((self.options.seed, epoch)).permutation(self.train_ids)
+        generator = self._generator(epoch)
+        self.network.train()
+        sums: Tensor | None = None
+        names: list[str] = []
+        for ids in self._batches(shuffled):
+            items = self.data.items(ids, self.device)
+            items = replace(items, x=self.optimizer.attach(items.x))
+            terms = self._terms(items, generator)
+            self.optimizer.step(terms["loss"])
+            values = torch.stack(list(terms.values())).detach() * (len(ids) / len(shuffled))
+            sums = values if sums is None else sums + values
+            names = list(terms)
+            bar.update()
+        self.optimizer.flush()
+        assert sums is not None
+        row = {"epoch": float(epoch), **dict(zip(names, sums.tolist(), strict=True))}
+        if not np.isfinite(row["loss"]):
+            raise RuntimeError(
+                f"the loss is {row['loss']} in epoch {epoch}: lower learning_rate, alpha or gamma"
+            )
+        row |= self._validate()
+        row["seconds"] = time.perf_counter() - started
+        self.outcome.history.append(row)
+        self._remember_best(row)
+        bar.set_postfix(epoch=epoch, loss=f"{row['loss']:.3f}")
+
+    @torch.no_grad()
+    def _validate(self) -> dict[str, float]:
+        """Terms on the held-out items, always with the same noise, and the classifier's accuracy."""
+        if not len(self.validation_ids):
+            return {}
+        self.network.eval()
+        generator = self._generator(0)
+        sums: dict[str, float] = {}
+        n_right, n_known = 0.0, 0
+        for ids in self._batches(self.validation_ids):
+            items = self.data.items(ids, self.device)
+            for name, value in self._terms(items, generator).items():
+                share = len(ids) / len(self.validation_ids)
+                sums[f"val_{name}"] = sums.get(f"val_{name}", 0.0) + share * float(value)
+            if items.labels is not None and items.known is not None:
+                right, known = self._right(items.x, items.labels, items.known)
+                n_right, n_known = n_right + right, n_known + known
+        if n_known:
+            sums["val_accuracy"] = n_right / n_known
+        return sums
+
+    def _right(self, x: Batch, labels: Tensor, known: Tensor) -> tuple[float, int]:
+        scores = self.network.class_scores(x)
+        if self.network.shape.multilabel:
+            right = ((scores > 0) == (labels > 0.5))[known].float().mean(1).sum()
+        else:
+            right = (scores.argmax(1) == labels.argmax(1))[known].sum()
+        return float(right), int(known.sum())
+
+    def _remember_best(self, row: dict[str, float]) -> None:
+        if not len(self.validation_ids):
+            return
+        monitor = self.options.monitor
+        if monitor not in row:
+            raise ValueError(
+                f"monitor={monitor!r} is not measured; it needs labelled validation items"
+            )
+        value = row[monitor] if monitor == "val_loss" else -row[monitor]
+        if self.best is None or value < self.best[0]:
+            self.best = (value, self._weights())
+            self.outcome.best_epoch = len(self.outcome.history)
+
+    def _stalled(self) -> bool:
+        patience, best = self.options.patience, self.outcome.best_epoch
+        if patience is None or best is None:
+            return False
+        return len(self.outcome.history) - best >= patience
+
+    def _weights(self) -> dict[str, Tensor]:
+        return copy.deepcopy(self.network.state_dict())

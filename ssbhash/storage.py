@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +16,22 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
+from ssbhash.files import replacing
+
 FORMAT, VERSION = "ssbhash-model", 1
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
 
 
 def save(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """Write a model into `folder`, which is made if needed."""
-    folder.mkdir(parents=True, exist_ok=True)
     weights = safetensors.torch.save(
         {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     )
     head = {"format": FORMAT, "version": VERSION, "sha256": hashlib.sha256(weights).hexdigest()}
     text = json.dumps(head | config, indent=1, default=_plain)
-    write_atomically(folder / WEIGHTS, weights)
-    write_atomically(folder / CONFIG, text.encode())
+    for name, content in ((WEIGHTS, weights), (CONFIG, text.encode())):
+        with replacing(folder / name) as file:
+            file.write(content)
 
 
 def load(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -64,27 +64,6 @@ def load(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         return config, safetensors.torch.load(weights)
     except safetensors.SafetensorError as error:
         raise ValueError(f"{folder / WEIGHTS} is no safetensors file: {error}") from error
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file aside in its folder, then rename it."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _plain(value: Any) -> Any:

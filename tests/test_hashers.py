@@ -362,10 +362,10 @@ def test_failed_save_leaves_the_old_model(
 ) -> None:
     before = {path.name: path.read_bytes() for path in saved.iterdir()}
 
-    def no_space(descriptor: int) -> None:
+    def no_space(*paths: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr("os.fsync", no_space)
+    monkeypatch.setattr("os.replace", no_space)
     with pytest.raises(OSError, match="no space"):
         small("ssb-vae", seed=9).fit(*items).save(saved)
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == before

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ssbhash.nn import losses
 from ssbhash.nn.networks import Decoder, Encoder, Linear
+from ssbhash.nn.relaxations import relax
 from ssbhash.nn.rows import Batch, SparseBatch
 
 Terms = dict[str, Tensor]
@@ -96,17 +97,10 @@ class BernoulliVAENetwork(Autoencoder):
     def terms(self, items: Items, generator: torch.Generator) -> Terms:
         """Terms of the loss of one batch."""
         logits = self.to_logits(self.encoder(items.x)).float()
-        code = concrete(logits, self.weights.temperature, generator)
+        code = relax(logits, tau=self.weights.temperature, seed=generator)
         terms = {
             "reconstruction": self.reconstruction(code, items.target),
             "kl": losses.bernoulli_kl(logits),
         }
         terms["loss"] = terms["reconstruction"] + self.weights.beta * terms["kl"]
         return terms
-
-
-def concrete(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
-    """Relaxed sample sigmoid((l + log u - log(1-u)) / temperature), u ~ U(0, 1)."""
-    uniform = torch.rand(logits.shape, generator=generator, device=generator.device)
-    noise = torch.logit(uniform.to(logits.device), eps=1e-7)
-    return torch.sigmoid((logits + noise) / temperature)

@@ -19,9 +19,9 @@ from ssbhash.nn.bernoulli_vae import (
     Shape,
     Terms,
     Weights,
-    concrete,
 )
 from ssbhash.nn.networks import Linear
+from ssbhash.nn.relaxations import relax
 from ssbhash.nn.rows import Batch
 
 
@@ -47,7 +47,7 @@ class PHSGSNetwork(BernoulliVAENetwork):
         assert items.known is not None
         hidden = self.encoder(items.x)
         logits, scores = self.to_logits(hidden).float(), self.classifier(hidden).float()
-        code = concrete(logits, self.weights.temperature, generator)
+        code = relax(logits, tau=self.weights.temperature, seed=generator)
         similar = self.similarity(scores, items.labels)
         terms = {
             "reconstruction": self.reconstruction(code, items.target),

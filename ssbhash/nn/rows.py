@@ -240,5 +240,5 @@ def standardise(rows: Raw) -> StandardisedRows:
     for start in range(0, len(rows), BLOCK_ROWS):
         scaler.partial_fit(rows.block(start, start + BLOCK_ROWS))
     shift = np.zeros(rows.n_columns) if isinstance(rows, SparseRows) else scaler.mean_
-    shift, scale = (torch.from_numpy(np.asarray(x, np.float32)) for x in (shift, scaler.scale_))
+    shift, scale = (torch.from_numpy(np.asarray(x, np.float32)) for x in (shift, 1 / scaler.scale_))
     return StandardisedRows(rows, shift, scale)

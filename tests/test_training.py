@@ -1,0 +1,224 @@
+"""The loop: batches, the optimiser of rows, validation, Ctrl-C."""
+
+import itertools
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("sklearn")
+
+import numpy as np
+import scipy.sparse as sp
+
+from ssbhash import SSBVAE, VDSH
+from ssbhash.nn.bernoulli_vae import BernoulliVAENetwork, Items
+from ssbhash.nn.networks import BatchNorm, Encoder
+from ssbhash.nn.row_adam import RowAdam
+from ssbhash.nn.rows import padded, row_source, standardise
+
+SMALL: dict[str, Any] = {"n_bits": 8, "n_epochs": 4, "n_hidden_units": 16, "batch_size": 32}
+
+
+@pytest.fixture(scope="module")
+def items() -> tuple[Any, np.ndarray]:
+    """200 sparse items of 3 topics, half of the labels hidden."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 200)
+    X = rng.poisson(0.1, (200, 30)) + rng.poisson(1.0, (200, 30)) * (
+        np.arange(30) % 3 == y[:, None]
+    )
+    y[::2] = -1
+    return sp.csr_array(X.astype(np.float32)), y
+
+
+@pytest.mark.parametrize("ids", [[], [3], [5, 0, 199, 0], range(200)])
+def test_batches_are_the_rows(items: Any, ids: Any) -> None:
+    X, _ = items
+    ids = np.array(ids, dtype=np.int64)
+    sparse, dense = row_source(X).take(ids), row_source(X.toarray()).take(ids)
+    assert len(sparse) == len(dense) == len(ids)
+    np.testing.assert_array_equal(sparse.dense(), dense)
+    weight = torch.randn(30, 4)
+    torch.testing.assert_close(sparse.product(weight), dense @ weight)
+    torch.testing.assert_close(padded(sparse, 16).dense(), padded(dense, 16))
+    rows = row_source(X).normalised().take(ids).dense()
+    torch.testing.assert_close(rows, row_source(X.toarray()).normalised().take(ids))
+    torch.testing.assert_close(rows.sum(1), (dense.sum(1) > 0).float())
+
+
+@pytest.mark.parametrize("n_columns", [1, 30])
+def test_touched_rows_multiply_as_the_whole_matrix(items: Any, n_columns: int) -> None:
+    X, _ = items
+    batch = row_source(sp.csr_array(X[:, :n_columns])).take(np.arange(40))
+    weight = torch.randn(n_columns, 4, requires_grad=True)
+    present, compact = batch.touched()
+    table = weight.detach()[present].requires_grad_()
+    product = compact.with_table(table).product(weight)
+    expected = batch.dense() @ weight
+    torch.testing.assert_close(product, expected)
+    upstream = torch.randn_like(product)
+    product.backward(upstream)
+    expected.backward(upstream)
+    torch.testing.assert_close(table.grad, weight.grad[present])
+
+
+def test_standardised_rows(items: Any) -> None:
+    X, _ = items
+    dense = X.toarray() - 1.0
+    rows = standardise(row_source(dense)).take(np.arange(200))
+    torch.testing.assert_close(rows.mean(0), torch.zeros(30), atol=1e-5, rtol=0)
+    torch.testing.assert_close(rows.std(0, correction=0), torch.ones(30))
+    sparse = standardise(row_source(X)).take(np.arange(200)).dense()
+    torch.testing.assert_close(sparse, torch.from_numpy(X.toarray() / X.toarray().std(0)))
+
+
+@pytest.mark.parametrize("flush_every", [7, 1000])
+def test_row_adam_is_dense_adam(flush_every: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(40, 3, generator=generator)
+    dense = weight.clone().requires_grad_()
+    adam = torch.optim.Adam([dense], lr=0.01, eps=1e-7)
+    rows = RowAdam(weight, 0.01)
+    for step in range(600):
+        # Row 39 is touched once in 100 steps, row 0 at nearly every step.
+        chance = torch.rand(40, generator=generator)
+        touched = torch.nonzero(chance < 0.9 / (1 + torch.arange(40) / 4)).flatten()
+        if step % 100 == 0:
+            touched = torch.arange(40)
+        gradient = torch.randn(40, 3, generator=generator)
+        table = rows.fetch(touched)
+        torch.testing.assert_close(table.detach(), dense.detach()[touched], rtol=1e-4, atol=1e-5)
+        (table * gradient[touched]).sum().backward()
+        rows.step()
+        adam.zero_grad()
+        (dense[touched] * gradient[touched]).sum().backward()
+        adam.step()
+        if step % flush_every == 0:
+            rows.flush()
+    rows.flush()
+    torch.testing.assert_close(weight, dense.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_batch_norm_forgets_its_start() -> None:
+    x = 5 + 3 * torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+    norm = BatchNorm(4)
+    norm.train()
+    for _ in range(3):
+        norm(x)
+    torch.testing.assert_close(norm.running_mean, x.mean(0))
+    torch.testing.assert_close(norm.running_var, x.var(0))
+    norm(x[:1])  # one item has no variance: nothing is learned from it
+    torch.testing.assert_close(norm.running_mean, x.mean(0))
+
+
+def test_sparse_training_equals_dense_training(items: Any) -> None:
+    X, y = items
+    sparse = SSBVAE(**SMALL).fit(X, y)
+    dense = SSBVAE(**SMALL).fit(X.toarray(), y)
+    for left, right in zip(sparse.history_, dense.history_, strict=True):
+        assert left["loss"] == pytest.approx(right["loss"], rel=1e-3)
+
+
+def test_history_names_every_term(items: Any) -> None:
+    X, y = items
+    hasher = SSBVAE(**SMALL, validation_fraction=0.25).fit(X, y)
+    terms = {"reconstruction", "kl", "point", "pair", "loss"}
+    expected = terms | {f"val_{term}" for term in terms} | {"val_accuracy", "epoch", "seconds"}
+    for row in hasher.history_:
+        assert set(row) == expected
+        supervised = hasher.gamma * row["point"] + row["pair"]
+        total = row["reconstruction"] + hasher.beta * row["kl"] + hasher.alpha * supervised
+        assert row["loss"] == pytest.approx(total, rel=1e-4)
+
+
+@pytest.mark.parametrize("monitor", ["val_loss", "val_accuracy"])
+def test_early_stopping_goes_back_to_the_best_epoch(items: Any, monitor: str) -> None:
+    X, y = items
+    parameters = SMALL | {"n_epochs": 200, "learning_rate": 0.05}
+    hasher = SSBVAE(**parameters, validation_fraction=0.25, patience=3, monitor=monitor).fit(X, y)
+    values = [row[monitor] for row in hasher.history_]
+    best = int(np.argmin(values) if monitor == "val_loss" else np.argmax(values)) + 1
+    assert hasher.best_epoch_ == best
+    assert hasher.n_epochs_ == best + 3 < 200
+    again = SSBVAE(**(parameters | {"n_epochs": best}), validation_fraction=0.25).fit(X, y)
+    np.testing.assert_array_equal(hasher.logits(X), again.logits(X))
+
+
+def test_monitor_that_is_not_measured(items: Any) -> None:
+    X, _ = items
+    with pytest.raises(ValueError, match="monitor='val_accuracy'"):
+        VDSH(**SMALL, validation_fraction=0.2, monitor="val_accuracy").fit(X)
+
+
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, n_batches: int) -> None:
+    """Raise KeyboardInterrupt in the batch after `n_batches`, as Ctrl-C would."""
+    calls = itertools.count()
+    original = BernoulliVAENetwork.reconstruction
+
+    def reconstruction(self: Any, *args: Any) -> Any:
+        if next(calls) == n_batches:
+            raise KeyboardInterrupt
+        return original(self, *args)
+
+    monkeypatch.setattr(BernoulliVAENetwork, "reconstruction", reconstruction)
+
+
+def test_interrupt_keeps_the_last_finished_epoch(
+    items: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    X, y = items
+    two = SSBVAE(**(SMALL | {"n_epochs": 2})).fit(X, y)
+    interrupt_after(monkeypatch, 2 * 7 + 3)  # in the third epoch
+    hasher = SSBVAE(**SMALL).fit(X, y)
+    assert hasher.interrupted_
+    assert not two.interrupted_
+    assert hasher.n_epochs_ == 2
+    np.testing.assert_array_equal(hasher.logits(X), two.logits(X))
+
+
+def test_interrupt_before_the_first_epoch_is_raised(
+    items: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt_after(monkeypatch, 3)
+    hasher = SSBVAE(**SMALL)
+    with pytest.raises(KeyboardInterrupt):
+        hasher.fit(*items)
+    assert not hasattr(hasher, "history_")
+
+
+def test_diverging_loss_is_an_error(items: Any) -> None:
+    X, y = items
+    with pytest.raises(RuntimeError, match="lower learning_rate"):
+        SSBVAE(**SMALL, learning_rate=1e30).fit(X, y)
+
+
+def test_progress_bar_is_silent_off_a_terminal(items: Any, capsys: Any) -> None:
+    SSBVAE(**SMALL, verbose=True).fit(*items)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_bfloat16_trains_to_about_the_same_loss(items: Any) -> None:
+    X, y = items
+    full = SSBVAE(**SMALL).fit(X.toarray(), y).history_[-1]["loss"]
+    for features in (X, X.toarray()):
+        half = SSBVAE(**SMALL, precision="bfloat16").fit(features, y)
+        assert half.history_[-1]["loss"] == pytest.approx(full, rel=0.05)
+        assert half.logits(X).dtype == np.float32
+
+
+def test_gradient_flows_through_the_predictions_of_ssb_vae_alone() -> None:
+    from ssbhash.nn.bernoulli_vae import Shape, Weights
+    from ssbhash.nn.phs_gs import PHSGSNetwork
+    from ssbhash.nn.ssb_vae import SSBVAENetwork
+
+    shape = Shape(n_features=5, n_targets=5, n_bits=3, n_classes=2, n_hidden_units=4)
+    x = torch.rand(6, 5, generator=torch.Generator().manual_seed(0))
+    hidden = torch.zeros(6, 2), torch.zeros(6, dtype=torch.bool)
+    for kind, flows in ((SSBVAENetwork, True), (PHSGSNetwork, False)):
+        generator = torch.Generator().manual_seed(0)
+        network = kind(shape, Weights(alpha=1.0), generator)
+        assert isinstance(network.encoder, Encoder)
+        network.terms(Items(x, x, *hidden), generator)["loss"].backward()
+        gradient = network.classifier.weight.grad
+        assert (gradient is not None and bool(gradient.abs().sum() > 0)) is flows

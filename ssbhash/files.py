@@ -17,8 +17,9 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NamedTuple, TypeVar
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +34,8 @@ _FORMATS = ".npy, .npz, .jsonl, .jsonl.gz, .parquet"
 _SPARSE_KEYS = {"format", "shape", "data"}
 
 
-class Items(NamedTuple):
+@dataclass(frozen=True)
+class Items:
     """What a data file holds; absent parts are None.
 
     `features` dense [n, D] or CSR; `texts` n strings; `labels` an array (class ids
@@ -146,6 +148,13 @@ def write_json(path: str | Path, content: Any) -> None:
     """Write `content` as JSON, whole or not at all."""
     with replacing(path) as file:
         file.write((json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode())
+
+
+def check_folder(path: str | Path) -> None:
+    """Make a folder, and fail now if nothing can be written there, not after hours."""
+    Path(path).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path):
+        pass
 
 
 @contextmanager

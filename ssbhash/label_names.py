@@ -82,3 +82,23 @@ def _label_array(labels: Array) -> Array:
     if not np.array_equal(whole, labels):
         raise ValueError("labels must be whole numbers (-1 = unlabelled)")
     return whole
+
+
+def hide_labels(labels: Array, supervision: float, seed: int) -> Array:
+    """Keep the labels of a random part of the items, and make the others -1.
+
+    One seed keeps nested parts: a lower level keeps a subset of what a higher one keeps.
+
+    Examples
+    --------
+    >>> hide_labels(np.array([3, 1, 2, 5]), supervision=0.5, seed=0).tolist()
+    [3, -1, 2, -1]
+    """
+    if not 0 < supervision <= 1:
+        raise ValueError(f"supervision must be above 0 and at most 1, got {supervision}")
+    # 1e-9: 0.29 * 100 is 28.999999999999996.
+    n_kept = max(1, int(supervision * len(labels) + 1e-9))
+    hidden = np.random.default_rng(seed).permutation(len(labels))[n_kept:]
+    kept: Array = labels.copy()
+    kept[hidden] = -1
+    return kept

@@ -36,6 +36,7 @@ RANKS = {
     "hashers": 8,
     "baselines": 8,
     "datasets": 9,
+    "pipeline": 9,
     "experiments": 10,
     "demo": 10,
     "cli": 11,

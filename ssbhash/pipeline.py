@@ -1,0 +1,101 @@
+"""A hasher with what it needs to read items as they come: vocabulary and class names."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from ssbhash import files
+from ssbhash.arrays import Codes
+from ssbhash.files import Items
+from ssbhash.label_names import encode_labels
+from ssbhash.text import FILE_NAME, TextFeatures
+
+CLASSES_NAME = "classes.json"
+
+
+class Pipeline:
+    """Items to codes: features straight into a hasher, texts through a vocabulary.
+
+    Parameters
+    ----------
+    hasher
+        An estimator of `ssbhash.hashers`.
+    text
+        How to make features of texts; None for a hasher of features.
+    classes
+        The name of each class id, where labels came by name.
+
+    Examples
+    --------
+    >>> from ssbhash import SSBVAE
+    >>> from ssbhash.files import Items
+    >>> texts = ["green tea", "black tea", "red ants", "black ants"] * 5
+    >>> labels = ["drink", None, "insect", None] * 5
+    >>> pipeline = Pipeline(SSBVAE(n_bits=16, n_epochs=1), TextFeatures(min_df=1))
+    >>> pipeline.fit(Items(texts=texts, labels=labels)).encode(Items(texts=["white tea"])).shape
+    (1, 2)
+    >>> pipeline.classes
+    ['drink', 'insect']
+    """
+
+    def __init__(
+        self, hasher: Any, text: TextFeatures | None = None, classes: list[Any] | None = None
+    ) -> None:
+        self.hasher = hasher
+        self.text = text
+        self.classes = classes or []
+
+    def fit(self, items: Items, y: npt.NDArray[Any] | None = None) -> Pipeline:
+        """Choose the vocabulary on texts, then train the hasher.
+
+        `y` replaces the labels of `items`: class ids or an indicator matrix, -1 =
+        unlabelled.
+        """
+        if y is None and items.labels is not None:
+            (y,), self.classes = encode_labels(items.labels)
+        if items.texts is None:
+            self.text = None
+            self.hasher.fit(items.features, y)
+            return self
+        self.text = self.text or TextFeatures()
+        counts = self.text.fit(items.texts).counts(items.texts)
+        self.hasher.fit(self.text.inputs(counts), y, target=self.text.targets(counts))
+        return self
+
+    def encode(self, items: Items) -> Codes:
+        """Turn items, of the kind it was trained on, into packed codes."""
+        if (self.text is not None) != (items.texts is not None):
+            kinds = ("features", "texts") if self.text is None else ("texts", "features")
+            raise ValueError(f"the model was trained on {kinds[0]}, but the items are {kinds[1]}")
+        x = items.features if self.text is None else self.text.transform(items.texts or [])
+        codes: Codes = self.hasher.transform(x)
+        return codes
+
+    def save(self, folder: str | Path) -> None:
+        """Write the hasher's files, `text.json` and `classes.json` into a folder."""
+        folder = Path(folder)
+        for name, is_kept in ((FILE_NAME, self.text), (CLASSES_NAME, self.classes)):
+            if not is_kept:  # an older model's must not describe this one
+                (folder / name).unlink(missing_ok=True)
+        self.hasher.save(folder)
+        if self.text is not None:
+            self.text.save(folder)
+        if self.classes:
+            files.write_json(folder / CLASSES_NAME, self.classes)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Pipeline:
+        """Read what `save` wrote, or the folder of a hasher alone."""
+        from ssbhash import hashers
+
+        folder = Path(folder)
+        hasher = hashers.load(folder)
+        text = TextFeatures.load(folder) if (folder / FILE_NAME).exists() else None
+        classes = None
+        if (folder / CLASSES_NAME).exists():
+            classes = json.loads((folder / CLASSES_NAME).read_bytes())
+        return cls(hasher, text, classes)

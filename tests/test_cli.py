@@ -1,0 +1,375 @@
+"""The command line: round trips through every kind of file, and one line for every error."""
+
+import fcntl
+import json
+import os
+import pty
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ssbhash
+from ssbhash import metrics
+from ssbhash.files import read_codes, write_codes
+
+pytest.importorskip("typer")
+pytest.importorskip("torch")
+from scipy import sparse
+from typer.testing import CliRunner
+
+from ssbhash.cli import app
+
+RNG = np.random.default_rng(0)
+N, N_QUERIES = 90, 12
+TOPICS = {
+    "drink": ["green", "tea", "black", "coffee", "water", "cup", "milk"],
+    "insect": ["red", "ants", "bees", "wings", "hive", "honey", "legs"],
+    "stone": ["granite", "marble", "slate", "quarry", "chisel", "block", "dust"],
+}
+
+
+def call(*args: object, status: int = 0) -> str:
+    result = CliRunner().invoke(app, [str(arg) for arg in args])
+    assert result.exit_code == status, result.output
+    return result.stdout if status == 0 else result.stderr
+
+
+def one_line(*args: object) -> str:
+    """Run what must fail: status 2 and one line."""
+    message = call(*args, status=2)
+    assert message.startswith("ssbhash: error: ")
+    assert message.count("\n") == 1, message
+    return message
+
+
+def items(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw three clusters of non-negative features."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % 3
+    x = rng.poisson(0.3, (n, 9)).astype(np.float32)
+    x[np.arange(n)[:, None], 3 * y[:, None] + np.arange(3)] += 5
+    return x, y
+
+
+def write_texts(path: Path, n: int, seed: int, n_labelled: int) -> Path:
+    rng = np.random.default_rng(seed)
+    names = list(TOPICS)
+    rows = []
+    for number in range(n):
+        name = names[number % 3]
+        row: dict[str, Any] = {"text": " ".join(rng.choice(TOPICS[name], 6))}
+        if number < n_labelled:
+            row["label"] = name
+        rows.append(json.dumps(row))
+    path.write_text("\n".join(rows))
+    return path
+
+
+def write_features(path: Path, n: int, seed: int) -> Path:
+    """Write items in the format of the suffix; `.csr.npz` is sparse."""
+    x, y = items(n, seed)
+    if path.suffix == ".npy":
+        np.save(path, x)
+        np.save(path.with_suffix(".labels.npy"), y)
+    elif path.name.endswith(".csr.npz"):
+        m = sparse.csr_array(x)
+        parts = {"data": m.data, "indices": m.indices, "indptr": m.indptr}
+        np.savez(path, format=b"csr", shape=m.shape, y=y, **parts)
+    else:
+        np.savez(path, X=x, y=y)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with items, a model of 12 bits, codes and labels."""
+    folder = tmp_path_factory.mktemp("trained")
+    write_features(folder / "x.npz", N, 0)
+    write_features(folder / "q.npz", N_QUERIES, 1)
+    train = ["train", folder / "x.npz", "--out", folder / "model"]
+    call(*train, "--bits", 12, "--epochs", 3, "-q", "--supervision", 0.5)
+    for name in "xq":
+        call("encode", folder / "model", folder / f"{name}.npz", "-o", folder / f"{name}.npy")
+        np.save(folder / f"{name}.labels.npy", items(N if name == "x" else N_QUERIES, 0)[1])
+    return folder
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".csr.npz", ".npy", ".jsonl"])
+def test_train_encode_search_evaluate(tmp_path: Path, suffix: str) -> None:
+    database, queries, model = tmp_path / f"x{suffix}", tmp_path / f"q{suffix}", tmp_path / "m"
+    labels: list[object] = []
+    both: list[object] = []
+    if suffix == ".jsonl":
+        write_texts(database, N, 0, n_labelled=N)
+        write_texts(queries, N_QUERIES, 1, n_labelled=N_QUERIES)
+    else:
+        write_features(database, N, 0)
+        write_features(queries, N_QUERIES, 1)
+    if suffix == ".npy":
+        labels = ["--labels", tmp_path / "x.labels.npy"]
+        both = [*labels, "--query-labels", tmp_path / "q.labels.npy"]
+    report = json.loads(
+        call("train", database, "-o", model, *labels, "--bits", 16, "--epochs", 5, "-q", "--json")
+    )
+    assert report["items"] == report["labelled"] == N
+    assert report["epochs"] == 5
+    for name in (database, queries):
+        call("encode", model, name, "-o", name.with_suffix(".codes.npy"))
+    codes, n_bits = read_codes(database.with_suffix(".codes.npy"))
+    assert codes.shape == (N, 2)
+    assert n_bits == 16
+
+    from_items = json.loads(call("evaluate", database, queries, "--model", model, "--json", *both))
+    assert from_items["queries"] == N_QUERIES
+    assert from_items["MAP@100"] > 0.5, "chance is 0.33"
+    neighbours = call("search", database.with_suffix(".codes.npy"), queries, "--model", model)
+    assert len(neighbours.splitlines()) == N_QUERIES
+
+
+def test_text_model_on_new_texts(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    write_texts(tmp_path / "t.jsonl", N, 0, n_labelled=9)
+    report = json.loads(
+        call("train", tmp_path / "t.jsonl", "-o", model, "--epochs", 2, "-q", "--json")
+    )
+    assert report["labelled"] == 9
+    assert json.loads((model / "classes.json").read_text()) == ["drink", "insect", "stone"]
+    new = [{"text": "nothing known"}, {"text": ""}, {"text": "tea & honey 茶"}]
+    (tmp_path / "new.jsonl").write_text("\n".join(map(json.dumps, new)))
+    call("encode", model, tmp_path / "new.jsonl", "-o", tmp_path / "new.npy")
+    codes, _ = read_codes(tmp_path / "new.npy")
+    assert codes.shape == (3, 4)
+    np.testing.assert_array_equal(codes[0], codes[1], "both have no known word")
+
+
+def test_multi_label_texts_and_method_without_labels(tmp_path: Path) -> None:
+    path = write_texts(tmp_path / "t.jsonl", N, 0, n_labelled=0)
+    call("train", path, "-o", tmp_path / "a", "--method", "bernoulli-vae", "--epochs", 1, "-q")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for number in range(30):
+        rows[number]["topics"] = ["all", list(TOPICS)[number % 3]]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    train = ["train", path, "-o", tmp_path / "b", "--label-field", "topics", "--epochs", 1]
+    report = json.loads(call(*train, "-q", "--json"))
+    assert report["labelled"] == 30
+    assert json.loads((tmp_path / "b" / "classes.json").read_text())[0] == "all"
+
+
+def test_codes_of_twelve_bits(trained: Path) -> None:
+    codes, n_bits = read_codes(trained / "x.npy")
+    assert n_bits == 12
+    assert codes.shape == (N, 2)
+
+
+def test_search_gives_what_the_library_gives(trained: Path, tmp_path: Path, backend: str) -> None:
+    codes, queries = read_codes(trained / "x.npy")[0], read_codes(trained / "q.npy")[0]
+    expected = ssbhash.search(codes, queries, 3)
+    search = ["search", trained / "x.npy", trained / "q.npy", "-k", 3, "--backend", backend]
+    plain = [line.split() for line in call(*search).splitlines()]
+    assert [int(line[0]) for line in plain] == list(range(N_QUERIES))
+    pairs = [[tuple(map(int, pair.split(":"))) for pair in line[1:]] for line in plain]
+    assert [[one for one, _ in line] for line in pairs] == expected.ids.tolist()
+    assert [[d for _, d in line] for line in pairs] == expected.distances.tolist()
+    rows = [json.loads(line) for line in call(*search, "--json").splitlines()]
+    assert [row["ids"] for row in rows] == expected.ids.tolist()
+    call(*search, "-o", tmp_path / "n.jsonl")
+    written = [json.loads(line) for line in (tmp_path / "n.jsonl").read_text().splitlines()]
+    assert written == rows
+    call(*search, "-o", tmp_path / "n.npz")
+    with np.load(tmp_path / "n.npz") as archive:
+        np.testing.assert_array_equal(archive["ids"], expected.ids)
+        np.testing.assert_array_equal(archive["distances"], expected.distances)
+
+
+def test_search_within_a_radius(trained: Path, tmp_path: Path) -> None:
+    codes, queries = read_codes(trained / "x.npy")[0], read_codes(trained / "q.npy")[0]
+    lims, _, ids = ssbhash.within(codes, queries, 2)
+    search = ["search", trained / "x.npy", trained / "q.npy", "--radius", 2]
+    rows = [json.loads(line) for line in call(*search, "--json").splitlines()]
+    assert [row["ids"] for row in rows] == [ids[a:b].tolist() for a, b in pairwise(lims)]
+    call(*search, "-o", tmp_path / "n.npz")
+    with np.load(tmp_path / "n.npz") as archive:
+        np.testing.assert_array_equal(archive["lims"], lims)
+
+
+def test_evaluate_codes_and_labels(trained: Path) -> None:
+    evaluate = ["evaluate", trained / "x.npy", trained / "q.npy"]
+    evaluate += ["--labels", trained / "x.labels.npy", "--query-labels", trained / "q.npz"]
+    report = json.loads(call(*evaluate, "-k", 5, "-k", 20, "--json"))
+    expected = metrics.evaluate(
+        read_codes(trained / "x.npy")[0],
+        np.load(trained / "x.labels.npy"),
+        read_codes(trained / "q.npy")[0],
+        items(N_QUERIES, 1)[1],
+        [5, 20],
+    )
+    for name, value in expected.items():
+        assert report[name] == pytest.approx(value, abs=1e-6)
+    by_id = json.loads(call(*evaluate, "-k", 5, "--ties", "id", "--json"))
+    assert set(by_id) == {"bits", "items", "queries", "P@5", "R@5", "MAP@5"}
+    assert "MAP@100" in call(*evaluate)
+
+
+def test_info() -> None:
+    described = json.loads(call("info", "--json"))
+    assert described["version"] == ssbhash.__version__
+    assert described["engines"] == list(ssbhash.backends())
+    assert ssbhash.__version__ in call("info")
+
+
+def test_a_missing_command_shows_help() -> None:
+    assert "Commands:" in call()
+
+
+def test_bad_usage() -> None:
+    assert "Did you mean 'train'" in one_line("trainn")
+    assert "data" in one_line("train", "-o", "m").lower()
+    assert "'--bits'" in one_line("train", "x.npy", "-o", "m", "--bits", 0)
+    assert "No such file" in one_line("train", "absent.npy", "-o", "m")
+
+
+def test_bad_training_data(tmp_path: Path) -> None:
+    x, y = items(N, 0)
+    path, model = tmp_path / "x.npz", tmp_path / "m"
+
+    def message(*options: object, **arrays: np.ndarray) -> str:
+        np.savez(path, **{"X": x, "y": y, **arrays})
+        return one_line("train", path, "-o", model, "-q", *options)
+
+    assert "NaN" in message(X=np.where(np.arange(9) == 4, np.nan, x))
+    assert "infinity" in message(X=np.where(np.arange(9) == 4, np.inf, x))
+    assert "-1" in message(y=np.full(N, -1))
+    assert "class" in message(y=np.zeros(N, int))
+    assert "90 items but labels [5]" in message(y=y[:5])
+    assert "supervision" in message("--supervision", 2)
+    assert "--gamma is no parameter of vdsh" in message("--method", "vdsh", "--gamma", 1)
+    assert "device" in message("--device", "no-such-device")
+    np.save(tmp_path / "x.npy", x)
+    assert "y" in one_line("train", tmp_path / "x.npy", "-o", model, "-q")
+    assert "no term is left" in one_line(
+        "train", write_texts(tmp_path / "t.jsonl", 3, 0, 3), "-o", model, "--min-df", 50
+    )
+    assert not (model / "weights.safetensors").exists()
+
+
+def test_bad_models(trained: Path, tmp_path: Path) -> None:
+    out = ["-o", tmp_path / "c.npy"]
+    assert "No such file" in one_line("encode", tmp_path / "none", trained / "x.npz", *out)
+    texts = write_texts(tmp_path / "t.jsonl", 4, 0, 0)
+    assert "trained on features" in one_line("encode", trained / "model", texts, *out)
+    np.save(tmp_path / "narrow.npy", np.ones((3, 4), np.float32))
+    assert "9 features" in one_line("encode", trained / "model", tmp_path / "narrow.npy", *out)
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for file in (trained / "model").iterdir():
+        (broken / file.name).write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    assert str(broken) in one_line("encode", broken, trained / "x.npz", *out)
+    assert not (tmp_path / "c.npy").exists()
+
+
+def test_bad_search(trained: Path, tmp_path: Path) -> None:
+    x, q = trained / "x.npy", trained / "q.npy"
+    assert "'--k'" in one_line("search", x, q, "-k", 0)
+    assert "backend" in one_line("search", x, q, "--backend", "cray")
+    assert "--out must be .npz or .jsonl" in one_line("search", x, q, "-o", "n.csv")
+    write_codes(tmp_path / "wide.npy", np.zeros((3, 3), np.uint8), 24)
+    assert "24 bits" in one_line("search", x, tmp_path / "wide.npy")
+    np.save(tmp_path / "floats.npy", np.zeros((3, 2)))
+    assert "not codes uint8" in one_line("search", x, tmp_path / "floats.npy")
+    (tmp_path / "short.npy").write_bytes(x.read_bytes()[:-8])
+    assert "truncated or foreign" in one_line("search", tmp_path / "short.npy", q)
+    write_codes(tmp_path / "empty.npy", np.zeros((0, 2), np.uint8), 12)
+    lines = call("search", tmp_path / "empty.npy", q).split()
+    assert lines == [str(number) for number in range(N_QUERIES)], "nobody is near"
+    far = json.loads(call("search", x, q, "-k", 1000, "--json").splitlines()[0])
+    assert len(far["ids"]) == N, "k beyond n gives all"
+
+
+def test_bad_evaluation(trained: Path, tmp_path: Path) -> None:
+    x, q = trained / "x.npy", trained / "q.npy"
+    assert "give them with --labels" in one_line("evaluate", x, q)
+    labels = ["--labels", trained / "x.labels.npy"]
+    assert "--query-labels" in one_line("evaluate", x, q, *labels)
+    wrong = ["--query-labels", trained / "x.labels.npy"]
+    assert "labels" in one_line("evaluate", x, q, *labels, *wrong)
+
+
+def test_unwritable_folder(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    one_line("train", trained / "x.npz", "-o", tmp_path / "file", "-q")
+    inside = tmp_path / "file" / "c.npy"
+    assert "Not a directory" in one_line(
+        "encode", trained / "model", trained / "x.npz", "-o", inside
+    )
+
+
+def start(*args: object, **options: Any) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "ssbhash", *map(str, args)]
+    root = str(Path(ssbhash.__file__).parent.parent)
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, **options)
+
+
+def test_process_with_bad_input_and_in_a_pipe(trained: Path, tmp_path: Path) -> None:
+    process = start("search", "absent.npy", "absent.npy", stderr=subprocess.PIPE)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (2, b"")
+    assert err.decode() == "ssbhash: error: absent.npy: No such file or directory\n"
+    train = ["train", trained / "x.npz", "-o", tmp_path / "m", "--epochs", 1]
+    process = start(*train, stderr=subprocess.PIPE)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, b""), "no progress bar in a pipe"
+    assert b"epochs" in out
+
+
+def read_until(terminal: int, wanted: bytes, seconds: float = 60) -> bytes:
+    shown, end = b"", time.monotonic() + seconds
+    while wanted not in shown:
+        assert select.select([terminal], [], [], max(0, end - time.monotonic()))[0], shown
+        try:
+            shown += os.read(terminal, 1024)
+        except OSError:  # the process has closed its side
+            pytest.fail(f"{wanted!r} not shown, but {shown!r}")
+    return shown
+
+
+def test_ctrl_c_keeps_the_last_finished_epoch(trained: Path, tmp_path: Path) -> None:
+    terminal, stderr = pty.openpty()  # on a terminal there is a progress bar
+    fcntl.ioctl(stderr, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
+    train = ["train", trained / "x.npz", "-o", tmp_path / "m", "--epochs", 10**6]
+    process = start(*train, stderr=stderr)
+    os.close(stderr)
+    try:
+        shown = read_until(terminal, b"epoch=")
+        process.send_signal(signal.SIGINT)
+        shown += read_until(terminal, b"last finished epoch is kept")
+        out, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        os.close(terminal)
+    assert process.returncode == 130
+    assert b"Traceback" not in shown + out
+    call("encode", tmp_path / "m", trained / "x.npz", "-o", tmp_path / "c.npy")
+    assert len(read_codes(tmp_path / "c.npy")[0]) == N
+
+
+def test_without_typer(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("raise ModuleNotFoundError('typer', name='typer')")
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    command = [sys.executable, "-m", "ssbhash", "info"]
+    process = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert process.returncode == 2
+    assert process.stderr == (
+        "ssbhash: error: the command line needs typer: pip install 'ssbhash[cli]'\n"
+    )

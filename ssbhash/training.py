@@ -161,16 +161,19 @@ class Training:
             unit="batch",
             disable=None if options.verbose else True,
         )
-        finished: dict[str, Tensor] | None = None
+        finished: tuple[int, dict[str, Tensor]] | None = None
         try:
             with bar:
                 while len(outcome.history) < options.n_epochs and not self._stalled():
-                    self._epoch(len(outcome.history) + 1, bar)
-                    finished = self._weights()
+                    row = self._epoch(len(outcome.history) + 1, bar)
+                    finished = len(outcome.history), self._weights()
+                    bar.set_postfix(epoch=len(outcome.history), loss=f"{row['loss']:.3f}")
         except KeyboardInterrupt:
             if finished is None:
                 raise
-            self.network.load_state_dict(finished)
+            self.network.load_state_dict(finished[1])
+            # Ctrl-C may come between the end of an epoch and the copy of its weights.
+            del outcome.history[finished[0] :]
             outcome.interrupted = True
         if self.best is not None and options.patience is not None:
             self.network.load_state_dict(self.best[1])
@@ -201,7 +204,7 @@ class Training:
                 return self.network.terms(items, generator)
         return self.network.terms(items, generator)
 
-    def _epoch(self, epoch: int, bar: Any) -> None:
+    def _epoch(self, epoch: int, bar: Any) -> dict[str, float]:
         started = time.perf_counter()
         shuffled = np.random.default_rng((self.options.seed, epoch)).permutation(self.train_ids)
         generator = self._generator(epoch)
@@ -228,7 +231,7 @@ class Training:
         row["seconds"] = time.perf_counter() - started
         self.outcome.history.append(row)
         self._remember_best(row)
-        bar.set_postfix(epoch=epoch, loss=f"{row['loss']:.3f}")
+        return row
 
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:

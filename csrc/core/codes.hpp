@@ -15,4 +15,9 @@ struct Codes {
     const std::uint8_t *row(std::size_t i) const { return data + i * n_bytes; }
 };
 
+struct Neighbour {
+    std::int32_t distance;
+    std::int64_t id;
+};
+
 } // namespace ssbhash

@@ -1,21 +1,95 @@
-// The table of functions that each instruction set fills in once.
+// The table of functions that each instruction set fills in once, and the plain
+// structures that pass between them and the engine.
 //
-// Files under isa/ include this header and their kernels alone: a std::
-// template instantiated there could be the copy that the linker keeps for
-// every machine, an illegal instruction on older ones.
+// Files under isa/ include the kernel headers alone: a std:: template
+// instantiated there could be the copy that the linker keeps for every machine,
+// an illegal instruction on older ones.
 #pragma once
 
-#include <cstddef>
-#include <cstdint>
+#include "core/codes.hpp"
 
 namespace ssbhash {
 
+// Planes come in units of 16: with the parity plane of the unit before, 17
+// planes are exactly 8 triples and one parity plane (carry_table.hpp).
+constexpr std::size_t kUnitPlanes = 16;
+constexpr std::size_t kUnitPicks = 8;
+constexpr std::size_t kMaxUnits = 256; // 4,096 bits; wider codes are scanned by row
+constexpr std::size_t kMaxCounterBits = 11;
+
+constexpr std::size_t units_of(std::size_t n_bytes) { return (n_bytes + 1) / 2; }
+
+// Where the codes found for one query go.
+struct Sink {
+    std::int32_t limit;    // only codes with distance < limit are wanted
+    std::size_t k;         // 0: all of a radius, so limit stays
+    std::size_t below;     // k > 0: how many found have distance < limit
+    std::uint32_t *counts; // k > 0: found so far by distance
+    Neighbour *found;
+    std::size_t n_found;
+    std::size_t capacity;
+    void (*make_room)(Sink &); // called when n_found == capacity
+};
+
+// Queries that are scanned together, one slot each.
+struct Tile {
+    std::size_t n_slots;
+    std::size_t n_bytes;
+    std::size_t n_units;
+    const std::uint8_t **queries; // [n_slots]
+    Sink **sinks;                 // [n_slots]
+    std::uint8_t *parities;       // [n_slots] parity of the query
+    std::uint8_t *offsets;        // [n_slots][n_units * kUnitPicks]
+    std::uint64_t *starts;        // [n_slots][kMaxCounterBits + 1]: see set_limit
+};
+
+// One block of codes, ready to be scanned.
+struct Block {
+    const std::uint8_t *rows; // [block_codes][n_bytes], for exact distances
+    std::size_t n;            // of these, the codes that exist
+    const std::int64_t *ids;  // [n] ascending, or null: first_id + position
+    std::int64_t first_id;
+    const void *table;
+};
+
 struct Kernels {
     const char *name;
+    std::size_t block_codes; // codes in a block: the bits of a word
+    std::size_t word_bytes;
 
-    // Distances of `n` consecutive codes to one query.
+    // Distances of `n` consecutive codes to one query; n_bytes <= 8191.
     void (*row_distances)(const std::uint8_t *codes, std::size_t n, std::size_t n_bytes,
-                          const std::uint8_t *query, std::int32_t *out);
+                          const std::uint8_t *query, std::uint16_t *out);
+
+    // Offer the codes of a run of rows to a query's sink, in order.
+    void (*scan_rows)(const Block &block, std::size_t n_bytes, const std::uint8_t *query,
+                      Sink &sink);
+
+    // Rows of a whole block -> planes [8 * n_bytes] of one word each.
+    void (*transpose)(const std::uint8_t *rows, std::size_t n_bytes, void *planes);
+
+    // Planes -> carry table, of table_bytes(units_of(n_bytes)).
+    void (*build_table)(const void *planes, std::size_t n_bytes, void *table);
+
+    // Fill in what a slot needs: offsets and parity from its query, and from its
+    // sink's limit (1 ... 16 * n_units) the start of the counters.
+    void (*set_query)(const Tile &tile, std::size_t slot);
+    void (*set_limit)(const Tile &tile, std::size_t slot);
+
+    // Offer every code of the block that qualifies to the sinks of all slots.
+    // The picks are taken in segments of segment_units[0] ... units; slots whose
+    // codes have all reached their limit skip the rest. `state`: state_bytes().
+    // Returns how many slots were left before the last segment.
+    std::size_t (*scan_block)(const Tile &tile, const Block &block,
+                              const std::size_t *segment_units, std::size_t n_segments,
+                              void *state);
+
+    std::size_t table_bytes(std::size_t n_units) const {
+        return (n_units * kUnitPicks * 8 + 4) * word_bytes;
+    }
+    std::size_t state_bytes(std::size_t n_slots) const {
+        return n_slots * (word_bytes * (kMaxCounterBits + 2) + 2 * sizeof(std::uint32_t));
+    }
 };
 
 } // namespace ssbhash

@@ -149,7 +149,7 @@ template <typename Tile>
 std::int64_t for_each_tile(const Logits &logits, const Schedule &schedule, const Tile &tile) {
     const std::size_t per_row = units_per_row(logits), n_units = logits.n * per_row;
     FirstBadRow bad;
-    const auto task = [&](std::size_t index) {
+    const auto task = [&](std::size_t index, const Check &) {
         Reader reader(logits);
         const std::size_t end = std::min(n_units, (index + 1) * kTaskUnits);
         for (std::size_t first = index * kTaskUnits; first < end; first += kTileUnits) {

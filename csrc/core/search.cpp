@@ -1,144 +1,142 @@
 #include "core/search.hpp"
 
 #include "core/dispatch.hpp"
+#include "core/scan.hpp"
 #include "core/threads.hpp"
-#include "core/top_k.hpp"
 
 #include <algorithm>
-#include <array>
+#include <atomic>
 
 namespace ssbhash {
 namespace {
 
-constexpr std::size_t kTile = 1024; // codes whose distances are computed at once
+constexpr std::size_t kTileQueries = 1024;
+constexpr std::size_t kTileBytes = std::size_t{64} << 20; // for what is found
+constexpr std::size_t kMinSlice = 1 << 16;                // codes worth a thread
 
-// Call visit(first_id, distances, count) for each tile of codes [begin, end).
-template <typename Visit>
-void for_tiles(const Codes &database, const std::uint8_t *query, std::size_t begin, std::size_t end,
-               Visit &&visit) {
-    const Kernels &kernels = active_kernels();
-    std::array<std::int32_t, kTile> tile;
-    for (std::size_t first = begin; first < end; first += kTile) {
-        const std::size_t count = std::min(kTile, end - first);
-        kernels.row_distances(database.row(first), count, database.n_bytes, query, tile.data());
-        visit(first, tile.data(), count);
-    }
-}
+// Queries are split into tiles; where there are fewer tiles than threads, the
+// codes are split into slices too.
+struct Plan {
+    std::size_t tile, n_tiles;
+    std::size_t slice, n_slices;
 
-// Stable: equal distances keep their order, which is that of ids.
-void sort_by_distance(std::vector<Neighbour> &found) {
-    std::stable_sort(found.begin(), found.end(), [](const Neighbour &a, const Neighbour &b) {
-        return a.distance < b.distance;
-    });
-}
-
-std::vector<Neighbour> nearest(const Codes &database, const std::uint8_t *query, std::size_t k,
-                               std::size_t begin, std::size_t end) {
-    TopK top(k, database.n_bytes * 8);
-    for_tiles(database, query, begin, end,
-              [&](std::size_t first, const std::int32_t *tile, std::size_t count) {
-                  for (std::size_t i = 0; i < count; ++i)
-                      if (tile[i] < top.limit())
-                          top.offer(tile[i], static_cast<std::int64_t>(first + i));
-              });
-    return top.found();
-}
-
-std::vector<Neighbour> all_within(const Codes &database, const std::uint8_t *query,
-                                  std::size_t radius, std::size_t begin, std::size_t end) {
-    std::vector<Neighbour> found;
-    const auto limit = static_cast<std::int32_t>(std::min(radius, database.n_bytes * 8));
-    for_tiles(database, query, begin, end,
-              [&](std::size_t first, const std::int32_t *tile, std::size_t count) {
-                  for (std::size_t i = 0; i < count; ++i)
-                      if (tile[i] <= limit)
-                          found.push_back({tile[i], static_cast<std::int64_t>(first + i)});
-              });
-    return found;
-}
-
-// Queries are split when there are enough of them, else codes too: parts[q *
-// n_slices + s] is what `scan` found for query q in slice s.
-struct Parts {
-    std::size_t n_slices;
-    std::vector<std::vector<Neighbour>> parts;
-
-    std::vector<Neighbour> merged(std::size_t query) {
-        std::vector<Neighbour> all = std::move(parts[query * n_slices]);
-        for (std::size_t s = 1; s < n_slices; ++s) {
-            const auto &more = parts[query * n_slices + s];
-            all.insert(all.end(), more.begin(), more.end());
-        }
-        sort_by_distance(all);
-        return all;
+    Plan(std::size_t n_queries, std::size_t n, std::size_t k, std::size_t n_threads,
+         std::size_t block_codes) {
+        const std::size_t bytes = (2 * k + 64) * sizeof(Neighbour);
+        tile = std::clamp<std::size_t>(kTileBytes / bytes, 1, kTileQueries);
+        if (n_queries >= 256 * n_threads) // enough to share tables among
+            tile = std::min(tile, (n_queries + n_threads - 1) / n_threads);
+        n_tiles = (n_queries + tile - 1) / tile;
+        n_slices = 1;
+        if (n_tiles < 2 * n_threads && n_threads > 1 && n_tiles % n_threads != 0)
+            n_slices = std::clamp<std::size_t>(n / kMinSlice, 1, n_threads);
+        slice = (n + n_slices - 1) / n_slices;
+        slice = std::max<std::size_t>(1, (slice + block_codes - 1) / block_codes) * block_codes;
+        n_slices = std::max<std::size_t>(1, (n + slice - 1) / slice);
     }
 };
 
-template <typename Scan>
-Parts scan_all(const Codes &database, const Codes &queries, const Schedule &schedule, Scan &&scan) {
-    std::size_t n_slices = 1;
-    if (queries.n < 2 * schedule.n_threads)
-        n_slices = std::clamp<std::size_t>(database.n / 65536, 1, 2 * schedule.n_threads);
-    const std::size_t slice = (database.n + n_slices - 1) / n_slices;
-    Parts result{n_slices, std::vector<std::vector<Neighbour>>(queries.n * n_slices)};
+// What each tile found, slice after slice; done(first_query, findings...) is
+// called once for each tile.
+template <typename Scan, typename Done>
+void scan_all(const Database &database, const Codes &queries, std::size_t k,
+              const Schedule &schedule, Scan &&scan, Done &&done) {
+    const Kernels &kernels = active_kernels();
+    const Plan plan(queries.n, database.n(), k, schedule.n_threads, kernels.block_codes);
+    std::vector<FindingsList> parts(plan.n_tiles * plan.n_slices);
+    std::vector<std::atomic<std::size_t>> missing(plan.n_tiles);
+    for (auto &one : missing)
+        one = plan.n_slices;
     parallel_for(
-        result.parts.size(), schedule.n_threads,
-        [&](std::size_t i) {
-            const std::size_t begin = std::min(i % n_slices * slice, database.n);
-            result.parts[i] =
-                scan(queries.row(i / n_slices), begin, std::min(begin + slice, database.n));
+        parts.size(), schedule.n_threads,
+        [&](std::size_t i, const std::function<void()> &check) {
+            const std::size_t t = i / plan.n_slices, s = i % plan.n_slices;
+            const std::size_t first = t * plan.tile;
+            const Codes some{queries.row(first), std::min(plan.tile, queries.n - first),
+                             queries.n_bytes};
+            const std::size_t begin = s * plan.slice;
+            parts[i] = scan(ScanTask{database, some, begin,
+                                     std::min(begin + plan.slice, database.n()), kernels, check});
+            if (--missing[t] == 0)
+                done(first, parts.data() + t * plan.n_slices, plan.n_slices);
         },
         schedule.poll);
-    return result;
+}
+
+// One query's findings of all slices, ascending by (distance, id).
+std::vector<Neighbour> merged(FindingsList *slices, std::size_t n_slices, std::size_t query,
+                              std::size_t max_distance) {
+    std::vector<Neighbour> all = slices[0][query]->take();
+    for (std::size_t s = 1; s < n_slices; ++s) {
+        const std::vector<Neighbour> more = slices[s][query]->take();
+        all.insert(all.end(), more.begin(), more.end());
+    }
+    for (std::size_t s = 0; s < n_slices; ++s)
+        slices[s][query].reset();
+    sort_by_distance(all, max_distance);
+    return all;
 }
 
 } // namespace
 
-void search(const Codes &database, const Codes &queries, std::size_t k, const Schedule &schedule,
+void search(const Database &database, const Codes &queries, std::size_t k, const Schedule &schedule,
             std::int32_t *out_distances, std::int64_t *out_ids) {
-    if (k == 0)
+    if (k == 0 || queries.n == 0)
         return;
-    Parts parts = scan_all(database, queries, schedule,
-                           [&](const std::uint8_t *query, std::size_t begin, std::size_t end) {
-                               return nearest(database, query, k, begin, end);
-                           });
-    for (std::size_t q = 0; q < queries.n; ++q) {
-        const std::vector<Neighbour> found = parts.merged(q);
-        for (std::size_t i = 0; i < k; ++i) {
-            out_distances[q * k + i] = found[i].distance;
-            out_ids[q * k + i] = found[i].id;
-        }
-    }
+    scan_all(
+        database, queries, k, schedule,
+        [&](const ScanTask &task) {
+            return scan_nearest(task, std::min(k, task.end - task.begin));
+        },
+        [&](std::size_t first, FindingsList *slices, std::size_t n_slices) {
+            for (std::size_t q = 0; q < slices[0].size(); ++q) {
+                const auto found = merged(slices, n_slices, q, 8 * queries.n_bytes);
+                for (std::size_t i = 0; i < k; ++i) {
+                    out_distances[(first + q) * k + i] = found[i].distance;
+                    out_ids[(first + q) * k + i] = found[i].id;
+                }
+            }
+        });
 }
 
-Range within(const Codes &database, const Codes &queries, std::size_t radius,
+Range within(const Database &database, const Codes &queries, std::size_t radius,
              const Schedule &schedule) {
-    Parts parts = scan_all(database, queries, schedule,
-                           [&](const std::uint8_t *query, std::size_t begin, std::size_t end) {
-                               return all_within(database, query, radius, begin, end);
-                           });
+    std::vector<std::vector<Neighbour>> found(queries.n);
+    if (queries.n > 0)
+        scan_all(
+            database, queries, 0, schedule,
+            [&](const ScanTask &task) { return scan_within(task, radius); },
+            [&](std::size_t first, FindingsList *slices, std::size_t n_slices) {
+                for (std::size_t q = 0; q < slices[0].size(); ++q)
+                    found[first + q] = merged(slices, n_slices, q, 8 * queries.n_bytes);
+            });
     Range range;
     range.lims.push_back(0);
-    for (std::size_t q = 0; q < queries.n; ++q) {
-        for (const Neighbour &one : parts.merged(q)) {
-            range.distances.push_back(one.distance);
-            range.ids.push_back(one.id);
+    for (const auto &one : found)
+        range.lims.push_back(range.lims.back() + static_cast<std::int64_t>(one.size()));
+    range.distances.reserve(static_cast<std::size_t>(range.lims.back()));
+    range.ids.reserve(static_cast<std::size_t>(range.lims.back()));
+    for (auto &one : found) {
+        for (const Neighbour &neighbour : one) {
+            range.distances.push_back(neighbour.distance);
+            range.ids.push_back(neighbour.id);
         }
-        range.lims.push_back(static_cast<std::int64_t>(range.ids.size()));
+        std::vector<Neighbour>().swap(one);
     }
     return range;
 }
 
 void distances(const Codes &database, const Codes &queries, const Schedule &schedule,
                std::uint16_t *out) {
+    const Kernels &kernels = active_kernels();
+    constexpr std::size_t run = 1 << 16;
+    const std::size_t n_runs = (database.n + run - 1) / run;
     parallel_for(
-        queries.n, schedule.n_threads,
-        [&](std::size_t q) {
-            for_tiles(database, queries.row(q), 0, database.n,
-                      [&](std::size_t first, const std::int32_t *tile, std::size_t count) {
-                          for (std::size_t i = 0; i < count; ++i)
-                              out[q * database.n + first + i] = static_cast<std::uint16_t>(tile[i]);
-                      });
+        queries.n * n_runs, schedule.n_threads,
+        [&](std::size_t i, const std::function<void()> &) {
+            const std::size_t q = i / n_runs, first = i % n_runs * run;
+            kernels.row_distances(database.row(first), std::min(run, database.n - first),
+                                  database.n_bytes, queries.row(q), out + q * database.n + first);
         },
         schedule.poll);
 }

@@ -1,7 +1,7 @@
-// The engine: schedule, merge.
+// The engine: which kernel for which problem, split among threads, merged.
 #pragma once
 
-#include "core/codes.hpp"
+#include "core/database.hpp"
 #include "core/threads.hpp"
 
 #include <cstddef>
@@ -10,9 +10,9 @@
 
 namespace ssbhash {
 
-// The k <= database.n smallest (distance, id) of each query, ascending; both
+// The k <= database.n() smallest (distance, id) of each query, ascending; both
 // outputs have shape [queries.n, k].
-void search(const Codes &database, const Codes &queries, std::size_t k, const Schedule &schedule,
+void search(const Database &database, const Codes &queries, std::size_t k, const Schedule &schedule,
             std::int32_t *out_distances, std::int64_t *out_ids);
 
 struct Range {
@@ -22,7 +22,7 @@ struct Range {
 };
 
 // All (distance, id) with distance <= radius, ascending for each query.
-Range within(const Codes &database, const Codes &queries, std::size_t radius,
+Range within(const Database &database, const Codes &queries, std::size_t radius,
              const Schedule &schedule);
 
 // The full matrix [queries.n, database.n]; n_bytes * 8 must fit in 16 bits.

@@ -15,7 +15,7 @@ namespace ssbhash {
 namespace {
 
 struct Job {
-    const std::function<void(std::size_t)> *task;
+    const Task *task;
     std::size_t n_tasks;
     std::size_t helpers_wanted; // guarded by the pool's mutex, as is n_running
     std::size_t n_running = 0;
@@ -30,12 +30,12 @@ struct Job {
     }
 
     // One task; false if none is left.
-    bool step() {
+    bool step(const Check &check) {
         const std::size_t index = next.fetch_add(1);
         if (index >= n_tasks)
             return false;
         try {
-            (*task)(index);
+            (*task)(index, check);
         } catch (...) {
             fail(std::current_exception());
         }
@@ -83,7 +83,11 @@ class Pool {
             if (--job.helpers_wanted == 0)
                 jobs_.pop_front();
             lock.unlock();
-            while (job.step()) {
+            const Check check = [&job] {
+                if (job.failed.load(std::memory_order_relaxed))
+                    throw Interrupted();
+            };
+            while (job.step(check)) {
             }
             lock.lock();
             --job.n_running;
@@ -114,24 +118,31 @@ Pool &shared_pool() {
     return *current;
 }
 
-void run_alone(Job &job, const std::function<bool()> &poll) {
-    while (job.step())
+// The caller's share of the job.
+void work_on(Job &job, const std::function<bool()> &poll) {
+    const Check check = [&] {
+        if (job.failed.load(std::memory_order_relaxed) || (poll && poll()))
+            throw Interrupted();
+    };
+    while (job.step(check))
         if (poll && poll())
             job.fail(std::make_exception_ptr(Interrupted()));
 }
 
 } // namespace
 
-void parallel_for(std::size_t n_tasks, std::size_t n_threads,
-                  const std::function<void(std::size_t)> &task, const std::function<bool()> &poll) {
-    Job job{&task, n_tasks, std::min(std::max<std::size_t>(n_threads, 1), n_tasks) - (n_tasks > 0)};
+void parallel_for(std::size_t n_tasks, std::size_t n_threads, const Task &task,
+                  const std::function<bool()> &poll) {
+    if (n_tasks == 0)
+        return;
+    Job job{&task, n_tasks, std::min(std::max<std::size_t>(n_threads, 1), n_tasks) - 1};
     if (job.helpers_wanted > 0) {
         Pool &workers = shared_pool();
         workers.run(job);
-        run_alone(job, poll);
+        work_on(job, poll);
         workers.finish(job);
     } else {
-        run_alone(job, poll);
+        work_on(job, poll);
     }
     if (job.failed)
         std::rethrow_exception(job.error);

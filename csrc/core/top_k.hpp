@@ -1,61 +1,32 @@
-// The k smallest (distance, id) by counting: distances are small integers.
+// What was found for each query, and its order: counting, no heaps.
 #pragma once
 
-#include <cstddef>
-#include <cstdint>
+#include "core/codes.hpp"
+#include "core/kernels.hpp"
+
 #include <vector>
 
 namespace ssbhash {
 
-struct Neighbour {
-    std::int32_t distance;
-    std::int64_t id;
-};
-
-// Offered in ascending order of id, keeps the k smallest (distance, id).
-class TopK {
+// A sink with its memory. k = 0 collects a whole radius.
+class Findings : public Sink {
   public:
-    TopK(std::size_t k, std::size_t max_distance)
-        : k_(k), limit_(static_cast<std::int32_t>(max_distance) + 1), counts_(max_distance + 1, 0) {
-    }
+    Findings(std::size_t k, std::size_t n_bytes, std::int32_t limit);
+    Findings(const Findings &) = delete;
+    Findings &operator=(const Findings &) = delete;
 
-    // Only codes with distance < limit() can still be among the k smallest.
-    std::int32_t limit() const { return limit_; }
-
-    void offer(std::int32_t distance, std::int64_t id) {
-        if (distance >= limit_)
-            return;
-        found_.push_back({distance, id});
-        ++counts_[static_cast<std::size_t>(distance)];
-        for (++below_; below_ >= k_;)
-            below_ -= counts_[static_cast<std::size_t>(--limit_)];
-        if (found_.size() >= 2 * k_ + 64)
-            compact();
-    }
-
-    // Drop what cannot be among the k smallest, keeping the order of ids.
-    void compact() {
-        std::size_t ties = k_ > below_ ? k_ - below_ : 0;
-        std::size_t kept = 0;
-        for (const Neighbour &one : found_)
-            if (one.distance < limit_ || (one.distance == limit_ && ties > 0)) {
-                ties -= one.distance == limit_;
-                found_[kept++] = one;
-            }
-        found_.resize(kept);
-    }
-
-    const std::vector<Neighbour> &found() {
-        compact();
-        return found_;
-    }
+    // What was found, in order of id; for k > 0 the k smallest.
+    std::vector<Neighbour> take();
 
   private:
-    std::size_t k_;
-    std::int32_t limit_;
-    std::size_t below_ = 0; // how many found have distance < limit_
-    std::vector<std::size_t> counts_;
+    static void make_room(Sink &sink);
+    void compact();
+
+    std::vector<std::uint32_t> counts_;
     std::vector<Neighbour> found_;
 };
+
+// Sort by distance by counting; stable, so that equal distances keep their order.
+void sort_by_distance(std::vector<Neighbour> &found, std::size_t max_distance);
 
 } // namespace ssbhash

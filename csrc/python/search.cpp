@@ -44,7 +44,7 @@ py::tuple py_search(const CodesArray &codes, const CodesArray &query, std::size_
     py::array_t<std::int64_t> ids(shape);
     auto *out_distances = distances.mutable_data();
     auto *out_ids = ids.mutable_data();
-    released([&] { search(database, queries, k, scheduled(n_threads), out_distances, out_ids); });
+    released([&] { search({database}, queries, k, scheduled(n_threads), out_distances, out_ids); });
     return py::make_tuple(distances, ids);
 }
 
@@ -53,7 +53,7 @@ py::tuple py_within(const CodesArray &codes, const CodesArray &query, std::size_
     const Codes database = view(codes), queries = view(query);
     check(database, queries);
     Range range;
-    released([&] { range = within(database, queries, radius, scheduled(n_threads)); });
+    released([&] { range = within({database}, queries, radius, scheduled(n_threads)); });
     return py::make_tuple(as_array(std::move(range.lims)), as_array(std::move(range.distances)),
                           as_array(std::move(range.ids)));
 }

@@ -1,0 +1,67 @@
+#include "core/database.hpp"
+
+#include "core/threads.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+namespace ssbhash {
+
+Planes::Planes(const Codes &codes, const Kernels &kernels, std::size_t n_threads)
+    : block_bytes_(codes.n_bytes * 8 * kernels.word_bytes),
+      n_blocks_(codes.n / kernels.block_codes), data_(n_blocks_ * block_bytes_) {
+    constexpr std::size_t run = 256; // blocks in a task
+    parallel_for((n_blocks_ + run - 1) / run, n_threads, [&](std::size_t task, const Check &) {
+        for (std::size_t i = task * run; i < std::min((task + 1) * run, n_blocks_); ++i)
+            kernels.transpose(codes.row(i * kernels.block_codes), codes.n_bytes,
+                              data_.data() + i * block_bytes_);
+    });
+}
+
+BlockReader::BlockReader(const Database &database, const Kernels &kernels)
+    : database_(database), kernels_(kernels) {}
+
+Block BlockReader::rows(std::size_t first, std::size_t n) {
+    if (!database_.ids)
+        return {database_.row(first), n, nullptr, static_cast<std::int64_t>(first), nullptr};
+    const std::size_t n_bytes = database_.codes.n_bytes;
+    rows_.resize(std::max(rows_.size(), n * n_bytes));
+    for (std::size_t i = 0; i < n; ++i)
+        std::memcpy(rows_.data() + i * n_bytes, database_.row(first + i), n_bytes);
+    return {rows_.data(), n, database_.ids + first, 0, nullptr};
+}
+
+Block BlockReader::with_table(std::size_t first, std::size_t end) {
+    Block block = rows(first, std::min(kernels_.block_codes, end - first));
+    const std::size_t n_bytes = database_.codes.n_bytes;
+    table_.resize(kernels_.table_bytes(units_of(n_bytes)));
+    kernels_.build_table(planes_of(block, first), n_bytes, table_.data());
+    block.table = table_.data();
+    return block;
+}
+
+const void *BlockReader::planes_of(const Block &block, std::size_t first) {
+    const std::size_t n_bytes = database_.codes.n_bytes, n_codes = kernels_.block_codes;
+    const std::size_t index = first / n_codes;
+    if (database_.planes && !database_.ids && block.n == n_codes) {
+        for (std::size_t i = 0; i < n_codes * n_bytes; i += 64) // rows are read only for hits
+            __builtin_prefetch(block.rows + i);
+        return database_.planes->block(index);
+    }
+    planes_.resize(n_bytes * 8 * kernels_.word_bytes);
+    const std::uint8_t *rows = block.rows;
+    if (block.n < n_codes) { // the last block: zeros after the end, never offered
+        const std::size_t used = block.n * n_bytes;
+        if (rows != rows_.data()) {
+            rows_.resize(n_codes * n_bytes);
+            std::memcpy(rows_.data(), rows, used);
+        }
+        rows_.resize(n_codes * n_bytes);
+        std::memset(rows_.data() + used, 0, n_codes * n_bytes - used);
+        rows = rows_.data();
+    }
+    kernels_.transpose(rows, n_bytes, planes_.data());
+    return planes_.data();
+}
+
+} // namespace ssbhash

@@ -1,0 +1,58 @@
+// The codes to be searched: all rows or some, with prepared planes or without.
+#pragma once
+
+#include "core/aligned.hpp"
+#include "core/codes.hpp"
+#include "core/kernels.hpp"
+
+#include <memory>
+
+namespace ssbhash {
+
+// The bit planes of all full blocks, kept so that searches need not transpose.
+class Planes {
+  public:
+    Planes(const Codes &codes, const Kernels &kernels, std::size_t n_threads);
+
+    std::size_t n_blocks() const { return n_blocks_; }
+    const void *block(std::size_t i) const { return data_.data() + i * block_bytes_; }
+    std::size_t n_bytes_total() const { return data_.size(); }
+
+  private:
+    std::size_t block_bytes_;
+    std::size_t n_blocks_;
+    Scratch data_;
+};
+
+struct Database {
+    Codes codes;
+    const std::int64_t *ids = nullptr; // ascending: only these rows are searched
+    std::size_t n_ids = 0;
+    const Planes *planes = nullptr; // of all rows
+
+    std::size_t n() const { return ids ? n_ids : codes.n; }
+    std::size_t id(std::size_t i) const { return ids ? static_cast<std::size_t>(ids[i]) : i; }
+    const std::uint8_t *row(std::size_t i) const { return codes.row(id(i)); }
+};
+
+// Reads a database in blocks and runs; owns the scratch for one at a time.
+class BlockReader {
+  public:
+    BlockReader(const Database &database, const Kernels &kernels);
+
+    // Rows [first, first + n), as they lie in memory where that is possible.
+    Block rows(std::size_t first, std::size_t n);
+
+    // The block that starts at row `first`, a multiple of block_codes, cut off at
+    // row `end`, with its carry table.
+    Block with_table(std::size_t first, std::size_t end);
+
+  private:
+    const void *planes_of(const Block &block, std::size_t first);
+
+    const Database &database_;
+    const Kernels &kernels_;
+    Scratch rows_, planes_, table_;
+};
+
+} // namespace ssbhash

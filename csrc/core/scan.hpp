@@ -1,0 +1,29 @@
+// Scanning rows [begin, end) of a database for a tile of queries.
+#pragma once
+
+#include "core/database.hpp"
+#include "core/top_k.hpp"
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+namespace ssbhash {
+
+using FindingsList = std::vector<std::unique_ptr<Findings>>;
+
+struct ScanTask {
+    const Database &database;
+    Codes queries;
+    std::size_t begin, end;
+    const Kernels &kernels;
+    const std::function<void()> &check; // between blocks: throws to stop
+};
+
+// The k smallest of the slice for each query (k = 0: none, see scan_within).
+FindingsList scan_nearest(const ScanTask &task, std::size_t k);
+
+// All codes of the slice with distance <= radius.
+FindingsList scan_within(const ScanTask &task, std::size_t radius);
+
+} // namespace ssbhash

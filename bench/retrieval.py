@@ -173,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             note = f"[{len(rows)}/{len(todo)}] {row['method']} {row['n_bits']} bits, "
             note += f"{row['supervision']:.0%}, seed {row['seed']}: {row['P@100']:.3f}"
             print(note, file=sys.stderr, flush=True)
-        rows.sort(key=lambda row: todo.index(Cell(*(row[name] for name in Cell.__match_args__))))
+        rows.sort(key=lambda row: todo.index(Cell.of(row)))
         lines, good = table(rows, reference_rows(options.reference / "snippets_results.csv"))
         if options.json:
             print(json.dumps(rows, indent=1))

@@ -24,6 +24,7 @@ from typer.core import TyperGroup
 
 from ssbhash import files
 from ssbhash.label_names import encode_labels, hide_labels
+from ssbhash.reproduce import reproduce
 
 if TYPE_CHECKING:
     from ssbhash.arrays import Codes
@@ -346,6 +347,9 @@ def demo(
     report = digits.run(out, n_bits=bits, n_codes=codes, n_epochs=epochs, seed=seed)
     if as_json:
         print(json.dumps(report))
+
+
+app.command()(reproduce)
 
 
 def _labels_of(items: files.Items, supervision: float | None, seed: int) -> tuple[Any, list[Any]]:

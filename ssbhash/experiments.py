@@ -21,8 +21,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ssbhash import datasets, metrics
+from ssbhash import datasets, files, metrics
 from ssbhash._version import __version__
+from ssbhash.arrays import as_count
 from ssbhash.baselines import BASELINES
 from ssbhash.datasets import Dataset
 
@@ -30,7 +31,7 @@ Row: TypeAlias = dict[str, Any]
 
 # The reference implementation's seeds; its label-hiding orders are given for them.
 SEEDS = (20, 144, 1028, 2044, 101)
-CUTOFFS = (100, 1000, 5000)
+CUTOFFS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 # In a method's name: train with the paper's tuned weights, not with our defaults.
 PAPER = ":paper"
 
@@ -64,6 +65,11 @@ class Cell:
         """File name of its result."""
         method = self.method.replace(":", "-")
         return f"{self.dataset}_{method}_{self.n_bits}_{self.supervision:g}_{self.seed}.json"
+
+    @classmethod
+    def of(cls, row: Row) -> Cell:
+        """Give the cell of a result."""
+        return cls(*(row[name] for name in cls.__match_args__))
 
 
 class PaperWeights:
@@ -99,22 +105,41 @@ class PaperWeights:
         return {name: nearest[name] for name in names.get(method, ("alpha", "beta", "gamma"))}
 
 
+def check(cell: Cell) -> None:
+    """Refuse a cell that cannot run, before any has run for hours.
+
+    Raises
+    ------
+    ValueError
+        If its data set, method, width or level of supervision cannot be.
+    """
+    from ssbhash.hashers import METHODS
+
+    if cell.dataset not in datasets.LOADERS:
+        known = ", ".join(datasets.LOADERS)
+        raise ValueError(f"dataset must be one of {known}; got {cell.dataset!r}")
+    if cell.method not in BASELINES and cell.method.removesuffix(PAPER) not in METHODS:
+        known = ", ".join([*METHODS, *BASELINES])
+        raise ValueError(f"method must be one of {known} (or NAME{PAPER}), got {cell.method!r}")
+    as_count(cell.n_bits, "n_bits", 1)
+    if not 0 < cell.supervision <= 1:
+        raise ValueError(f"supervision must be in (0, 1], got {cell.supervision}")
+
+
 def new_hasher(cell: Cell, weights: PaperWeights | None = None) -> Any:
     """Make the estimator of a cell, unfitted.
 
     Raises
     ------
     ValueError
-        If there is no such method, or its weights are asked for and not given.
+        If the cell cannot run, or the paper's weights are asked for and not given.
     """
+    check(cell)
     if cell.method in BASELINES:
         return BASELINES[cell.method](n_bits=cell.n_bits, seed=cell.seed)
     from ssbhash.hashers import METHODS
 
     method = cell.method.removesuffix(PAPER)
-    if method not in METHODS:
-        known = ", ".join([*METHODS, *BASELINES])
-        raise ValueError(f"method must be one of {known} (or NAME{PAPER}), got {cell.method!r}")
     keywords: dict[str, Any] = {"n_bits": cell.n_bits, "seed": cell.seed, "verbose": False}
     if method != cell.method:
         if weights is None:
@@ -132,9 +157,15 @@ def run(cell: Cell, data: Dataset, weights: PaperWeights | None = None) -> Row:
     Returns
     -------
     dict
-        The cell's fields, `P@k`, `R@k` and `MAP@k` (k = 100, 1000, 5000; expected over
-        ties), `distinct_codes` of the database, `train_seconds`, `encode_seconds` (of
-        database and queries), `version`.
+        The cell's fields; `P@k`, `R@k` and `MAP@k` for k in `CUTOFFS`, expected over
+        ties; `precision_by_radius` and `recall_by_radius`; `distinct_codes` of the
+        database; `train_seconds`; `encode_seconds` of database and queries; `source` of
+        the features; `version`.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        After Ctrl-C, which ends a training early: a part of it is no result.
     """
     hasher = new_hasher(cell, weights)
     labels = data.hide_labels(cell.supervision, cell.seed)
@@ -143,13 +174,18 @@ def run(cell: Cell, data: Dataset, weights: PaperWeights | None = None) -> Row:
         hasher.fit(data.X, labels)
     else:
         hasher.fit(data.X, labels, target=data.target)
+    if getattr(hasher, "interrupted_", False):
+        raise KeyboardInterrupt
     trained = time.perf_counter()
     codes, query_codes = hasher.transform(data.X), hasher.transform(data.X_query)
     encoded = time.perf_counter()
-    measured = metrics.evaluate(codes, data.y, query_codes, data.y_query, CUTOFFS)
+    sides = codes, data.y, query_codes, data.y_query
+    curve = metrics.precision_recall_by_radius(*sides, n_bits=cell.n_bits)
     return {
         **asdict(cell),
-        **measured,
+        **metrics.evaluate(*sides, CUTOFFS, n_bits=cell.n_bits),
+        "precision_by_radius": curve.precision.tolist(),
+        "recall_by_radius": curve.recall.tolist(),
         "distinct_codes": len(np.unique(codes, axis=0)),
         "train_seconds": trained - start,
         "encode_seconds": encoded - trained,
@@ -214,9 +250,8 @@ class _Task:
         data = _load(cell.dataset, self.data_dir, self.reference_dir)
         row = run(cell, data, _weights(self.reference_dir))
         if path is not None:
-            unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-            unfinished.write_text(json.dumps(row, indent=1))
-            os.replace(unfinished, path)
+            with files.replacing(path) as file:
+                file.write(json.dumps(row, indent=1).encode())
         return row
 
 

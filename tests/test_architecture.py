@@ -39,8 +39,10 @@ RANKS = {
     "pipeline": 9,
     "experiments": 10,
     "demo": 10,
-    "cli": 11,
-    "__main__": 12,
+    "report": 11,
+    "reproduce": 12,
+    "cli": 13,
+    "__main__": 14,
 }
 TORCH_FREE = [name for name, rank in RANKS.items() if rank <= 4]
 

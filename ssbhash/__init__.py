@@ -13,8 +13,18 @@ from ssbhash._version import __version__
 from ssbhash.backends import available as backends
 from ssbhash.codes import pack, unpack
 from ssbhash.config import show_config
+from ssbhash.database import PreparedCodes
 from ssbhash.sampling import binarize, sample, sample_relaxed
-from ssbhash.search import RangeResult, SearchResult, distances, search, within
+from ssbhash.search import (
+    PairsResult,
+    RangeResult,
+    SearchResult,
+    distances,
+    pairs_within,
+    prepare,
+    search,
+    within,
+)
 from ssbhash.threads import get_num_threads, set_num_threads
 
 if TYPE_CHECKING:
@@ -29,6 +39,8 @@ __all__ = [
     "VDSH",
     "VDSHS",
     "BernoulliVAE",
+    "PairsResult",
+    "PreparedCodes",
     "RangeResult",
     "SearchResult",
     "__version__",
@@ -37,6 +49,8 @@ __all__ = [
     "distances",
     "get_num_threads",
     "pack",
+    "pairs_within",
+    "prepare",
     "sample",
     "sample_relaxed",
     "search",

@@ -132,4 +132,15 @@ FindingsList scan_within(const ScanTask &task, std::size_t radius) {
     return findings;
 }
 
+FindingsList scan_pairs(ScanTask task, std::size_t radius) {
+    FindingsList findings = make_findings(task, 0, std::min(radius, 8 * task.queries.n_bytes) + 1);
+    BlockReader reader(task.database, task.kernels);
+    for (std::size_t q = 0; q + 1 < task.queries.n; ++q) // the triangle, then the rest
+        task.kernels.scan_rows(reader.rows(task.begin + q + 1, task.queries.n - q - 1),
+                               task.queries.n_bytes, task.queries.row(q), *findings[q]);
+    task.begin += task.queries.n;
+    scan(task, findings);
+    return findings;
+}
+
 } // namespace ssbhash

@@ -20,10 +20,14 @@ struct ScanTask {
     const std::function<void()> &check; // between blocks: throws to stop
 };
 
-// The k smallest of the slice for each query (k = 0: none, see scan_within).
+// The k smallest of the slice for each query.
 FindingsList scan_nearest(const ScanTask &task, std::size_t k);
 
 // All codes of the slice with distance <= radius.
 FindingsList scan_within(const ScanTask &task, std::size_t radius);
+
+// The same, where the queries are the first rows of the slice: for each only the
+// codes after its own.
+FindingsList scan_pairs(ScanTask task, std::size_t radius);
 
 } // namespace ssbhash

@@ -126,6 +126,33 @@ Range within(const Database &database, const Codes &queries, std::size_t radius,
     return range;
 }
 
+Pairs pairs_within(const Codes &codes, std::size_t radius, const Schedule &schedule) {
+    const Kernels &kernels = active_kernels();
+    const Database database{codes};
+    const std::size_t tile = std::max(kTileQueries, kernels.block_codes);
+    std::vector<FindingsList> found((codes.n + tile - 1) / tile);
+    parallel_for(
+        found.size(), schedule.n_threads,
+        [&](std::size_t t, const Check &check) {
+            const std::size_t begin = t * tile, n = std::min(tile, codes.n - begin);
+            found[t] = scan_pairs(
+                {database, {codes.row(begin), n, codes.n_bytes}, begin, codes.n, kernels, check},
+                radius);
+        },
+        schedule.poll);
+    Pairs pairs;
+    for (std::size_t t = 0; t < found.size(); ++t)
+        for (std::size_t i = 0; i < found[t].size(); ++i) {
+            for (const Neighbour &one : found[t][i]->take()) {
+                pairs.first.push_back(static_cast<std::int64_t>(t * tile + i));
+                pairs.second.push_back(one.id);
+                pairs.distances.push_back(one.distance);
+            }
+            found[t][i].reset();
+        }
+    return pairs;
+}
+
 void distances(const Codes &database, const Codes &queries, const Schedule &schedule,
                std::uint16_t *out) {
     const Kernels &kernels = active_kernels();

@@ -25,6 +25,14 @@ struct Range {
 Range within(const Database &database, const Codes &queries, std::size_t radius,
              const Schedule &schedule);
 
+struct Pairs {
+    std::vector<std::int64_t> first, second;
+    std::vector<std::int32_t> distances;
+};
+
+// All pairs first < second of rows with distance <= radius, in order.
+Pairs pairs_within(const Codes &codes, std::size_t radius, const Schedule &schedule);
+
 // The full matrix [queries.n, database.n]; n_bytes * 8 must fit in 16 bits.
 void distances(const Codes &database, const Codes &queries, const Schedule &schedule,
                std::uint16_t *out);

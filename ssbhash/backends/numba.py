@@ -12,8 +12,18 @@ import numpy.typing as npt
 from ssbhash.arrays import Codes
 from ssbhash.backends.numba_sampling import binarize, sample, sample_relaxed
 from ssbhash.backends.numba_threads import jit, run
+from ssbhash.database import Database
 
-__all__ = ["binarize", "distances", "sample", "sample_relaxed", "search", "within"]
+__all__ = [
+    "binarize",
+    "distances",
+    "pairs_within",
+    "prepare",
+    "sample",
+    "sample_relaxed",
+    "search",
+    "within",
+]
 
 _MIN_SLICE = 1 << 16  # codes below which a second thread costs more than it saves
 
@@ -96,27 +106,29 @@ def _all(words: Any, query: Any, out: Any) -> None:
 
 
 def search(
-    database: Codes, queries: Codes, k: int, n_threads: int
+    database: Database, queries: Codes, k: int, n_threads: int
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
     """Find the k <= n smallest (distance, id) of each query."""
     out_distances = np.empty((len(queries), k), dtype=np.int32)
     out_ids = np.empty((len(queries), k), dtype=np.int64)
     if k > 0:
-        parts = _scan(database, queries, n_threads, functools.partial(_nearest_of, k))
+        parts = _scan(database.rows(), queries, n_threads, functools.partial(_nearest_of, k))
         for row, (distances, ids) in enumerate(parts):
             out_distances[row], out_ids[row] = distances[:k], ids[:k]
-    return out_distances, out_ids
+    return out_distances, database.to_ids(out_ids)
 
 
 def within(
-    database: Codes, queries: Codes, radius: int, n_threads: int
+    database: Database, queries: Codes, radius: int, n_threads: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.int64]]:
     """All (distance, id) with distance <= radius, sorted for each query, in CSR form."""
-    radius = min(radius, 8 * database.shape[1])
-    parts = _scan(database, queries, n_threads, functools.partial(_within_of, radius))
+    codes = database.rows()
+    radius = min(radius, 8 * codes.shape[1])
+    parts = _scan(codes, queries, n_threads, functools.partial(_within_of, radius))
     lims = np.cumsum([0] + [len(ids) for _, ids in parts], dtype=np.int64)
     distances = np.concatenate([np.empty(0, np.int32)] + [part[0] for part in parts])
-    return lims, distances, np.concatenate([np.empty(0, np.int64)] + [part[1] for part in parts])
+    positions = np.concatenate([np.empty(0, np.int64)] + [part[1] for part in parts])
+    return lims, distances, database.to_ids(positions)
 
 
 def distances(database: Codes, queries: Codes, n_threads: int) -> npt.NDArray[np.uint16]:
@@ -129,6 +141,27 @@ def distances(database: Codes, queries: Codes, n_threads: int) -> npt.NDArray[np
     ]
     run(tasks, n_threads if out.size >= _MIN_SLICE else 1)
     return out
+
+
+def pairs_within(
+    codes: Codes, radius: int, n_threads: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+    """All pairs i < j with distance <= radius, sorted: (first, second, distances)."""
+    words = _as_words(codes)
+    radius = min(radius, 8 * codes.shape[1])
+    tasks = [
+        functools.partial(_within, words, words[row], radius, row + 1, len(codes))
+        for row in range(len(codes))
+    ]
+    found = run(tasks, n_threads if len(codes) ** 2 >= _MIN_SLICE else 1)
+    counts = [len(ids) for _, ids in found]
+    seconds = np.concatenate([np.empty(0, np.int64)] + [ids for _, ids in found])
+    distances = np.concatenate([np.empty(0, np.int32)] + [part for part, _ in found])
+    return np.repeat(np.arange(len(codes)), counts), seconds, distances
+
+
+def prepare(codes: Codes, n_threads: int) -> None:
+    """Prepare nothing: this engine searches codes as they are."""
 
 
 def _nearest_of(k: int, words: Any, query: Any, begin: int, end: int) -> Any:

@@ -23,8 +23,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ssbhash import datasets, experiments, metrics
@@ -107,19 +105,11 @@ def yardsticks(options: argparse.Namespace) -> list[str]:
 
 
 def cosine_precision(X: Any, X_query: Any, y: Any, y_query: Any) -> float:
-    """P@100 by cosine, in blocks of queries."""
+    """P@100 by cosine."""
     from sklearn.metrics.pairwise import cosine_distances
 
-    n_block = 256
-    blocks = range(0, len(y_query), n_block)
-    sums = [
-        len(y_query[i : i + n_block])
-        * metrics.evaluate_distances(
-            cosine_distances(X_query[i : i + n_block], X), y, y_query[i : i + n_block]
-        )["P@100"]
-        for i in blocks
-    ]
-    return float(np.sum(sums) / len(y_query))
+    found = metrics.evaluate_distances(lambda part: cosine_distances(X_query[part], X), y, y_query)
+    return found["P@100"]
 
 
 def show(figure: Summary | None) -> str:

@@ -24,6 +24,7 @@ import numpy as np
 from ssbhash import datasets, files, metrics
 from ssbhash._version import __version__
 from ssbhash.arrays import as_count
+from ssbhash.asymmetric import expected_distances
 from ssbhash.baselines import BASELINES
 from ssbhash.datasets import Dataset
 
@@ -34,6 +35,8 @@ SEEDS = (20, 144, 1028, 2044, 101)
 CUTOFFS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 # In a method's name: train with the paper's tuned weights, not with our defaults.
 PAPER = ":paper"
+# Methods whose logits are those of a Bernoulli posterior.
+BERNOULLI = ("ssb-vae", "phs-gs", "bernoulli-vae")
 
 
 @dataclass(frozen=True)
@@ -158,7 +161,8 @@ def run(cell: Cell, data: Dataset, weights: PaperWeights | None = None) -> Row:
     -------
     dict
         The cell's fields; `P@k`, `R@k` and `MAP@k` for k in `CUTOFFS`, expected over
-        ties; `precision_by_radius` and `recall_by_radius`; `distinct_codes` of the
+        ties; "asymmetric" ones by expected distance to the query's posterior, where the
+        method has a Bernoulli posterior; `precision_by_radius` and `recall_by_radius`; `distinct_codes` of the
         database; `train_seconds`; `encode_seconds` of database and queries; `source` of
         the features; `version`.
 
@@ -181,9 +185,17 @@ def run(cell: Cell, data: Dataset, weights: PaperWeights | None = None) -> Row:
     encoded = time.perf_counter()
     sides = codes, data.y, query_codes, data.y_query
     curve = metrics.precision_recall_by_radius(*sides, n_bits=cell.n_bits)
+    asymmetric = {}
+    if cell.method.removesuffix(PAPER) in BERNOULLI:
+        logits = hasher.logits(data.X_query)
+        ranked = metrics.evaluate_distances(
+            lambda part: expected_distances(codes, logits[part]), data.y, data.y_query, CUTOFFS
+        )
+        asymmetric = {f"asymmetric {name}": value for name, value in ranked.items()}
     return {
         **asdict(cell),
         **metrics.evaluate(*sides, CUTOFFS, n_bits=cell.n_bits),
+        **asymmetric,
         "precision_by_radius": curve.precision.tolist(),
         "recall_by_radius": curve.recall.tolist(),
         "distinct_codes": len(np.unique(codes, axis=0)),
@@ -292,6 +304,8 @@ class Summary:
 def summarise(rows: Iterable[Row], figure: str) -> dict[tuple[str, str, int, float], Summary]:
     """Mean of a figure over seeds, by (dataset, method, n_bits, supervision).
 
+    Settings whose results lack the figure are left out.
+
     Examples
     --------
     >>> cell = {"dataset": "snippets", "method": "lsh", "n_bits": 16, "supervision": 0.1}
@@ -303,7 +317,8 @@ def summarise(rows: Iterable[Row], figure: str) -> dict[tuple[str, str, int, flo
     values: dict[tuple[str, str, int, float], list[float]] = {}
     for row in rows:
         key = row["dataset"], row["method"], row["n_bits"], row["supervision"]
-        values.setdefault(key, []).append(row[figure])
+        if figure in row:
+            values.setdefault(key, []).append(row[figure])
     return {
         key: Summary(
             float(np.mean(found)),

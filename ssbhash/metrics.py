@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from ssbhash import tie_groups
 from ssbhash.arrays import as_codes, as_count, as_numpy
@@ -275,8 +276,9 @@ def evaluate_distances(
 
     Parameters
     ----------
-    distances : real [n_queries, n]
-        Smaller is nearer: 1 - cosine on floats, an expected Hamming distance.
+    distances : real [n_queries, n], or a function
+        Smaller is nearer: 1 - cosine on floats, an expected Hamming distance. Where all
+        of them do not fit in memory: a function that gives those of a slice of queries.
 
     Other parameters and errors are those of `average_precision_at`.
 
@@ -287,14 +289,21 @@ def evaluate_distances(
     {'P@2': 0.5, 'R@2': 0.5, 'MAP@2': 1.0}
     """
     ks = _as_ks(k)
-    matrix = as_numpy(distances, "distances")
-    if matrix.ndim != 2 or 0 in matrix.shape:
-        raise ValueError(f"distances must be [n_queries, n], none of them 0, got {matrix.shape}")
-    if matrix.dtype.kind == "f" and np.isnan(matrix).any():
-        raise ValueError("distances must not hold NaN")
-    labels, queries = _as_labels_of(database_labels, query_labels, *matrix.shape[::-1])
+    n_items, n_queries = np.shape(database_labels)[0], np.shape(query_labels)[0]
+    if callable(distances):
+        of = distances
+    else:
+        matrix = _as_distances(distances, n_queries, n_items)
+        of = matrix.__getitem__
+    labels, queries = _as_labels_of(database_labels, query_labels, n_items, n_queries)
+    if 0 in (n_items, n_queries):
+        raise ValueError("there must be items and queries: there is nothing to evaluate")
+
+    def checked(part: slice) -> npt.NDArray[Any]:
+        return _as_distances(of(part), len(queries[part]), n_items)
+
     denominator = _as_denominator(denominator)
-    groups = tie_groups.of_distances(matrix, labels, queries, max(ks), _as_ties(ties))
+    groups = tie_groups.of_distances(checked, labels, queries, max(ks), _as_ties(ties))
     return _evaluate(groups, ks, denominator)
 
 
@@ -358,6 +367,18 @@ def _as_ks(k: int | Sequence[int]) -> list[int]:
     if len(k) == 0:
         raise ValueError("k must not be an empty sequence")
     return [as_count(one, "k", 1) for one in k]
+
+
+def _as_distances(distances: Any, n_queries: int, n_items: int) -> npt.NDArray[Any]:
+    matrix = as_numpy(distances, "distances")
+    if matrix.shape != (n_queries, n_items):
+        raise ValueError(
+            f"distances must have shape [n_queries, n], here {(n_queries, n_items)}, "
+            f"got {matrix.shape}"
+        )
+    if matrix.dtype.kind == "f" and np.isnan(matrix).any():
+        raise ValueError("distances must not hold NaN")
+    return matrix
 
 
 def _as_ties(ties: str) -> str:

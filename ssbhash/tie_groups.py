@@ -9,7 +9,7 @@ scores", ECIR 2008). A ranking without ties is the case of groups of one item.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -67,11 +67,15 @@ def of_codes(
 
 
 def of_distances(
-    distances: npt.NDArray[Any], labels: Labels, queries: Labels, k: int, ties: str
+    distances: Callable[[slice], npt.NDArray[Any]],
+    labels: Labels,
+    queries: Labels,
+    k: int,
+    ties: str,
 ) -> Iterator[TieGroups]:
-    """Give the same for a matrix of any distances [n_queries, n], without NaN."""
-    for part in _chunks(*distances.shape):
-        matrix, relevant = distances[part], _relevance(labels, queries[part])
+    """Give the same for any distances without NaN, asked for by slices of queries."""
+    for part in _chunks(len(queries), len(labels)):
+        matrix, relevant = distances(part), _relevance(labels, queries[part])
         order = np.argsort(matrix, axis=1, kind="stable")
         if ties == "id":
             yield _singletons(relevant, order[:, :k])

@@ -23,6 +23,7 @@ RANKS = {
     "sampling": 2,
     "search": 2,
     "index": 3,
+    "asymmetric": 3,
     "files": 3,
     "tie_groups": 3,
     "metrics": 4,

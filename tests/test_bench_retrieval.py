@@ -80,17 +80,6 @@ def test_json_and_resumed_results(folders, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out) == rows  # seconds and all
 
 
-def test_cosine_in_blocks_is_the_cosine_of_all(folders):
-    data = datasets.load("snippets")
-    from sklearn.metrics.pairwise import cosine_distances
-
-    whole = retrieval.metrics.evaluate_distances(
-        cosine_distances(data.X, data.X), data.y, data.y, k=100
-    )
-    blocks = retrieval.cosine_precision(data.X, data.X, data.y, data.y)
-    assert blocks == pytest.approx(whole["P@100"])
-
-
 @pytest.mark.parametrize(
     ("more", "message"),
     [

@@ -78,6 +78,7 @@ def test_run(method, digits, weights):
     assert 0.1 < row["MAP@1000"] <= 1
     assert row["R@1000"] == pytest.approx(1)  # there are 600
     assert 1 < row["distinct_codes"] <= 600
+    assert ("asymmetric MAP@100" in row) == (method == "ssb-vae")
     assert row["train_seconds"] > 0
     json.dumps(row)
 
@@ -122,4 +123,5 @@ def test_summary_of_seeds():
     assert summary.mean == pytest.approx(0.3)
     assert summary.standard_deviation == pytest.approx(np.std([0.1, 0.2, 0.6], ddof=1))
     assert summary.standard_error == pytest.approx(summary.standard_deviation / 3**0.5)
+    assert summarise(rows, "asymmetric P@100") == {}
     assert np.isnan(summarise(rows[:1], "P@100")["tmc", "lsh", 8, 0.1].standard_deviation)

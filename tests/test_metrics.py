@@ -245,15 +245,36 @@ def test_bad_denominator():
 @pytest.mark.parametrize(
     ("distances", "message"),
     [
-        (np.zeros((0, 4)), "none of them 0"),
-        (np.zeros(4), "n_queries, n"),
+        (np.zeros(4), r"shape \[n_queries, n\], here \(2, 4\), got \(4,\)"),
         (np.full((2, 4), np.nan), "NaN"),
-        (np.zeros((2, 3)), "database_labels has 4 rows for 3 items"),
+        (np.zeros((2, 3)), r"here \(2, 4\), got \(2, 3\)"),
+        (lambda part: np.zeros((9, 4)), r"here \(2, 4\), got \(9, 4\)"),
     ],
 )
 def test_bad_distances(distances, message):
     with pytest.raises(ValueError, match=message):
         metrics.evaluate_distances(distances, [0] * 4, [0, 1])
+
+
+def test_no_items_or_queries_to_rank_by_distance():
+    for labels, queries in (([], [0]), ([0], [])):
+        shape = len(queries), len(labels)
+        with pytest.raises((ValueError, TypeError), match=r"nothing to evaluate|integer class ids"):
+            metrics.evaluate_distances(np.zeros(shape), labels, queries)
+
+
+def test_distances_by_slices():
+    rng = np.random.default_rng(6)
+    matrix, labels = rng.random((30, 50)), rng.integers(0, 3, 50)
+    whole = metrics.evaluate_distances(matrix, labels, labels[:30], k=7)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ssbhash.tie_groups._PAIRS_PER_CHUNK", 200)
+        parts = []
+        sliced = metrics.evaluate_distances(
+            lambda part: parts.append(part) or matrix[part], labels, labels[:30], k=7
+        )
+    assert len(parts) == 8
+    assert sliced == pytest.approx(whole)
 
 
 def test_metrics_need_numpy_alone():

@@ -1,0 +1,171 @@
+"""Asymmetric search: the query's posterior against the bits of the database.
+
+Short codes tie a lot, and a query's bits forget how sure its posterior was of them.
+The expected Hamming distance of a code to a query whose bit j is 1 with probability
+p_j is the sum over bits of 1 - p_j where the code has a 1, and of p_j where it has a 0.
+Probabilities are rounded to 1/256, so distances are whole numbers: exact, and the
+same on every engine. The database costs no more bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ssbhash.arrays import Codes, as_codes, as_count, as_logits, like
+from ssbhash.backends.reference_sampling import widen
+from ssbhash.codes import unpack
+from ssbhash.sampling import binarize
+from ssbhash.search import SearchResult, search
+
+# Distances are in units of 1/256 bit.
+UNITS_PER_BIT = 256
+# Distances computed at once: some 100 MB of temporaries.
+_BLOCK = 1 << 22
+
+
+def expected_distances(codes: Any, logits: Any) -> Any:
+    """Compute expected Hamming distances of codes to queries given by logits.
+
+    Parameters
+    ----------
+    codes : uint8 [n, n_bytes]
+        The database, packed.
+    logits : float [n_queries, n_bits] or [n_bits]
+        Log-odds of each bit of the queries; a single one gives 1-D results.
+
+    Returns
+    -------
+    int32 [n_queries, n] or [n]
+        In units of 1/256 bit, exact for posteriors rounded to 1/256. torch logits give
+        a torch tensor on their device.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong dtype or shape, or a logit is NaN or infinite.
+
+    Examples
+    --------
+    >>> import numpy as np, ssbhash
+    >>> from ssbhash.asymmetric import expected_distances
+    >>> codes = ssbhash.pack(np.array([[0, 0], [0, 1], [1, 1]]))
+    >>> expected_distances(codes, np.array([100.0, 0.0])).tolist()  # (1, surely; 0 or 1)
+    [384, 384, 128]
+    """
+    database, values = _checked(codes, logits)
+    parts = [_distances(database[rows], values) for rows in _blocks(len(database), len(values))]
+    found = np.concatenate(parts, axis=1) if parts else np.empty((len(values), 0), np.int32)
+    return like(found[0] if np.ndim(logits) == 1 else found, logits)
+
+
+def search_asymmetric(
+    codes: Any,
+    logits: Any,
+    k: int = 10,
+    *,
+    n_candidates: int | None = None,
+    backend: str = "auto",
+    n_threads: int | None = None,
+) -> SearchResult:
+    """Find the k codes of smallest expected distance; ties go to the smaller id.
+
+    Parameters
+    ----------
+    codes : uint8 [n, n_bytes]
+        The database, packed.
+    logits : float [n_queries, n_bits] or [n_bits]
+        Log-odds of each bit of the queries.
+    k : int
+        Neighbours for each query; k > n gives n of them.
+    n_candidates : int, optional
+        Re-rank the so many nearest by Hamming distance to the thresholded query (at
+        least k), which is much faster; by default the whole database is ranked.
+    backend : str
+        The engine that finds candidates, as in `ssbhash.search`.
+    n_threads : int, optional
+        Threads at most.
+
+    Returns
+    -------
+    SearchResult
+        `distances` int32 in units of 1/256 bit and `ids` int64, [n_queries, min(k, n)],
+        ascending by (distance, id).
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `expected_distances`, or if k or n_candidates is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np, ssbhash
+    >>> from ssbhash.asymmetric import search_asymmetric
+    >>> codes = ssbhash.pack(np.array([[0, 1], [1, 0], [1, 1]]))
+    >>> found = search_asymmetric(codes, np.array([1.0, 2.0]), k=3)
+    >>> found.ids.tolist(), found.distances.tolist()
+    ([2, 0, 1], [100, 218, 294])
+    """
+    database, values = _checked(codes, logits)
+    k = min(as_count(k, "k", 1), len(database))
+    if n_candidates is None:
+        distances, ids = _ranked(database, values, k)
+    else:
+        n_candidates = as_count(n_candidates, "n_candidates", k)
+        query = binarize(values, backend=backend, n_threads=n_threads)
+        near = search(database, query, n_candidates, backend=backend, n_threads=n_threads).ids
+        own = [
+            _distances(database[ids], value[None])[0]
+            for ids, value in zip(near, values, strict=True)
+        ]
+        of_near = np.stack(own) if own else np.empty(near.shape, np.int32)
+        order = np.lexsort((near, of_near))[:, :k]
+        distances = np.take_along_axis(of_near, order, axis=1)
+        ids = np.take_along_axis(near, order, axis=1)
+    if np.ndim(logits) == 1:
+        distances, ids = distances[0], ids[0]
+    return SearchResult(like(distances, logits), like(ids, logits))
+
+
+def _checked(codes: Any, logits: Any) -> tuple[Codes, npt.NDArray[np.float64]]:
+    values = widen(as_logits(logits))
+    if not np.isfinite(values).all():
+        row = int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
+        raise ValueError(f"logits must be finite, got NaN or infinity in row {row}")
+    return as_codes(codes, "codes", values.shape[1]), values
+
+
+def _distances(database: Codes, logits: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
+    n_bits = logits.shape[1]
+    ones = np.rint(UNITS_PER_BIT / (1 + np.exp(-np.clip(logits, -100, 100))))
+    # Whole numbers, and no partial sum beyond what the type holds exactly: BLAS is exact.
+    exact = np.float32 if n_bits * UNITS_PER_BIT <= 1 << 24 else np.float64
+    bits = unpack(database, n_bits).astype(exact)
+    change = (UNITS_PER_BIT - 2 * ones).astype(exact)
+    summed = change @ bits.T + ones.sum(axis=1, keepdims=True).astype(exact)
+    distances: npt.NDArray[np.int32] = summed.astype(np.int32)
+    return distances
+
+
+def _ranked(
+    database: Codes, logits: npt.NDArray[np.float64], k: int
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    """Rank all codes: the k smallest (distance, id), a block of codes at a time."""
+    # (distance, id) in one number, which sorts as the pair does.
+    best = np.empty((len(logits), 0), np.int64)
+    for rows in _blocks(len(database), len(logits)):
+        keys = _distances(database[rows], logits).astype(np.int64) << 32
+        keys |= np.arange(rows.start, rows.start + keys.shape[1])
+        best = np.concatenate([best, keys], axis=1)
+        if best.shape[1] > k:
+            best = np.partition(best, k - 1, axis=1)[:, :k]
+    best.sort(axis=1)
+    return (best >> 32).astype(np.int32), best & 0xFFFFFFFF
+
+
+def _blocks(n: int, n_queries: int) -> Iterator[slice]:
+    size = max(1, _BLOCK // max(1, n_queries))
+    return (slice(start, start + size) for start in range(0, n, size))

@@ -25,7 +25,7 @@ from ssbhash import datasets, files, metrics
 from ssbhash._version import __version__
 from ssbhash.arrays import as_count
 from ssbhash.asymmetric import expected_distances
-from ssbhash.baselines import BASELINES
+from ssbhash.baselines import BASELINES, ClassifierCodes
 from ssbhash.datasets import Dataset
 
 Row: TypeAlias = dict[str, Any]
@@ -35,6 +35,8 @@ SEEDS = (20, 144, 1028, 2044, 101)
 CUTOFFS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 # In a method's name: train with the paper's tuned weights, not with our defaults.
 PAPER = ":paper"
+# The classifier on idf-weighted terms themselves, without the truncated SVD.
+ON_TERMS = "classifier:tf-idf"
 # Methods whose logits are those of a Bernoulli posterior.
 BERNOULLI = ("ssb-vae", "phs-gs", "bernoulli-vae")
 
@@ -48,7 +50,8 @@ class Cell:
     dataset : str
         Name in `ssbhash.datasets`.
     method : str
-        Key of `METHODS` or `BASELINES`; "ssb-vae:paper" has the paper's weights.
+        Key of `METHODS` or `BASELINES`; "ssb-vae:paper" has the paper's weights,
+        "classifier:tf-idf" no truncated SVD.
     n_bits : int
         Length of the code.
     supervision : float
@@ -121,8 +124,9 @@ def check(cell: Cell) -> None:
     if cell.dataset not in datasets.LOADERS:
         known = ", ".join(datasets.LOADERS)
         raise ValueError(f"dataset must be one of {known}; got {cell.dataset!r}")
-    if cell.method not in BASELINES and cell.method.removesuffix(PAPER) not in METHODS:
-        known = ", ".join([*METHODS, *BASELINES])
+    known_methods = *METHODS, *BASELINES, ON_TERMS
+    if cell.method not in known_methods and cell.method.removesuffix(PAPER) not in METHODS:
+        known = ", ".join(known_methods)
         raise ValueError(f"method must be one of {known} (or NAME{PAPER}), got {cell.method!r}")
     as_count(cell.n_bits, "n_bits", 1)
     if not 0 < cell.supervision <= 1:
@@ -140,6 +144,8 @@ def new_hasher(cell: Cell, weights: PaperWeights | None = None) -> Any:
     check(cell)
     if cell.method in BASELINES:
         return BASELINES[cell.method](n_bits=cell.n_bits, seed=cell.seed)
+    if cell.method == ON_TERMS:
+        return ClassifierCodes(cell.n_bits, n_components=None, seed=cell.seed)
     from ssbhash.hashers import METHODS
 
     method = cell.method.removesuffix(PAPER)
@@ -171,13 +177,15 @@ def run(cell: Cell, data: Dataset, weights: PaperWeights | None = None) -> Row:
     KeyboardInterrupt
         After Ctrl-C, which ends a training early: a part of it is no result.
     """
+    from ssbhash.hashers import METHODS
+
     hasher = new_hasher(cell, weights)
     labels = data.hide_labels(cell.supervision, cell.seed)
     start = time.perf_counter()
-    if cell.method in BASELINES:
-        hasher.fit(data.X, labels)
-    else:
+    if cell.method.removesuffix(PAPER) in METHODS:
         hasher.fit(data.X, labels, target=data.target)
+    else:
+        hasher.fit(data.X, labels)
     if getattr(hasher, "interrupted_", False):
         raise KeyboardInterrupt
     trained = time.perf_counter()

@@ -196,6 +196,8 @@ def plot(rows: Sequence[Row], dataset: str, n_bits: int) -> Any:
     by_level.set(xlabel="supervision", ylabel="P@100", title=f"{dataset}, {n_bits} bits")
     by_rank.set(xlabel="k", ylabel="P@k", title=f"{lowest:.0%} labels", xscale="log")
     by_radius.set(xlabel="recall", ylabel="precision", title=f"by radius, {lowest:.0%} labels")
+    if lowest < 0.1:
+        by_level.set_xscale("log")
     by_level.legend(fontsize="small")
     for axes in (by_level, by_rank, by_radius):
         axes.grid(alpha=0.3)

@@ -11,7 +11,7 @@ import typer
 
 _LEVELS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
 _METHODS = ["ssb-vae", "ssb-vae:paper", "phs-gs:paper", "vdsh-s:paper"]
-_METHODS += ["classifier", "itq", "lsh", "sign"]
+_METHODS += ["classifier", "classifier:tf-idf", "itq", "lsh", "sign"]
 
 
 def reproduce(

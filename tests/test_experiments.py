@@ -63,7 +63,7 @@ def test_names_that_do_not_exist(weights):
         new_hasher(Cell("snippets", "phs-gs:paper", 16, 0.1, 0), weights)
 
 
-@pytest.mark.parametrize("method", ["ssb-vae", "vdsh-s:paper", "lsh", "classifier"])
+@pytest.mark.parametrize("method", ["ssb-vae", "vdsh-s:paper", "lsh", "classifier:tf-idf"])
 def test_run(method, digits, weights):
     cell = Cell("snippets", method, 12, 0.2, 20)
     row = run(cell, digits, weights)

@@ -344,7 +344,11 @@ def demo(
     from ssbhash import demo as digits
 
     files.check_folder(out)
-    report = digits.run(out, n_bits=bits, n_codes=codes, n_epochs=epochs, seed=seed)
+
+    def tell(line: str) -> None:
+        print(line, file=sys.stderr if as_json else sys.stdout, flush=True)
+
+    report = digits.run(out, n_bits=bits, n_codes=codes, n_epochs=epochs, seed=seed, tell=tell)
     if as_json:
         print(json.dumps(report))
 

@@ -41,6 +41,7 @@ TITLES = {
     "sign": "sign of features",
     "lsh": "LSH",
 }
+COLOURS = {"ssb-vae": "#c1121f", "phs-gs": "#e09f3e", "vdsh-s": "#00798c"}
 RANKS = [1, 2, 5, *range(10, 151, 10)]
 
 
@@ -197,11 +198,11 @@ def search_speed(
 
 
 def draw(path: Path, rows: list[Trained], data: Dataset) -> None:
-    """Draw queries with their nearest neighbours, and precision by rank."""
+    """Draw queries with their nearest neighbours, and precision by k."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12.5, 5.6), dpi=110, layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
+    figure = Figure(figsize=(12.5, 5.8), dpi=120, layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1))
     _draw_neighbours(left, rows[0], data)
     _draw_precision(right, rows, data)
     with files.replacing(path) as file:
@@ -297,51 +298,65 @@ def _seconds(call: Callable[[Any], Any], argument: Any) -> float:
     return time.perf_counter() - started
 
 
-def _draw_neighbours(axes: Any, row: Trained, data: Dataset) -> None:
+def _draw_neighbours(axes: Any, row: Trained, data: Dataset, n_columns: int = 10) -> None:
     from matplotlib.patches import Rectangle
 
     from ssbhash import search
 
-    n_rows, n_columns, cell = 8, 10, 10
-    # The first query of each class but two, so that none is picked by its result.
-    chosen = [int(np.flatnonzero(data.y_query == digit)[0]) for digit in range(n_rows)]
-    _, ids = search(row.database, row.queries[chosen], n_columns)
-    canvas = np.zeros((n_rows * cell, (n_columns + 1) * cell + 4))
+    # The first query of each class, so that none is picked by its result, and the worst.
+    chosen = [int(np.flatnonzero(data.y_query == digit)[0]) for digit in range(10)]
+    precision = metrics.precision_at(
+        row.database, data.y, row.queries, data.y_query, k=n_columns, per_query=True
+    )
+    chosen.append(int(np.argmin(precision)))
+    ids = search(row.database, row.queries[chosen], n_columns).ids
+    cell, gap = 10, 4
+    canvas = np.zeros((len(chosen) * cell, (n_columns + 1) * cell + gap))
     for line, (query, found) in enumerate(zip(chosen, ids, strict=True)):
         top = line * cell + 1
         canvas[top : top + 8, 1:9] = data.X_query[query].reshape(8, 8)
         for column, item in enumerate(found):
-            left = (column + 1) * cell + 5
+            left = (column + 1) * cell + gap + 1
             canvas[top : top + 8, left : left + 8] = data.X[item].reshape(8, 8)
             is_same = data.y[item] == data.y_query[query]
-            corner = (left - 1, top - 1)
-            colour = "#2a9d8f" if is_same else "#d1495b"
-            axes.add_patch(Rectangle(corner, 9, 9, fill=False, edgecolor=colour, linewidth=1.8))
+            # A wrong one is also thicker, for who cannot tell the colours apart.
+            style: dict[str, Any] = {"edgecolor": "#2a9d8f", "linewidth": 1.2}
+            if not is_same:
+                style = {"edgecolor": "#d1495b", "linewidth": 3.0}
+            axes.add_patch(Rectangle((left - 1.2, top - 1.2), 9.4, 9.4, fill=False, **style))
     axes.imshow(canvas, cmap="gray_r", interpolation="nearest")
     axes.set_axis_off()
     axes.set_title(
-        f"Queries (left) and their {n_columns} nearest of {len(data.y):,} by {row.n_bits}-bit codes\n"
-        "green: same digit, red: another",
+        f"A query of each digit, and its {n_columns} nearest of {len(data.y):,} by "
+        f"{row.n_bits}-bit codes\ngreen: same digit; thick red: another; last row: the worst query",
         fontsize=11,
         loc="left",
     )
 
 
 def _draw_precision(axes: Any, rows: list[Trained], data: Dataset) -> None:
-    colours = ("#d1495b", "#edae49", "#00798c", "#30638e", "#7f7f7f", "#a5a5a5", "#c7c7c7")
-    for row, colour in zip(rows, colours, strict=True):
+    ends = []
+    for row in rows:
         precision = metrics.precision_at(
             row.database, data.y, row.queries, data.y_query, k=RANKS, n_bits=row.n_bits
         )
-        style: dict[str, Any] = {"linewidth": 2.8 if row.name == "ssb-vae" else 1.6}
-        style["linestyle"] = "-" if row.name in METHODS else "--"
-        axes.plot(RANKS, precision, color=colour, label=TITLES[row.name], **style)
-    axes.set(xlabel="k", ylabel="precision of the k nearest", xlim=(1, RANKS[-1]), ylim=(0, 1))
+        is_learned = row.name in METHODS
+        colour = COLOURS.get(row.name, "#8a8a8a")
+        width = 3.0 if row.name == "ssb-vae" else 1.8
+        style = {"color": colour, "linewidth": width, "linestyle": "-" if is_learned else "--"}
+        axes.plot(RANKS, precision, **style)
+        ends.append((float(precision[-1]), TITLES[row.name], colour))
+    low = np.floor(10 * min(ends)[0]) / 10
+    above = np.inf
+    for end, title, colour in sorted(ends, reverse=True):
+        above = min(end, above - 0.036 * (1 - low))  # names do not overlap
+        axes.text(RANKS[-1] + 2, above, title, color=colour, va="center", fontsize=10)
+    axes.set(xlabel="k", xlim=(0, RANKS[-1]), ylim=(low, 1))
     axes.set_title(
-        f"Precision by k, {len(data.y_query)} held-out queries, {SUPERVISION:.0%} labels",
+        f"Precision of the k nearest: {len(data.y_query)} held-out queries, "
+        f"{SUPERVISION:.0%} labels\nsolid: learned codes; dashed: what they must beat",
         fontsize=11,
         loc="left",
     )
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="lower left", ncols=2)

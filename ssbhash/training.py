@@ -19,8 +19,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ssbhash.labels import Labels
+from ssbhash.nn.adam import FlatAdam, RowAdam
 from ssbhash.nn.bernoulli_vae import Autoencoder, Items
-from ssbhash.nn.row_adam import RowAdam
 from ssbhash.nn.rows import Batch, Ids, RowSource, SparseBatch, SparseRows, StandardisedRows
 
 History = list[dict[str, float]]
@@ -100,18 +100,17 @@ class Optimizer:
         first = network.encoder.first.weight
         self.rows = RowAdam(first, learning_rate, eps=ADAM_EPS) if sparse else None
         dense = [p for p in network.parameters() if not (sparse and p is first)]
-        self.dense = torch.optim.Adam(dense, lr=learning_rate, eps=ADAM_EPS, fused=True)
+        self.dense = FlatAdam(dense, learning_rate, eps=ADAM_EPS)
 
     def attach(self, x: Batch) -> Batch:
         """Give a sparse batch the current rows of the first layer."""
         if self.rows is None or not isinstance(x, SparseBatch):
             return x
-        columns, compact = x.touched()
-        return compact.with_table(self.rows.fetch(columns))
+        columns, compact = x.compact()
+        return replace(compact, table=self.rows.fetch(columns))
 
     def step(self, loss: Tensor) -> None:
         """Differentiate and update."""
-        self.dense.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.dense.step()
         if self.rows is not None:

@@ -51,7 +51,7 @@ class _MultinomialReconstruction(torch.autograd.Function):
         logits = torch.addmm(bias, code, weight.t())
         top = logits.amax(1)
         if isinstance(target, SparseBatch):
-            rows = target.row_of_value()
+            rows = target.rows
             hits = logits[rows, target.columns] * target.values
             mass = torch.zeros_like(top).index_add_(0, rows, target.values)
             matched = hits.sum()
@@ -69,9 +69,10 @@ class _MultinomialReconstruction(torch.autograd.Function):
         grad_bias = share.squeeze(1) @ exp
         if isinstance(target, SparseBatch):
             values = target.values / n_items
-            scaled = SparseBatch(target.columns, values, target.starts, target.n_columns)
-            grad_code.sub_(scaled.product(weight))
-            grad_weight.index_add_(0, target.columns, code[rows] * values[:, None], alpha=-1)
+            words = weight.index_select(0, target.columns) * values[:, None]
+            grad_code.index_add_(0, rows, words, alpha=-1)
+            items = code.index_select(0, rows) * values[:, None]
+            grad_weight.index_add_(0, target.columns, items, alpha=-1)
             grad_bias.index_add_(0, target.columns, values, alpha=-1)
         else:
             grad_code.addmm_(target, weight, alpha=-1 / n_items)

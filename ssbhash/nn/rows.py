@@ -26,69 +26,59 @@ Ids = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class SparseBatch:
-    """Rows of a sparse matrix as torch tensors in CSR form.
+    """Rows of a sparse matrix as torch tensors.
 
-    `columns` [nnz] and `values` [nnz] of row i lie at starts[i] ... starts[i + 1];
-    `starts` has one entry a row, as `embedding_bag` takes it. After `compact`,
-    `columns` index `table`, the few weight rows which this batch touches.
+    Non-zero i lies in row `rows[i]` and column `columns[i]`; the non-zeros of a row lie
+    together, from `starts[row]` on. In a batch from `compact`, `columns` index the
+    columns that are present, and `table` holds their weight rows.
     """
 
     columns: Tensor
     values: Tensor
+    rows: Tensor
     starts: Tensor
     n_columns: int
     table: Tensor | None = None
-    transposed: tuple[Tensor, Tensor, Tensor] | None = None
+    by_column: tuple[Tensor, Tensor, Tensor] | None = None
 
     def __len__(self) -> int:
         return int(self.starts.shape[0])
 
     def to(self, device: torch.device) -> SparseBatch:
         """Move the batch to a device."""
+        if device.type == "cpu":
+            return self
         columns, values = self.columns.to(device), self.values.to(device)
-        return SparseBatch(columns, values, self.starts.to(device), self.n_columns)
-
-    def row_of_value(self) -> Tensor:
-        """Row of each non-zero, int64 [nnz]."""
-        ends = torch.cat([self.starts[1:], self.starts.new_tensor([self.columns.shape[0]])])
-        rows = torch.arange(len(self), device=self.starts.device)
-        return torch.repeat_interleave(rows, ends - self.starts)
+        rows, starts = self.rows.to(device), self.starts.to(device)
+        return SparseBatch(columns, values, rows, starts, self.n_columns)
 
     def dense(self) -> Tensor:
         """Give the batch as a dense matrix [m, n_columns]."""
         out = self.values.new_zeros(len(self), self.n_columns)
-        out[self.row_of_value(), self.columns] = self.values
+        out[self.rows, self.columns] = self.values
         return out
 
     def product(self, weight: Tensor) -> Tensor:
         """Multiply by `weight` [n_columns, width], or by its rows in `table`."""
-        if self.table is not None and self.transposed is not None:
+        if self.table is not None:
             apply: Any = _TableProduct.apply
             product: Tensor = apply(self.table, self)
             return product
         return _bag_sum(self.columns, self.values, self.starts, weight)
 
-    def touched(self) -> tuple[Tensor, SparseBatch]:
+    def compact(self) -> tuple[Tensor, SparseBatch]:
         """List the columns present, and the batch with columns renumbered by that list.
 
-        The renumbered batch also carries its transpose, so that the gradient of the
-        table is one weighted sum for each column, without scattered additions.
+        The renumbered batch also knows its non-zeros by column, so that the gradient of
+        the table is one weighted sum for each column, without scattered additions.
         """
-        present, local = torch.unique(self.columns, return_inverse=True)
-        order = torch.argsort(local, stable=True)
-        counts = torch.bincount(local, minlength=present.shape[0])
-        transposed = (
-            self.row_of_value()[order],
-            self.values[order],
-            torch.cumsum(counts, 0) - counts,
-        )
-        return present, SparseBatch(
-            local, self.values, self.starts, self.n_columns, None, transposed
-        )
-
-    def with_table(self, table: Tensor) -> SparseBatch:
-        """Attach the weight rows of a renumbered batch."""
-        return replace(self, table=table)
+        columns, order = torch.sort(self.columns)
+        present, counts = torch.unique_consecutive(columns, return_counts=True)
+        starts = torch.cumsum(counts, 0) - counts
+        local = torch.empty_like(columns)
+        local[order] = torch.searchsorted(present, columns)
+        by_column = self.rows[order], self.values[order], starts
+        return present, replace(self, columns=local, by_column=by_column)
 
     def scaled(self, scale: Tensor) -> SparseBatch:
         """Multiply each column by its entry in `scale` [n_columns]."""
@@ -118,12 +108,12 @@ class _TableProduct(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, table: Tensor, batch: SparseBatch) -> Tensor:
-        ctx.transposed = batch.transposed
+        ctx.by_column = batch.by_column
         return _bag_sum(batch.columns, batch.values, batch.starts, table)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        rows, values, starts = ctx.transposed
+        rows, values, starts = ctx.by_column
         return _bag_sum(rows, values, starts, grads[0].contiguous()), None
 
 
@@ -177,9 +167,11 @@ class SparseRows:
         counts = self.indptr[ids + 1].astype(np.int64) - first
         starts = np.cumsum(counts) - counts
         where = np.repeat(first - starts, counts) + np.arange(int(counts.sum()))
+        rows = np.repeat(np.arange(len(ids)), counts)
         return SparseBatch(
             torch.from_numpy(self.indices[where].astype(np.int64)),
             torch.from_numpy(self.values[where].astype(np.float32)),
+            torch.from_numpy(rows),
             torch.from_numpy(starts),
             self.n_columns,
         )

@@ -21,7 +21,15 @@ from tqdm import tqdm
 from ssbhash.labels import Labels
 from ssbhash.nn.adam import FlatAdam, RowAdam
 from ssbhash.nn.bernoulli_vae import Autoencoder, Items
-from ssbhash.nn.rows import Batch, Ids, RowSource, SparseBatch, SparseRows, StandardisedRows
+from ssbhash.nn.rows import (
+    Batch,
+    Ids,
+    RowSource,
+    SparseBatch,
+    SparseRows,
+    StandardisedRows,
+    Touched,
+)
 
 History = list[dict[str, float]]
 
@@ -103,18 +111,21 @@ class Optimizer:
         self.dense = FlatAdam(dense, learning_rate, eps=ADAM_EPS)
 
     def attach(self, x: Batch) -> Batch:
-        """Give a sparse batch the current rows of the first layer."""
+        """Make the first layer's rows current that a sparse batch touches."""
         if self.rows is None or not isinstance(x, SparseBatch):
             return x
-        columns, compact = x.compact()
-        return replace(compact, table=self.rows.fetch(columns))
+        self.touched = Touched(x, self.rows.weight.shape[1])
+        self.rows.catch_up(self.touched.columns)
+        return replace(x, touched=self.touched)
 
     def step(self, loss: Tensor) -> None:
         """Differentiate and update."""
         loss.backward()  # type: ignore[no-untyped-call]
         self.dense.step()
         if self.rows is not None:
-            self.rows.step()
+            gradient = self.touched.gradient.grad
+            assert gradient is not None
+            self.rows.step(self.touched.columns, gradient)
 
     def flush(self) -> None:
         """Make every weight current."""

@@ -12,6 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 from torch.nn import functional as F
 
+from ssbhash.backends import native_module
 from ssbhash.nn import losses
 from ssbhash.nn.rows import row_source
 
@@ -23,6 +24,15 @@ def generator() -> Any:
 
 def rand(generator: Any, *shape: int) -> Any:
     return torch.randn(*shape, generator=generator).requires_grad_()
+
+
+@pytest.fixture(params=["native", "torch"], autouse=True)
+def exponential(request: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run every test with and without the extension."""
+    if request.param == "torch":
+        monkeypatch.setattr("ssbhash.nn.losses.native_module", lambda: None)
+    elif native_module() is None:
+        pytest.skip("the extension is not built")
 
 
 @pytest.mark.parametrize("sparse", [False, True])

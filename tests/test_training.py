@@ -13,10 +13,11 @@ import numpy as np
 import scipy.sparse as sp
 
 from ssbhash import SSBVAE, VDSH
+from ssbhash.backends import native_module
 from ssbhash.nn.adam import RowAdam
 from ssbhash.nn.bernoulli_vae import BernoulliVAENetwork, Items
 from ssbhash.nn.networks import BatchNorm, Encoder
-from ssbhash.nn.rows import padded, row_source, standardise
+from ssbhash.nn.rows import Touched, padded, row_source, standardise
 
 SMALL: dict[str, Any] = {"n_bits": 8, "n_epochs": 4, "n_hidden_units": 16, "batch_size": 32}
 
@@ -53,15 +54,16 @@ def test_touched_rows_multiply_as_the_whole_matrix(items: Any, n_columns: int) -
     X, _ = items
     batch = row_source(sp.csr_array(X[:, :n_columns])).take(np.arange(40))
     weight = torch.randn(n_columns, 4, requires_grad=True)
-    present, compact = batch.compact()
-    table = weight.detach()[present].requires_grad_()
-    product = replace(compact, table=table).product(weight)
+    touched = Touched(batch, 4)
+    product = replace(batch, touched=touched).product(weight)
     expected = batch.dense() @ weight
     torch.testing.assert_close(product, expected)
     upstream = torch.randn_like(product)
     product.backward(upstream)
     expected.backward(upstream)
-    torch.testing.assert_close(table.grad, weight.grad[present])
+    torch.testing.assert_close(touched.gradient.grad, weight.grad[touched.columns])
+    others = torch.ones(n_columns, dtype=torch.bool).index_fill(0, touched.columns, False)
+    assert not weight.grad[others].any()
 
 
 def test_standardised_rows(items: Any) -> None:
@@ -75,7 +77,14 @@ def test_standardised_rows(items: Any) -> None:
 
 
 @pytest.mark.parametrize("flush_every", [7, 1000])
-def test_row_adam_is_dense_adam(flush_every: int) -> None:
+@pytest.mark.parametrize("native", [True, False])
+def test_row_adam_is_dense_adam(
+    native: bool, flush_every: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if native and native_module() is None:
+        pytest.skip("the extension is not built")
+    if not native:
+        monkeypatch.setattr("ssbhash.nn.adam.native_module", lambda: None)
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(40, 3, generator=generator)
     dense = weight.clone().requires_grad_()
@@ -88,10 +97,9 @@ def test_row_adam_is_dense_adam(flush_every: int) -> None:
         if step % 100 == 0:
             touched = torch.arange(40)
         gradient = torch.randn(40, 3, generator=generator)
-        table = rows.fetch(touched)
-        torch.testing.assert_close(table.detach(), dense.detach()[touched], rtol=1e-4, atol=1e-5)
-        (table * gradient[touched]).sum().backward()
-        rows.step()
+        rows.catch_up(touched)
+        torch.testing.assert_close(weight[touched], dense.detach()[touched], rtol=1e-4, atol=1e-5)
+        rows.step(touched, gradient[touched])
         adam.zero_grad()
         (dense[touched] * gradient[touched]).sum().backward()
         adam.step()

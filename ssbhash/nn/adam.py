@@ -20,11 +20,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-BETA1, BETA2 = 0.9, 0.999
+from ssbhash.backends import native_module
+
+BETA1, BETA2 = 0.9, 0.999  # also in csrc/core/isa/training.inc
+LOG_BETA1, LOG_BETA2 = math.log(BETA1), math.log(BETA2)
+
+# Beyond so many steps (beta1 / sqrt(beta2))^age < 1e-13: sums of older steps are final.
+HORIZON = 300
+AGE_WEIGHTS = (BETA1 / math.sqrt(BETA2)) ** np.arange(HORIZON, 0, -1)
 
 
 class FlatAdam:
@@ -77,96 +86,98 @@ class FlatAdam:
 
 
 class RowAdam:
-    """Adam on `weight` [n_rows, width], updating only rows that were fetched.
+    """Adam on `weight` [n_rows, width], updating only the rows it is told of.
 
     Parameters
     ----------
     weight
-        Updated in place. Rows are current only after `fetch` or `flush`.
+        Updated in place. Rows are current only after `catch_up` or `flush`.
     learning_rate, eps
         As in Adam.
     """
 
-    # Beyond so many steps (beta1 / sqrt(beta2))^j < 1e-13: older sums are final.
-    _HORIZON = 300
-
-    def __init__(
-        self,
-        weight: Tensor,
-        learning_rate: float,
-        eps: float = 1e-7,
-    ) -> None:
+    def __init__(self, weight: Tensor, learning_rate: float, eps: float = 1e-7) -> None:
         self.weight = weight.detach()
         self.learning_rate, self.eps = learning_rate, eps
         self.mean = torch.zeros_like(self.weight)
         self.square = torch.zeros_like(self.weight)
-        self.seen = torch.zeros(weight.shape[0], dtype=torch.int64, device=weight.device)
+        self.seen = np.zeros(weight.shape[0], np.int64)
         self.n_steps = 0
+        self._native = native_module() if weight.device.type == "cpu" else None
         self._forget()
 
     def _forget(self) -> None:
-        # _missed[t0 - _base]: the step sizes since t0, each times (beta1 / sqrt(beta2))^age, summed.
+        # _missed[t0 - _base]: step sizes since t0, each times (beta1 / sqrt(beta2))^age, summed.
         self._base = self.n_steps
-        self._missed = torch.zeros(256, dtype=torch.float64)
+        self._missed = np.zeros(256)
 
     def _step_size(self, step: int) -> tuple[float, float]:
         correction = math.sqrt(1 - BETA2**step)
         return self.learning_rate * correction / (1 - BETA1**step), self.eps * correction
 
-    def _current(self, weight: Tensor, mean: Tensor, square: Tensor, seen: Tensor) -> None:
-        """Catch rows up to the last finished step, in place."""
-        skipped = (self.n_steps - seen).to(torch.float64)[:, None]
-        missed = self._missed.to(seen.device)[seen - self._base][:, None]
+    @torch.no_grad()
+    def catch_up(self, rows: Tensor) -> None:
+        """Make rows `rows` (unique, int64) current."""
+        ids = rows.cpu().numpy()
+        skipped = self.n_steps - self.seen[ids]
+        missed = self._missed[self.seen[ids] - self._base]
         _, eps = self._step_size(max(self.n_steps, 1))
+        factors = (missed, np.exp(skipped * LOG_BETA1), np.exp(skipped * LOG_BETA2))
+        step, mean_decay, square_decay = (x.astype(np.float32) for x in factors)
+        self.seen[ids] = self.n_steps
+        if self._native is not None:
+            self._native.catch_up(
+                *self._arrays(), ids, step, mean_decay, square_decay, eps, torch.get_num_threads()
+            )
+            return
+        columns = (
+            torch.from_numpy(x)[:, None].to(rows.device) for x in (step, mean_decay, square_decay)
+        )
+        step, mean_decay, square_decay = columns
+        mean, square = self.mean.index_select(0, rows), self.square.index_select(0, rows)
         # MKL's square root takes a slow path for exact zeros, and half of them are.
         root = (square + 1e-30).sqrt_().add_(eps)
-        weight.addcdiv_(mean * missed.to(mean.dtype), root, value=-1)
-        mean.mul_((BETA1**skipped).to(mean.dtype))
-        square.mul_((BETA2**skipped).to(mean.dtype))
+        self.weight.index_add_(0, rows, mean * step / root, alpha=-1)
+        self.mean.index_copy_(0, rows, mean * mean_decay)
+        self.square.index_copy_(0, rows, square * square_decay)
 
     @torch.no_grad()
-    def fetch(self, rows: Tensor) -> Tensor:
-        """Give rows `rows` (unique, int64) as a leaf [k, width] to differentiate by."""
-        self._rows = rows
-        self._state = (self.mean.index_select(0, rows), self.square.index_select(0, rows))
-        table = self.weight.index_select(0, rows)
-        self._current(table, *self._state, self.seen[rows])
-        self._table = table.requires_grad_()
-        return self._table
-
-    @torch.no_grad()
-    def step(self) -> None:
-        """Take one Adam step with the gradient of the fetched rows."""
+    def step(self, rows: Tensor, grad: Tensor) -> None:
+        """Take one Adam step: `rows` are current and have gradients [k, width], others none."""
         self.n_steps += 1
-        size, _ = self._step_size(self.n_steps)
-        mean, square = self._state
-        table, grad = self._table.detach(), self._table.grad
-        if grad is not None:
-            steps = torch.tensor(float(self.n_steps))
-            _update(table, grad, mean, square, steps, self.learning_rate, self.eps)
-        self.weight.index_copy_(0, self._rows, table)
-        self.mean.index_copy_(0, self._rows, mean)
-        self.square.index_copy_(0, self._rows, square)
-        self.seen[self._rows] = self.n_steps
+        size, eps = self._step_size(self.n_steps)
+        ids = rows.cpu().numpy()
+        self.seen[ids] = self.n_steps
         self._extend_missed(size)
+        if self._native is not None:
+            self._native.adam_step(
+                *self._arrays(), ids, grad.numpy(), size, eps, torch.get_num_threads()
+            )
+            return
+        state = [x.index_select(0, rows) for x in (self.weight, self.mean, self.square)]
+        weight, mean, square = state
+        steps = torch.tensor(float(self.n_steps), device=rows.device)
+        _update(weight, grad, mean, square, steps, self.learning_rate, self.eps)
+        for whole, part in zip((self.weight, self.mean, self.square), state, strict=True):
+            whole.index_copy_(0, rows, part)
+
+    def _arrays(self) -> tuple[Any, Any, Any]:
+        return self.weight.numpy(), self.mean.numpy(), self.square.numpy()
 
     def _extend_missed(self, size: float) -> None:
         end = self.n_steps - self._base
         if end == self._missed.shape[0]:
-            self._missed = torch.cat([self._missed, torch.zeros_like(self._missed)])
-        start = max(0, end - self._HORIZON)
-        age = torch.arange(end - start, 0, -1, dtype=torch.float64)
-        self._missed[start:end] += size * (BETA1 / math.sqrt(BETA2)) ** age
+            self._missed = np.concatenate([self._missed, np.zeros_like(self._missed)])
+        start = max(0, end - HORIZON)
+        self._missed[start:end] += size * AGE_WEIGHTS[HORIZON - (end - start) :]
 
-    @torch.no_grad()
     def flush(self) -> None:
         """Catch all rows up, so that `weight` is what dense Adam would have."""
-        self._current(self.weight, self.mean, self.square, self.seen)
-        self.seen.fill_(self.n_steps)
+        self.catch_up(torch.arange(self.weight.shape[0], device=self.weight.device))
         self._forget()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Moments and counters; call `flush` first."""
+        """Give moments and counter; call `flush` first."""
         return {
             "mean": self.mean,
             "square": self.square,
@@ -178,7 +189,7 @@ class RowAdam:
         self.mean.copy_(state["mean"])
         self.square.copy_(state["square"])
         self.n_steps = int(state["n_steps"])
-        self.seen.fill_(self.n_steps)
+        self.seen.fill(self.n_steps)
         self._forget()
 
 

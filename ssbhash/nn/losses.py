@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ssbhash.backends import native_module
 from ssbhash.nn.rows import Batch, SparseBatch
 
 
@@ -49,17 +50,15 @@ class _MultinomialReconstruction(torch.autograd.Function):
     def forward(ctx: Any, code: Tensor, weight: Tensor, bias: Tensor, target: Batch) -> Tensor:
         n_items = code.shape[0]
         logits = torch.addmm(bias, code, weight.t())
-        top = logits.amax(1)
         if isinstance(target, SparseBatch):
             rows = target.rows
             hits = logits[rows, target.columns] * target.values
-            mass = torch.zeros_like(top).index_add_(0, rows, target.values)
+            mass = bias.new_zeros(n_items).index_add_(0, rows, target.values)
             matched = hits.sum()
         else:
             mass = target.sum(1)
             matched = torch.dot(logits.flatten(), target.flatten())
-        exp = logits.sub_(top[:, None]).exp_()
-        total = exp.sum(1)
+        exp, top, total = _exp_rows(logits)
         loss = (torch.dot(mass, total.log() + top) - matched) / n_items
 
         share = (mass / total / n_items)[:, None]
@@ -85,6 +84,17 @@ class _MultinomialReconstruction(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         grad_code, grad_weight, grad_bias = ctx.saved_tensors
         return grad_code * grads[0], grad_weight * grads[0], grad_bias * grads[0], None
+
+
+def _exp_rows(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """exp(x - top) in place, top [m] the maximum of each row, and the sums [m]."""
+    native = native_module() if x.device.type == "cpu" else None
+    if native is not None:
+        top, total = native.exp_rows(x.numpy(), torch.get_num_threads())
+        return x, torch.from_numpy(top), torch.from_numpy(total)
+    top = x.amax(1)
+    exp = x.sub_(top[:, None]).exp_()
+    return exp, top, exp.sum(1)
 
 
 def gaussian_reconstruction(code: Tensor, weight: Tensor, bias: Tensor, target: Tensor) -> Tensor:

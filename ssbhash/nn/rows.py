@@ -29,8 +29,8 @@ class SparseBatch:
     """Rows of a sparse matrix as torch tensors.
 
     Non-zero i lies in row `rows[i]` and column `columns[i]`; the non-zeros of a row lie
-    together, from `starts[row]` on. In a batch from `compact`, `columns` index the
-    columns that are present, and `table` holds their weight rows.
+    together, from `starts[row]` on. Where `touched` is given, the gradient of a product
+    goes there, for the touched rows of the weight alone.
     """
 
     columns: Tensor
@@ -38,8 +38,7 @@ class SparseBatch:
     rows: Tensor
     starts: Tensor
     n_columns: int
-    table: Tensor | None = None
-    by_column: tuple[Tensor, Tensor, Tensor] | None = None
+    touched: Touched | None = None
 
     def __len__(self) -> int:
         return int(self.starts.shape[0])
@@ -59,30 +58,37 @@ class SparseBatch:
         return out
 
     def product(self, weight: Tensor) -> Tensor:
-        """Multiply by `weight` [n_columns, width], or by its rows in `table`."""
-        if self.table is not None:
-            apply: Any = _TableProduct.apply
-            product: Tensor = apply(self.table, self)
-            return product
-        return _bag_sum(self.columns, self.values, self.starts, weight)
-
-    def compact(self) -> tuple[Tensor, SparseBatch]:
-        """List the columns present, and the batch with columns renumbered by that list.
-
-        The renumbered batch also knows its non-zeros by column, so that the gradient of
-        the table is one weighted sum for each column, without scattered additions.
-        """
-        columns, order = torch.sort(self.columns)
-        present, counts = torch.unique_consecutive(columns, return_counts=True)
-        starts = torch.cumsum(counts, 0) - counts
-        local = torch.empty_like(columns)
-        local[order] = torch.searchsorted(present, columns)
-        by_column = self.rows[order], self.values[order], starts
-        return present, replace(self, columns=local, by_column=by_column)
+        """Multiply by `weight` [n_columns, width]."""
+        if self.touched is None:
+            return _bag_sum(self.columns, self.values, self.starts, weight)
+        apply: Any = _Product.apply
+        product: Tensor = apply(self.touched.gradient, weight.detach(), self)
+        return product
 
     def scaled(self, scale: Tensor) -> SparseBatch:
         """Multiply each column by its entry in `scale` [n_columns]."""
         return replace(self, values=self.values * scale[self.columns])
+
+
+class Touched:
+    """Columns that a sparse batch has, and where the gradient of their weights goes.
+
+    Parameters
+    ----------
+    batch
+        A sparse batch.
+    width
+        Of the weight rows that it will multiply.
+    """
+
+    def __init__(self, batch: SparseBatch, width: int) -> None:
+        columns, order = torch.sort(batch.columns)
+        self.columns, counts = torch.unique_consecutive(columns, return_counts=True)
+        starts = torch.cumsum(counts, 0) - counts
+        # By column, so that each gradient is one weighted sum, without scattered additions.
+        self.by_column = batch.rows[order], batch.values[order], starts
+        # Never written: a leaf of the right shape, to which autograd hands the gradient.
+        self.gradient = batch.values.new_empty(len(self.columns), width).requires_grad_()
 
 
 Batch: TypeAlias = Tensor | SparseBatch
@@ -103,18 +109,19 @@ def _bag_sum(ids: Tensor, values: Tensor, starts: Tensor, weight: Tensor) -> Ten
     return F.embedding_bag(ids, weight, starts, mode="sum", per_sample_weights=values)
 
 
-class _TableProduct(torch.autograd.Function):
-    """Sparse batch times table; both directions are weighted sums of rows."""
+class _Product(torch.autograd.Function):
+    """Sparse batch times weight; both directions are weighted sums of rows."""
 
     @staticmethod
-    def forward(ctx: Any, table: Tensor, batch: SparseBatch) -> Tensor:
-        ctx.by_column = batch.by_column
-        return _bag_sum(batch.columns, batch.values, batch.starts, table)
+    def forward(ctx: Any, gradient: Tensor, weight: Tensor, batch: SparseBatch) -> Tensor:
+        assert batch.touched is not None
+        ctx.by_column = batch.touched.by_column
+        return _bag_sum(batch.columns, batch.values, batch.starts, weight)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         rows, values, starts = ctx.by_column
-        return _bag_sum(rows, values, starts, grads[0].contiguous()), None
+        return _bag_sum(rows, values, starts, grads[0].contiguous()), None, None
 
 
 class DenseRows:

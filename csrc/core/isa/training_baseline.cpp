@@ -1,0 +1,3 @@
+// Any CPU that the compiler's default flags serve.
+#define SSBHASH_ISA baseline
+#include "core/isa/training.inc"

@@ -1,0 +1,33 @@
+// What training a hash does outside of matrix products.
+#pragma once
+
+#include "core/threads.hpp"
+
+#include <cstdint>
+
+namespace ssbhash {
+
+// Weights and both moments of Adam, [n_rows, width] each.
+struct AdamRows {
+    float *weight, *mean, *square;
+    std::size_t width;
+};
+
+// What each of n rows missed; see TrainingKernels::catch_up.
+struct Missed {
+    const std::int64_t *rows;
+    const float *step, *mean_decay, *square_decay;
+    std::size_t n;
+};
+
+void catch_up(const AdamRows &adam, const Missed &missed, float eps, std::size_t n_threads);
+
+// One step of `n` rows with the gradients [n, width].
+void adam_step(const AdamRows &adam, const std::int64_t *rows, std::size_t n, const float *grad,
+               float step, float eps, std::size_t n_threads);
+
+// x [n, width] = exp(x - top) in place, with each row's maximum and sum.
+void exp_rows(float *x, std::size_t n, std::size_t width, float *top, float *sum,
+              std::size_t n_threads);
+
+} // namespace ssbhash

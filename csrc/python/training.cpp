@@ -1,0 +1,78 @@
+// Bindings of training: arrays are updated in place, so nothing is converted.
+#include "core/training.hpp"
+#include "python/bindings.hpp"
+
+namespace py = pybind11;
+using namespace ssbhash;
+
+namespace {
+
+using Floats = py::array_t<float, py::array::c_style>;
+using Ids = py::array_t<std::int64_t, py::array::c_style>;
+
+AdamRows view(Floats &weight, Floats &mean, Floats &square) {
+    if (weight.ndim() != 2 || mean.ndim() != 2 || square.ndim() != 2)
+        throw py::value_error("weight, mean and square must have shape [n_rows, width]");
+    for (int axis = 0; axis < 2; ++axis)
+        if (mean.shape(axis) != weight.shape(axis) || square.shape(axis) != weight.shape(axis))
+            throw py::value_error("weight, mean and square must have one shape");
+    return {weight.mutable_data(), mean.mutable_data(), square.mutable_data(),
+            static_cast<std::size_t>(weight.shape(1))};
+}
+
+std::size_t check_rows(const Ids &rows, py::ssize_t n_rows) {
+    for (py::ssize_t i = 0; i < rows.size(); ++i)
+        if (rows.data()[i] < 0 || rows.data()[i] >= n_rows)
+            throw py::index_error("rows must be 0 ... n_rows - 1");
+    return static_cast<std::size_t>(rows.size());
+}
+
+void check_size(const Floats &array, std::size_t size, const char *name) {
+    if (static_cast<std::size_t>(array.size()) != size)
+        throw py::value_error(std::string(name) + " has the wrong size");
+}
+
+void py_catch_up(Floats weight, Floats mean, Floats square, const Ids &rows, const Floats &step,
+                 const Floats &mean_decay, const Floats &square_decay, float eps,
+                 std::size_t n_threads) {
+    const AdamRows adam = view(weight, mean, square);
+    const std::size_t n = check_rows(rows, weight.shape(0));
+    check_size(step, n, "step");
+    check_size(mean_decay, n, "mean_decay");
+    check_size(square_decay, n, "square_decay");
+    const Missed missed{rows.data(), step.data(), mean_decay.data(), square_decay.data(), n};
+    released([&] { catch_up(adam, missed, eps, n_threads); });
+}
+
+void py_adam_step(Floats weight, Floats mean, Floats square, const Ids &rows, const Floats &grad,
+                  float step, float eps, std::size_t n_threads) {
+    const AdamRows adam = view(weight, mean, square);
+    const std::size_t n = check_rows(rows, weight.shape(0));
+    check_size(grad, n * adam.width, "grad");
+    const std::int64_t *at = rows.data();
+    const float *gradient = grad.data();
+    released([&] { adam_step(adam, at, n, gradient, step, eps, n_threads); });
+}
+
+py::tuple py_exp_rows(Floats x, std::size_t n_threads) {
+    if (x.ndim() != 2 || x.shape(1) == 0)
+        throw py::value_error("x must have shape [n, width], width >= 1");
+    Floats top(x.shape(0)), sum(x.shape(0));
+    const auto n = static_cast<std::size_t>(x.shape(0));
+    const auto width = static_cast<std::size_t>(x.shape(1));
+    float *values = x.mutable_data(), *tops = top.mutable_data(), *sums = sum.mutable_data();
+    released([&] { exp_rows(values, n, width, tops, sums, n_threads); });
+    return py::make_tuple(top, sum);
+}
+
+} // namespace
+
+void bind_training(py::module_ &m) {
+    m.def("catch_up", &py_catch_up, py::arg("weight").noconvert(), py::arg("mean").noconvert(),
+          py::arg("square").noconvert(), py::arg("rows"), py::arg("step"), py::arg("mean_decay"),
+          py::arg("square_decay"), py::arg("eps"), py::arg("n_threads"));
+    m.def("adam_step", &py_adam_step, py::arg("weight").noconvert(), py::arg("mean").noconvert(),
+          py::arg("square").noconvert(), py::arg("rows"), py::arg("grad"), py::arg("step"),
+          py::arg("eps"), py::arg("n_threads"));
+    m.def("exp_rows", &py_exp_rows, py::arg("x").noconvert(), py::arg("n_threads"));
+}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from ssbhash.labels import Labels, read_labels
 from ssbhash.model import Floats, Model
 from ssbhash.nn.bernoulli_vae import Autoencoder, Shape, Weights
 from ssbhash.nn.rows import RowSource, row_source, standardise
+from ssbhash.shards import CsrShards
 from ssbhash.training import Data, Options, Outcome, Training
 
 
@@ -55,6 +57,10 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         "float32", or "bfloat16" for automatic mixed precision.
     device
         "auto" (CUDA where present), or a torch device such as "cpu".
+    checkpoint
+        Folder for the state after each epoch. `fit` goes on from the state that it finds
+        there, to the weights of an uninterrupted training; the state of other data,
+        labels or parameters (but `n_epochs`, which may grow) is refused.
     seed
         Of initial weights, order of items and noise: the same seed gives the same
         weights on the same machine with the same number of threads.
@@ -91,6 +97,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
     monitor: str = "val_loss"
     precision: str = "float32"
     device: str = "auto"
+    checkpoint: str | Path | None = None
     seed: int = 0
     verbose: bool = True
 
@@ -105,7 +112,9 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         Parameters
         ----------
         X
-            [n, n_features], dense or scipy sparse; sparse stays sparse.
+            [n, n_features], dense or scipy sparse; sparse stays sparse. A memory-mapped
+            array (`numpy.load(..., mmap_mode="r")`) or `CsrShards` is read in batches and
+            need not fit into memory.
         y
             Ignored: this method needs no labels.
         target
@@ -204,7 +213,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
             standard = standardise(rows)
             model.statistics = {"shift": standard.shift, "scale": standard.scale}
             data = Data(standard, standard if aim is x else standardise(targets), labels)
-        outcome = Training(model.network, data, self._options(device)).run()
+        outcome = Training(model.network, data, self._options(device, data)).run()
         self._finish(model, data.x)
         self._keep(model, outcome)
         return self
@@ -223,6 +232,10 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         return self._model
 
     def _checked(self, X: Any, reset: bool) -> Any:
+        if parameters.is_on_disk(X):
+            head = X.shard(0)[:1] if isinstance(X, CsrShards) else X[:1]
+            validate_data(self, head, accept_sparse="csr", dtype=np.float32, reset=reset)
+            return parameters.check_on_disk(X, "X")
         x = X.detach().cpu().numpy() if is_torch(X) else X
         return validate_data(self, x, accept_sparse="csr", dtype=np.float32, reset=reset)
 
@@ -241,7 +254,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
     def _finish(self, model: Model, rows: RowSource) -> None:
         """Measure what needs the trained network and all training items."""
 
-    def _options(self, device: str) -> Options:
+    def _options(self, device: str, data: Data) -> Options:
         return Options(
             n_epochs=int(self.n_epochs),
             batch_size=int(self.batch_size),
@@ -253,7 +266,23 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
             device=device,
             seed=int(self.seed),
             verbose=bool(self.verbose),
+            checkpoint=None if self.checkpoint is None else Path(self.checkpoint),
+            fingerprint="" if self.checkpoint is None else self._fingerprint(data),
         )
+
+    def _fingerprint(self, data: Data) -> str:
+        """Tell this training from others: parameters, sizes, labels and the first rows."""
+        passing = ("n_epochs", "verbose", "checkpoint", "device")
+        parameters = {k: v for k, v in self.get_params(deep=False).items() if k not in passing}
+        sizes = (len(data), data.x.n_columns, data.target.n_columns)
+        digest = hashlib.sha256(repr((self.method, sorted(parameters.items()), sizes)).encode())
+        head = data.items(np.arange(min(len(data), 64)), torch.device("cpu"))
+        for rows in (head.x, head.target):
+            dense = rows if isinstance(rows, torch.Tensor) else rows.dense()
+            digest.update(dense.numpy().tobytes())
+        if data.labels is not None:
+            digest.update(data.labels.numbers.tobytes())
+        return digest.hexdigest()
 
     @property
     def _n_features_out(self) -> int:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 import numbers
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.utils import check_array
 
+from ssbhash import processes
 from ssbhash.arrays import as_count, is_torch
+from ssbhash.nn.rows import BLOCK_ROWS
+from ssbhash.shards import CsrShards
 
 _COUNTS = ("n_bits", "n_hidden_units", "n_epochs", "batch_size")
 _CHOICES = {
@@ -44,6 +48,8 @@ def check(hasher: Any) -> None:
     _check_real(hasher.validation_fraction, "validation_fraction")
     if hasher.validation_fraction >= 1:
         raise ValueError(f"validation_fraction must be below 1, got {hasher.validation_fraction}")
+    if not isinstance(hasher.checkpoint, str | Path | None):
+        raise TypeError(f"checkpoint must be a path, got {type(hasher.checkpoint).__name__}")
     if hasher.patience is not None:
         as_count(hasher.patience, "patience", 1)
         if not hasher.validation_fraction:
@@ -58,10 +64,29 @@ def _check_real(value: Any, name: str, positive: bool = False) -> None:
         raise ValueError(f"{name} must be finite and {least}, got {value}")
 
 
+def is_on_disk(items: Any) -> bool:
+    """Whether a feature matrix stays on disk: memory-mapped, or CSR shards."""
+    return isinstance(items, np.memmap | CsrShards)
+
+
+def check_on_disk(items: Any, name: str) -> Any:
+    """Check a feature matrix block by block; CSR shards were checked when opened."""
+    if isinstance(items, CsrShards):
+        return items
+    check_array(items[:1], dtype=np.float32, input_name=name)
+    for start in range(0, len(items), BLOCK_ROWS):
+        if not np.isfinite(items[start : start + BLOCK_ROWS]).all():
+            raise ValueError(f"{name} contains NaN or infinity, first in rows {start} and on")
+    return items
+
+
 def check_target(target: Any, n_items: int) -> Any:
     """Check a reconstruction target: float32 [n, n_targets], dense or CSR."""
-    array = target.detach().cpu().numpy() if is_torch(target) else target
-    checked = check_array(array, accept_sparse="csr", dtype=np.float32, input_name="target")
+    if is_on_disk(target):
+        checked = check_on_disk(target, "target")
+    else:
+        array = target.detach().cpu().numpy() if is_torch(target) else target
+        checked = check_array(array, accept_sparse="csr", dtype=np.float32, input_name="target")
     if checked.shape[0] != n_items:
         raise ValueError(f"target has {checked.shape[0]} rows, X has {n_items}")
     return checked
@@ -95,7 +120,7 @@ def resolve_device(name: Any) -> str:
         If `name` is no device, or not present.
     """
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return processes.default_device()
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

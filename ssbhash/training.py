@@ -6,7 +6,6 @@ exactly as one that was never interrupted.
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -18,15 +17,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ssbhash import checkpoint, processes
 from ssbhash.labels import Labels
 from ssbhash.nn.adam import FlatAdam, RowAdam
 from ssbhash.nn.bernoulli_vae import Autoencoder, Items
 from ssbhash.nn.rows import (
     Batch,
+    DenseRows,
     Ids,
     RowSource,
     SparseBatch,
-    SparseRows,
     StandardisedRows,
     Touched,
 )
@@ -60,7 +60,13 @@ class Data:
     def sparse(self) -> bool:
         """Whether batches of features are sparse."""
         rows = self.x.rows if isinstance(self.x, StandardisedRows) else self.x
-        return isinstance(rows, SparseRows)
+        return not isinstance(rows, DenseRows)
+
+    @property
+    def window_starts(self) -> Ids | None:
+        """First items of the windows to shuffle within, where rows lie on disk."""
+        rows = self.x.rows if isinstance(self.x, StandardisedRows) else self.x
+        return rows.window_starts()
 
     def items(self, ids: Ids, device: torch.device) -> Items:
         """Cut the batch of items `ids`."""
@@ -90,6 +96,7 @@ class Options:
     seed: int = 0
     verbose: bool = False
     checkpoint: Path | None = None
+    fingerprint: str = ""
 
 
 @dataclass
@@ -110,27 +117,49 @@ class Optimizer:
         dense = [p for p in network.parameters() if not (sparse and p is first)]
         self.dense = FlatAdam(dense, learning_rate, eps=ADAM_EPS)
 
-    def attach(self, x: Batch) -> Batch:
-        """Make the first layer's rows current that a sparse batch touches."""
+    def attach(self, x: Batch, columns: Tensor | None = None) -> Batch:
+        """Make the first layer's rows current that a sparse batch touches.
+
+        `columns` are those that any process touches, where there are several.
+        """
         if self.rows is None or not isinstance(x, SparseBatch):
             return x
         self.touched = Touched(x, self.rows.weight.shape[1])
-        self.rows.catch_up(self.touched.columns)
+        self.columns = self.touched.columns if columns is None else columns
+        self.rows.catch_up(self.columns)
         return replace(x, touched=self.touched)
 
     def step(self, loss: Tensor) -> None:
-        """Differentiate and update."""
+        """Differentiate, add up over the processes, and update."""
         loss.backward()  # type: ignore[no-untyped-call]
+        processes.add_up(self.dense.grad)
         self.dense.step()
-        if self.rows is not None:
-            gradient = self.touched.gradient.grad
-            assert gradient is not None
-            self.rows.step(self.touched.columns, gradient)
+        if self.rows is None:
+            return
+        gradient = self.touched.gradient.grad
+        assert gradient is not None
+        if processes.world_size() > 1:
+            mine = torch.searchsorted(self.columns, self.touched.columns)
+            whole = gradient.new_zeros(len(self.columns), gradient.shape[1])
+            gradient = whole.index_copy_(0, mine, gradient)
+            processes.add_up(gradient)
+        self.rows.step(self.columns, gradient)
 
     def flush(self) -> None:
         """Make every weight current."""
         if self.rows is not None:
             self.rows.flush()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Give moments and counters; call `flush` first."""
+        state = with_prefix("dense.", self.dense.state_dict())
+        return state | with_prefix("rows.", self.rows.state_dict() if self.rows else {})
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore what `state_dict` gave."""
+        self.dense.load_state_dict(without_prefix("dense.", state))
+        if self.rows is not None:
+            self.rows.load_state_dict(without_prefix("rows.", state))
 
 
 class Training:
@@ -169,14 +198,18 @@ class Training:
         bar = tqdm(
             total=options.n_epochs * n_batches,
             unit="batch",
-            disable=None if options.verbose else True,
+            disable=None if options.verbose and processes.rank() == 0 else True,
         )
         finished: tuple[int, dict[str, Tensor]] | None = None
         try:
             with bar:
+                if self._resume():
+                    finished = len(outcome.history), self._weights()
+                    bar.update(len(outcome.history) * n_batches)
                 while len(outcome.history) < options.n_epochs and not self._stalled():
                     row = self._epoch(len(outcome.history) + 1, bar)
                     finished = len(outcome.history), self._weights()
+                    self._write_checkpoint()
                     bar.set_postfix(epoch=len(outcome.history), loss=f"{row['loss']:.3f}")
         except KeyboardInterrupt:
             if finished is None:
@@ -188,7 +221,49 @@ class Training:
         if self.best is not None and options.patience is not None:
             self.network.load_state_dict(self.best[1])
         self.network.eval()
+        self.network.zero_grad()
         return outcome
+
+    def _resume(self) -> bool:
+        folder = self.options.checkpoint
+        found = None if folder is None else checkpoint.read(folder)
+        if found is None:
+            return False
+        about, tensors = found
+        if about["fingerprint"] != self.options.fingerprint:
+            raise ValueError(
+                f"the checkpoint in {folder} is of another training (parameters, data or labels "
+                "differ): remove it, or choose another folder"
+            )
+        if len(about["history"]) > self.options.n_epochs:
+            raise ValueError(
+                f"the checkpoint in {folder} has {len(about['history'])} epochs, more than "
+                f"n_epochs={self.options.n_epochs}"
+            )
+        self.network.load_state_dict(without_prefix("network.", tensors))
+        self.optimizer.load_state_dict(without_prefix("optimizer.", tensors))
+        self.outcome.history.extend(about["history"])
+        if about["best_value"] is not None:
+            self.outcome.best_epoch = about["best_epoch"]
+            self.best = about["best_value"], without_prefix("best.", tensors)
+        return True
+
+    def _write_checkpoint(self) -> None:
+        folder = self.options.checkpoint
+        if folder is None:
+            return
+        tensors = with_prefix("network.", self.network.state_dict())
+        tensors |= with_prefix("optimizer.", self.optimizer.state_dict())
+        tensors |= with_prefix("best.", self.best[1] if self.best else {})
+        about = {
+            "fingerprint": self.options.fingerprint,
+            "history": self.outcome.history,
+            "best_epoch": self.outcome.best_epoch,
+            "best_value": self.best[0] if self.best else None,
+        }
+        if processes.rank() == 0:
+            checkpoint.write(folder, about, tensors)
+        processes.wait()
 
     def _split(self) -> tuple[Ids, Ids]:
         ids = np.random.default_rng((self.options.seed, 0)).permutation(len(self.data))
@@ -201,7 +276,8 @@ class Training:
         return np.sort(ids[n_validation:]), np.sort(ids[:n_validation])
 
     def _generator(self, epoch: int) -> torch.Generator:
-        state = np.random.SeedSequence((self.options.seed, epoch, 1)).generate_state(1, np.uint64)
+        entropy = (self.options.seed, epoch, 1 + processes.rank())
+        state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
         return torch.Generator(self.device).manual_seed(int(state[0]) >> 1)
 
     def _batches(self, ids: Ids) -> Iterator[Ids]:
@@ -216,22 +292,25 @@ class Training:
 
     def _epoch(self, epoch: int, bar: Any) -> dict[str, float]:
         started = time.perf_counter()
-        shuffled = np.random.default_rng((self.options.seed, epoch)).permutation(self.train_ids)
+        rng = np.random.default_rng((self.options.seed, epoch))
+        shuffled = shuffle(self.train_ids, rng, self.data.window_starts)
         generator = self._generator(epoch)
         self.network.train()
         sums: Tensor | None = None
         names: list[str] = []
         for ids in self._batches(shuffled):
-            items = self.data.items(ids, self.device)
-            items = replace(items, x=self.optimizer.attach(items.x))
-            terms = self._terms(items, generator)
-            self.optimizer.step(terms["loss"])
-            values = torch.stack(list(terms.values())).detach() * (len(ids) / len(shuffled))
+            terms = self._terms(self._items(ids), generator)
+            weight = processes.weight(ids)
+            self.optimizer.step(terms["loss"] * weight)
+            share = weight * len(ids) / len(shuffled)
+            values = torch.stack(list(terms.values())).detach() * share
             sums = values if sums is None else sums + values
             names = list(terms)
             bar.update()
         self.optimizer.flush()
         assert sums is not None
+        processes.add_up(sums)
+        processes.average(self.network.statistics())
         row = {"epoch": float(epoch), **dict(zip(names, sums.tolist(), strict=True))}
         if not np.isfinite(row["loss"]):
             raise RuntimeError(
@@ -242,6 +321,18 @@ class Training:
         self.outcome.history.append(row)
         self._remember_best(row)
         return row
+
+    def _items(self, ids: Ids) -> Items:
+        """Cut a batch, or this process's share of it, and attach it to the optimiser."""
+        mine = processes.share(ids)
+        items = self.data.items(mine, self.device)
+        columns = None
+        if processes.world_size() > 1:
+            items = replace(items, n_in_batch=len(ids))
+            whole = self.data.x.take(ids).to(self.device)
+            if isinstance(whole, SparseBatch):
+                columns = torch.unique(whole.columns)
+        return replace(items, x=self.optimizer.attach(items.x, columns))
 
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
@@ -292,4 +383,26 @@ class Training:
         return len(self.outcome.history) - best >= patience
 
     def _weights(self) -> dict[str, Tensor]:
-        return copy.deepcopy(self.network.state_dict())
+        return {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
+
+
+def shuffle(ids: Ids, rng: np.random.Generator, window_starts: Ids | None) -> Ids:
+    """Shuffle items; where they lie on disk, by windows, so that each is read once.
+
+    The windows come in random order, and items are shuffled within a window.
+    """
+    if window_starts is None:
+        return rng.permutation(ids)
+    windows = np.split(ids, np.searchsorted(ids, window_starts[1:]))
+    order = rng.permutation(len(windows))
+    return np.concatenate([rng.permutation(windows[number]) for number in order])
+
+
+def with_prefix(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Put `prefix` before every name."""
+    return {prefix + name: tensor for name, tensor in state.items()}
+
+
+def without_prefix(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Take the tensors whose name begins with `prefix`, without it."""
+    return {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}

@@ -21,6 +21,9 @@ from ssbhash.hashers import METHODS
 
 SUPERVISED = ["ssb-vae", "phs-gs", "vdsh-s"]
 UNSUPERVISED = ["bernoulli-vae", "vdsh"]
+# Networks this small are slower on several threads.
+torch.set_num_threads(1)
+
 SMALL: dict[str, Any] = {"n_bits": 11, "n_epochs": 2, "n_hidden_units": 8, "batch_size": 16}
 
 

@@ -1,7 +1,12 @@
 """The loop: batches, the optimiser of rows, validation, Ctrl-C."""
 
 import itertools
+import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +23,11 @@ from ssbhash.nn.adam import RowAdam
 from ssbhash.nn.bernoulli_vae import BernoulliVAENetwork, Items
 from ssbhash.nn.networks import BatchNorm, Encoder
 from ssbhash.nn.rows import Touched, padded, row_source, standardise
+from ssbhash.shards import CsrShards
+from ssbhash.training import shuffle
+
+# Networks this small are slower on several threads.
+torch.set_num_threads(1)
 
 SMALL: dict[str, Any] = {"n_bits": 8, "n_epochs": 4, "n_hidden_units": 16, "batch_size": 32}
 
@@ -231,3 +241,158 @@ def test_gradient_flows_through_the_predictions_of_ssb_vae_alone() -> None:
         network.terms(Items(x, x, *hidden), generator)["loss"].backward()
         gradient = network.classifier.weight.grad
         assert (gradient is not None and bool(gradient.abs().sum() > 0)) is flows
+
+
+@pytest.mark.parametrize("validation_fraction", [0.0, 0.2])
+@pytest.mark.parametrize("dense", [False, True])
+def test_resumed_training_gives_the_weights_of_an_uninterrupted_one(
+    items: Any,
+    dense: bool,
+    validation_fraction: float,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    X, y = items
+    X = X.toarray() - 0.5 if dense else X
+    parameters = SMALL | {"validation_fraction": validation_fraction}
+    if validation_fraction:
+        parameters["patience"] = 10
+    whole = SSBVAE(**parameters).fit(X, y)
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 2 * 9 + 3)
+        part = SSBVAE(**parameters, checkpoint=tmp_path).fit(X, y)
+    assert part.interrupted_
+    assert part.n_epochs_ < 4
+    resumed = SSBVAE(**parameters, checkpoint=str(tmp_path)).fit(X, y)
+    assert resumed.n_epochs_ == 4
+    np.testing.assert_array_equal(resumed.logits(X), whole.logits(X))
+    for left, right in zip(resumed.history_, whole.history_, strict=True):
+        assert left | {"seconds": 0} == right | {"seconds": 0}
+    again = SSBVAE(**parameters, checkpoint=tmp_path).fit(X, y)  # nothing is left to do
+    np.testing.assert_array_equal(again.logits(X), whole.logits(X))
+    longer = SSBVAE(**(parameters | {"n_epochs": 6}), checkpoint=tmp_path).fit(X, y)
+    assert [row["epoch"] for row in longer.history_] == [1, 2, 3, 4, 5, 6]
+
+
+def test_checkpoint_of_another_training_is_refused(items: Any, tmp_path: Path) -> None:
+    X, y = items
+    SSBVAE(**SMALL, checkpoint=tmp_path).fit(X, y)
+    with pytest.raises(ValueError, match="another training"):
+        SSBVAE(**SMALL, checkpoint=tmp_path, seed=1).fit(X, y)
+    with pytest.raises(ValueError, match="another training"):
+        SSBVAE(**SMALL, checkpoint=tmp_path).fit(X, np.where(y == 2, -1, y))
+    with pytest.raises(ValueError, match="4 epochs, more than"):
+        SSBVAE(**(SMALL | {"n_epochs": 2}), checkpoint=tmp_path).fit(X, y)
+    file = tmp_path / "checkpoint.safetensors"
+    for content in (file.read_bytes()[:-10], b"PK", b""):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match="truncated or foreign"):
+            SSBVAE(**SMALL, checkpoint=tmp_path).fit(X, y)
+    with pytest.raises(TypeError, match="checkpoint"):
+        SSBVAE(**SMALL, checkpoint=3).fit(X, y)
+
+
+def test_memory_mapped_items_train_as_those_in_memory(items: Any, tmp_path: Path) -> None:
+    X, y = items
+    for features in (X.toarray(), X.toarray().astype(np.float16), X.toarray() - 1):
+        np.save(tmp_path / "X.npy", features)
+        mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+        assert isinstance(mapped, np.memmap)
+        hasher, other = SSBVAE(**SMALL).fit(mapped, y), SSBVAE(**SMALL).fit(features, y)
+        np.testing.assert_array_equal(hasher.logits(mapped), other.logits(features))
+    features[70, 3] = np.nan
+    np.save(tmp_path / "X.npy", features)
+    with pytest.raises(ValueError, match="NaN"):
+        SSBVAE(**SMALL).fit(np.load(tmp_path / "X.npy", mmap_mode="r"), y)
+
+
+def write_shards(folder: Path, X: Any, ends: list[int]) -> None:
+    for number, (start, end) in enumerate(itertools.pairwise([0, *ends, X.shape[0]])):
+        sp.save_npz(folder / f"{number}.npz", sp.csr_array(X[start:end]))
+
+
+def test_shards_train_as_the_matrix_that_they_make(items: Any, tmp_path: Path) -> None:
+    X, y = items
+    write_shards(tmp_path, X, [50, 50, 120])
+    shards = CsrShards(tmp_path, n_open=4)
+    assert shards.shape == (200, 30)
+    ids = np.array([199, 0, 60, 60, 3])
+    np.testing.assert_array_equal(shards.rows(ids).toarray(), X[ids].toarray())
+    hasher, other = SSBVAE(**SMALL).fit(shards, y), SSBVAE(**SMALL).fit(X, y)
+    np.testing.assert_array_equal(hasher.logits(shards), other.logits(X))
+    few = CsrShards(tmp_path, n_open=1)
+    hasher = SSBVAE(**SMALL, reconstruction="gaussian").fit(few, y, target=few)
+    assert len(few._open) == 1
+    np.testing.assert_array_equal(hasher.logits(few), hasher.logits(X))
+    with pytest.raises(ValueError, match="30 features"):
+        hasher.transform(X[:, :20])
+
+
+def test_bad_shards(items: Any, tmp_path: Path) -> None:
+    X, _ = items
+    with pytest.raises(ValueError, match=r"no \.npz shard"):
+        CsrShards(tmp_path)
+    write_shards(tmp_path, X, [50])
+    sp.save_npz(tmp_path / "2.npz", sp.csr_array(X[:, :20]))
+    with pytest.raises(ValueError, match="numbers of columns"):
+        CsrShards(tmp_path)
+    sp.save_npz(tmp_path / "2.npz", sp.csr_array(X * np.nan))
+    with pytest.raises(ValueError, match="NaN"):
+        CsrShards(tmp_path)
+    (tmp_path / "2.npz").write_bytes((tmp_path / "1.npz").read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"2\.npz"):
+        CsrShards(tmp_path)
+
+
+@pytest.mark.parametrize("starts", [None, [0, 7, 90]])
+def test_shuffle_takes_every_item_once_and_windows_whole(starts: Any) -> None:
+    windows = None if starts is None else np.array(starts)
+    ids = np.delete(np.arange(120), [3, 50])
+    shuffled = shuffle(ids, np.random.default_rng(0), windows)
+    np.testing.assert_array_equal(np.sort(shuffled), ids)
+    assert not np.array_equal(shuffled, ids)
+    if starts is not None:
+        window = np.searchsorted(starts, shuffled, side="right")
+        assert (np.diff(window) != 0).sum() == 2
+
+
+TWO_PROCESSES = """
+import json, sys
+import numpy as np
+import scipy.sparse as sp
+import torch.distributed as dist
+from ssbhash import SSBVAE
+
+folder, parameters = sys.argv[1], json.loads(sys.argv[2])
+dist.init_process_group("gloo")
+X, y = sp.load_npz(folder + "/X.npz"), np.load(folder + "/y.npy")
+hasher = SSBVAE(**parameters).fit(X, y)
+np.savez(f"{folder}/rank{dist.get_rank()}.npz", logits=hasher.logits(X),
+         loss=[row["loss"] for row in hasher.history_], classes=hasher.predict(X))
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(items: Any, tmp_path: Path) -> None:
+    X, y = items
+    parameters = SMALL | {"n_epochs": 15, "batch_size": 40, "alpha": 0.01, "gamma": 100.0}
+    sp.save_npz(tmp_path / "X.npz", X)
+    np.save(tmp_path / "y.npy", y)
+    (tmp_path / "train.py").write_text(TWO_PROCESSES)
+    root = str(Path(__file__).parent.parent)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc_per_node=2", str(tmp_path / "train.py"), str(tmp_path)]
+    path = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, json.dumps(parameters)], check=True, env=environment, timeout=120)
+    ranks = [np.load(tmp_path / f"rank{rank}.npz") for rank in range(2)]
+    np.testing.assert_array_equal(ranks[0]["logits"], ranks[1]["logits"])
+    np.testing.assert_array_equal(ranks[0]["loss"], ranks[1]["loss"])
+    one = SSBVAE(**parameters).fit(X, y)
+    other_seed = SSBVAE(**parameters, seed=1).fit(X, y)
+    losses = [[row["loss"] for row in hasher.history_] for hasher in (one, other_seed)]
+    noise = abs(losses[0][-1] - losses[1][-1])
+    assert abs(ranks[0]["loss"][-1] - losses[0][-1]) < max(3 * noise, 0.1 * abs(losses[0][-1]))
+    known = y >= 0
+    assert (ranks[0]["classes"][known] == y[known]).mean() > 0.8

@@ -78,11 +78,12 @@ void adam_step(const AdamRows &adam, const std::int64_t *rows, std::size_t n, co
     });
 }
 
-void exp_rows(float *x, std::size_t n, std::size_t width, float *top, float *sum,
+void exp_rows(float *x, const float *bias, std::size_t n, std::size_t width, float *top, float *sum,
               std::size_t n_threads) {
     const auto kernel = active_training_kernels().exp_row;
-    for_each_row(n, n_threads,
-                 [&](std::size_t i, bool) { top[i] = kernel(x + i * width, width, sum + i); });
+    for_each_row(n, n_threads, [&](std::size_t i, bool) {
+        top[i] = kernel(x + i * width, bias, width, sum + i);
+    });
 }
 
 } // namespace ssbhash

@@ -26,8 +26,9 @@ void catch_up(const AdamRows &adam, const Missed &missed, float eps, std::size_t
 void adam_step(const AdamRows &adam, const std::int64_t *rows, std::size_t n, const float *grad,
                float step, float eps, std::size_t n_threads);
 
-// x [n, width] = exp(x - top) in place, with each row's maximum and sum.
-void exp_rows(float *x, std::size_t n, std::size_t width, float *top, float *sum,
+// x [n, width] = exp(x + bias - top) in place; top is each row's maximum of
+// x + bias, sum that of the result.
+void exp_rows(float *x, const float *bias, std::size_t n, std::size_t width, float *top, float *sum,
               std::size_t n_threads);
 
 } // namespace ssbhash

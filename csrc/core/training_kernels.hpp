@@ -15,8 +15,8 @@ struct TrainingKernels {
     void (*step)(float *weight, float *mean, float *square, const float *grad, std::size_t n,
                  float step, float eps);
 
-    // x = exp(x - max x), in place. Returns max x, and the sum in *sum.
-    float (*exp_row)(float *x, std::size_t n, float *sum);
+    // y = x + bias, x = exp(y - max y) in place. Returns max y, and the sum in *sum.
+    float (*exp_row)(float *x, const float *bias, std::size_t n, float *sum);
 };
 
 // The kernels for the instruction set in use.

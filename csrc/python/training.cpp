@@ -54,14 +54,16 @@ void py_adam_step(Floats weight, Floats mean, Floats square, const Ids &rows, co
     released([&] { adam_step(adam, at, n, gradient, step, eps, n_threads); });
 }
 
-py::tuple py_exp_rows(Floats x, std::size_t n_threads) {
+py::tuple py_exp_rows(Floats x, const Floats &bias, std::size_t n_threads) {
     if (x.ndim() != 2 || x.shape(1) == 0)
         throw py::value_error("x must have shape [n, width], width >= 1");
+    check_size(bias, static_cast<std::size_t>(x.shape(1)), "bias");
     Floats top(x.shape(0)), sum(x.shape(0));
     const auto n = static_cast<std::size_t>(x.shape(0));
     const auto width = static_cast<std::size_t>(x.shape(1));
+    const float *biases = bias.data();
     float *values = x.mutable_data(), *tops = top.mutable_data(), *sums = sum.mutable_data();
-    released([&] { exp_rows(values, n, width, tops, sums, n_threads); });
+    released([&] { exp_rows(values, biases, n, width, tops, sums, n_threads); });
     return py::make_tuple(top, sum);
 }
 
@@ -74,5 +76,6 @@ void bind_training(py::module_ &m) {
     m.def("adam_step", &py_adam_step, py::arg("weight").noconvert(), py::arg("mean").noconvert(),
           py::arg("square").noconvert(), py::arg("rows"), py::arg("grad"), py::arg("step"),
           py::arg("eps"), py::arg("n_threads"));
-    m.def("exp_rows", &py_exp_rows, py::arg("x").noconvert(), py::arg("n_threads"));
+    m.def("exp_rows", &py_exp_rows, py::arg("x").noconvert(), py::arg("bias"),
+          py::arg("n_threads"));
 }

@@ -6,6 +6,7 @@ is from Maddison et al. and Jang et al. (ICLR 2017).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -44,12 +45,22 @@ class Weights:
 
 @dataclass(frozen=True)
 class Items:
-    """One batch: features, reconstruction target, labels [m, C] and which are known [m]."""
+    """One batch: features, reconstruction target, labels [m, C] and which are known [m].
+
+    With several processes it is this one's share of a batch of `n_in_batch` items.
+    """
 
     x: Batch
     target: Batch
     labels: Tensor | None = None
     known: Tensor | None = None
+    n_in_batch: int | None = None
+
+    @property
+    def pair_scale(self) -> float:
+        """All pairs of the batch over those among these items, a share of it."""
+        n_items = len(self.x)
+        return 1.0 if self.n_in_batch is None else (self.n_in_batch / n_items) ** 2
 
 
 class Autoencoder(nn.Module):
@@ -72,6 +83,10 @@ class Autoencoder(nn.Module):
     def terms(self, items: Items, generator: torch.Generator) -> Terms:
         """Terms of the loss, and their weighted sum under "loss"."""
         raise NotImplementedError
+
+    def statistics(self) -> Iterator[Tensor]:
+        """Give the running means and variances of the batch normalisation."""
+        return (buffer for name, buffer in self.named_buffers() if "running_" in name)
 
     def reconstruction(self, code: Tensor, target: Batch) -> Tensor:
         """Negative log-likelihood of the target under the decoder, mean over items."""

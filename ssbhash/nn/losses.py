@@ -17,6 +17,11 @@ from torch.nn import functional as F
 from ssbhash.backends import native_module
 from ssbhash.nn.rows import Batch, SparseBatch
 
+# Probabilities below it count as this and have no gradient: Keras' epsilon, to which the
+# reference implementation clips. A word that a code cannot explain is given up.
+FLOOR = 1e-7
+LOG_FLOOR = math.log(FLOOR)
+
 
 def multinomial_reconstruction(code: Tensor, weight: Tensor, bias: Tensor, target: Batch) -> Tensor:
     """Mean over items of -sum_d t_d log softmax(code W^T + bias)_d.
@@ -49,34 +54,36 @@ class _MultinomialReconstruction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, code: Tensor, weight: Tensor, bias: Tensor, target: Batch) -> Tensor:
         n_items = code.shape[0]
-        logits = torch.addmm(bias, code, weight.t())
+        logits = code @ weight.t()
         if isinstance(target, SparseBatch):
-            rows = target.rows
-            hits = logits[rows, target.columns] * target.values
-            mass = bias.new_zeros(n_items).index_add_(0, rows, target.values)
-            matched = hits.sum()
+            rows, columns = target.rows, target.columns
+            hits = logits[rows, columns].add_(bias[columns])
+            exp, top, total = _exp_rows(logits, bias)
+            floored, values = _floored(hits - (total.log() + top)[rows], target.values)
+            mass = bias.new_zeros(n_items).index_add_(0, rows, values)
         else:
-            mass = target.sum(1)
-            matched = torch.dot(logits.flatten(), target.flatten())
-        exp, top, total = _exp_rows(logits)
-        loss = (torch.dot(mass, total.log() + top) - matched) / n_items
+            logits.add_(bias)
+            hits = logits.clone()
+            exp, top, total = _exp_rows(logits, torch.zeros_like(bias))
+            floored, values = _floored(hits - (total.log() + top)[:, None], target)
+            mass = values.sum(1)
+        loss = -floored / n_items
 
         share = (mass / total / n_items)[:, None]
         grad_code = (exp @ weight).mul_(share)
-        scaled_code = code * share
-        grad_weight = exp.t() @ scaled_code
+        grad_weight = exp.t() @ (code * share)
         grad_bias = share.squeeze(1) @ exp
+        values = values / n_items
         if isinstance(target, SparseBatch):
-            values = target.values / n_items
             words = weight.index_select(0, target.columns) * values[:, None]
             grad_code.index_add_(0, rows, words, alpha=-1)
             items = code.index_select(0, rows) * values[:, None]
             grad_weight.index_add_(0, target.columns, items, alpha=-1)
             grad_bias.index_add_(0, target.columns, values, alpha=-1)
         else:
-            grad_code.addmm_(target, weight, alpha=-1 / n_items)
-            grad_weight.addmm_(target.t(), code, alpha=-1 / n_items)
-            grad_bias.sub_(target.sum(0), alpha=1 / n_items)
+            grad_code.addmm_(values, weight, alpha=-1)
+            grad_weight.addmm_(values.t(), code, alpha=-1)
+            grad_bias.sub_(values.sum(0))
         ctx.save_for_backward(grad_code, grad_weight, grad_bias)
         return loss
 
@@ -86,13 +93,19 @@ class _MultinomialReconstruction(torch.autograd.Function):
         return grad_code * grads[0], grad_weight * grads[0], grad_bias * grads[0], None
 
 
-def _exp_rows(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """exp(x - top) in place, top [m] the maximum of each row, and the sums [m]."""
+def _floored(log_p: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum of t max(log p, log FLOOR), and the t whose p is above the floor."""
+    above = log_p > LOG_FLOOR
+    return (target * log_p.clamp_min(LOG_FLOOR)).sum(), target * above
+
+
+def _exp_rows(x: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """exp(x + bias - top) in place, top [m] the maximum of each row, and the sums [m]."""
     native = native_module() if x.device.type == "cpu" else None
     if native is not None:
-        top, total = native.exp_rows(x.numpy(), torch.get_num_threads())
+        top, total = native.exp_rows(x.numpy(), bias.numpy(), torch.get_num_threads())
         return x, torch.from_numpy(top), torch.from_numpy(total)
-    top = x.amax(1)
+    top = x.add_(bias).amax(1)
     exp = x.sub_(top[:, None]).exp_()
     return exp, top, exp.sum(1)
 
@@ -133,7 +146,7 @@ def point_loss(scores: Tensor, labels: Tensor, known: Tensor, multilabel: bool) 
     if multilabel:
         each = F.binary_cross_entropy_with_logits(scores, labels, reduction="none").sum(1)
     else:
-        each = -(labels * F.log_softmax(scores, 1)).sum(1)
+        each = -(labels * F.log_softmax(scores, 1).clamp_min(LOG_FLOOR)).sum(1)
     return (each * known).mean()
 
 

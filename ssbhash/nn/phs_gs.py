@@ -53,7 +53,7 @@ class PHSGSNetwork(BernoulliVAENetwork):
             "reconstruction": self.reconstruction(code, items.target),
             "kl": losses.bernoulli_kl(logits),
             "point": losses.point_loss(scores, items.labels, items.known, self.shape.multilabel),
-            "pair": losses.pair_loss(code, similar),
+            "pair": losses.pair_loss(code, similar) * items.pair_scale,
         }
         weights = self.weights
         supervised = weights.gamma * terms["point"] + terms["pair"]

@@ -18,8 +18,13 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torch.nn import functional as F
 
+from ssbhash.shards import CsrShards
+
 # Rows read at once where all of them are looked at.
 BLOCK_ROWS = 65536
+
+# Rows of a memory-mapped array that are shuffled together.
+WINDOW_ROWS = 65536
 
 Ids = npt.NDArray[np.int64]
 
@@ -138,6 +143,12 @@ class DenseRows:
         """Rows `ids` as a float32 tensor."""
         return torch.from_numpy(np.asarray(self.array[ids], dtype=np.float32))
 
+    def window_starts(self) -> Ids | None:
+        """First rows of the windows to shuffle within; None if all is in memory."""
+        if not isinstance(self.array, np.memmap):
+            return None
+        return np.arange(0, len(self), WINDOW_ROWS)
+
     def block(self, start: int, stop: int) -> Any:
         """Rows start ... stop as they are stored."""
         return self.array[start:stop]
@@ -183,6 +194,10 @@ class SparseRows:
             self.n_columns,
         )
 
+    def window_starts(self) -> Ids | None:
+        """All rows are in memory: no windows."""
+        return None
+
     def block(self, start: int, stop: int) -> Any:
         """Rows start ... stop as a scipy CSR matrix."""
         indptr = self.indptr[start : stop + 1]
@@ -202,11 +217,42 @@ class SparseRows:
         return SparseRows(self.indptr, self.indices, values, self.n_columns)
 
 
-Raw: TypeAlias = DenseRows | SparseRows
+class ShardRows:
+    """Rows of CSR files that are opened as they are needed."""
+
+    def __init__(self, shards: CsrShards, normalise: bool = False) -> None:
+        self.shards, self.normalise = shards, normalise
+        self.n_columns = shards.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+    def take(self, ids: Ids) -> SparseBatch:
+        """Rows `ids` as a batch."""
+        rows = row_source(self.shards.rows(ids))
+        assert isinstance(rows, SparseRows)
+        return (rows.normalised() if self.normalise else rows).take(np.arange(len(ids)))
+
+    def window_starts(self) -> Ids | None:
+        """First rows of every `n_open` files."""
+        return np.asarray(self.shards.starts[: -1 : self.shards.n_open])
+
+    def block(self, start: int, stop: int) -> Any:
+        """Rows start ... stop as a scipy CSR matrix."""
+        return self.shards.rows(np.arange(start, min(stop, len(self))))
+
+    def normalised(self) -> ShardRows:
+        """Rows divided by their sums."""
+        return ShardRows(self.shards, normalise=True)
+
+
+Raw: TypeAlias = DenseRows | SparseRows | ShardRows
 
 
 def row_source(matrix: Any) -> Raw:
-    """Wrap a dense array or a scipy CSR matrix, without a copy."""
+    """Wrap a dense array, a scipy CSR matrix or CSR shards, without a copy."""
+    if isinstance(matrix, CsrShards):
+        return ShardRows(matrix)
     if hasattr(matrix, "indptr"):
         return SparseRows(matrix.indptr, matrix.indices, matrix.data, int(matrix.shape[1]))
     return DenseRows(matrix)
@@ -238,6 +284,6 @@ def standardise(rows: Raw) -> StandardisedRows:
     scaler = StandardScaler(with_mean=isinstance(rows, DenseRows))
     for start in range(0, len(rows), BLOCK_ROWS):
         scaler.partial_fit(rows.block(start, start + BLOCK_ROWS))
-    shift = np.zeros(rows.n_columns) if isinstance(rows, SparseRows) else scaler.mean_
+    shift = scaler.mean_ if isinstance(rows, DenseRows) else np.zeros(rows.n_columns)
     shift, scale = (torch.from_numpy(np.asarray(x, np.float32)) for x in (shift, 1 / scaler.scale_))
     return StandardisedRows(rows, shift, scale)

@@ -84,6 +84,10 @@ struct Kernels {
                               const std::size_t *segment_units, std::size_t n_segments,
                               void *state);
 
+    // For the benchmark: read memory once; 12 * n logic operations on words.
+    std::uint64_t (*read_all)(const std::uint8_t *bytes, std::size_t n_bytes);
+    std::uint64_t (*run_logic)(std::size_t n);
+
     std::size_t table_bytes(std::size_t n_units) const {
         return (n_units * kUnitPicks * 8 + 4) * word_bytes;
     }

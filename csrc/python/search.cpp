@@ -134,6 +134,20 @@ void bind_search(py::module_ &m) {
     m.def("distances", &py_distances, py::arg("codes").noconvert(), py::arg("query").noconvert(),
           py::arg("n_threads"));
     m.def(
+        "read_all",
+        [](const CodesArray &bytes) {
+            return active_kernels().read_all(bytes.data(),
+                                             static_cast<std::size_t>(bytes.nbytes()));
+        },
+        "Read an array once: what a benchmark of memory times.");
+    m.def(
+        "run_logic",
+        [](std::size_t n) {
+            active_kernels().run_logic(n);
+            return 12 * n * active_kernels().block_codes;
+        },
+        "Run 12 n logic operations on words; returns how many bits they covered.");
+    m.def(
         "isa", [] { return std::string(active_kernels().name); },
         "Instruction set in use; SSBHASH_ISA forces one.");
     m.def("isas", &isa_names, "Instruction sets that were built in and run here, best first.");

@@ -1,0 +1,279 @@
+"""Exact Hamming search: ssbhash beside faiss and usearch, equality checked first.
+
+    python bench/hamming.py                 # the whole table, one thread
+    python bench/hamming.py --quick         # a minute
+    python bench/hamming.py --bits 64 --log2-n 24 --queries 1 --json out.json --plot out.png
+
+Every contender answers the same problem in the same process. Results are compared
+before anything is timed; a mismatch ends the run with status 1. Repeats interleave
+the contenders, since machines are noisy, and the best of each is reported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import importlib.util
+import json
+import math
+import platform
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import ssbhash
+from ssbhash.backends import native_module
+from ssbhash.config import config
+
+Search = Callable[[], Any]
+CORE = native_module()
+
+
+def cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
+
+
+def best_seconds(run: Search, repeats: int) -> float:
+    best = math.inf
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        run()
+        best = min(best, time.perf_counter() - begin)
+    return best
+
+
+def measured_peaks() -> tuple[float, float]:
+    """Bytes a second read from memory by one core, and bits of logic operations a second."""
+    memory = np.ones((1 << 22, 64), np.uint8)
+    reading = best_seconds(lambda: CORE.read_all(memory), 7)
+    n_bits = CORE.run_logic(1)
+    computing = best_seconds(lambda: CORE.run_logic(200_000), 7)
+    return memory.nbytes / reading, n_bits * 200_000 / computing
+
+
+def logic_limit(n_bits: int, bits_per_second: float) -> float:
+    """Codes a second if each of the n_bits / 2 picked planes cost a 5-operation full adder.
+
+    The logic-operation limit of the design: the last adder of each weight is not needed.
+    """
+    picks = n_bits / 2
+    return bits_per_second / (5 * (picks - math.log2(picks) + 1))
+
+
+def random_codes(rng: np.random.Generator, n: int, n_bits: int, kind: str) -> np.ndarray:
+    """Uniform codes, or codes around 100 centres as a trained model gives."""
+    if kind == "uniform":
+        return rng.integers(0, 256, (n, n_bits // 8), dtype=np.uint8)
+    logits = np.where(np.random.default_rng(7).random((100, n_bits)) < 0.5, -3, 3)
+    codes = np.empty((n, n_bits // 8), np.uint8)
+    for first in range(0, n, 1 << 18):
+        some = logits[rng.integers(0, 100, min(1 << 18, n - first))].astype(np.float32)
+        codes[first : first + len(some)] = ssbhash.sample(some, seed=first + int(rng.integers(1e9)))
+    return codes
+
+
+def contenders(
+    codes: np.ndarray, queries: np.ndarray, k: int, n_threads: int, names: list[str]
+) -> dict[str, Search]:
+    """Return name -> a call that answers the problem with (distances, ids)."""
+    runs: dict[str, Search] = {}
+    prepared = ssbhash.prepare(codes) if "prepared" in names else None
+    for name in names:
+        if name in ssbhash.backends():
+            runs[name] = lambda name=name: ssbhash.search(
+                codes, queries, k, backend=name, n_threads=n_threads
+            )
+        elif name == "prepared":
+            runs[name] = lambda: ssbhash.search(prepared, queries, k, n_threads=n_threads)
+        elif name == "faiss" and importlib.util.find_spec("faiss"):
+            import faiss
+
+            faiss.omp_set_num_threads(n_threads)
+            index = faiss.IndexBinaryFlat(codes.shape[1] * 8)
+            index.add(codes)
+            runs[name] = functools.partial(index.search, queries, k)
+        elif name == "usearch" and importlib.util.find_spec("usearch"):
+            from usearch.index import MetricKind
+            from usearch.index import search as usearch_search
+
+            def run() -> tuple[np.ndarray, np.ndarray]:
+                found = usearch_search(
+                    codes, queries, k, MetricKind.Hamming, exact=True, threads=n_threads
+                )
+                shape = (len(queries), -1)
+                return found.distances.reshape(shape), found.keys.reshape(shape)
+
+            runs[name] = run
+    return runs
+
+
+def check_equal(codes: np.ndarray, queries: np.ndarray, k: int, runs: dict[str, Search]) -> None:
+    """Exit with status 1 unless everyone finds the same distances, and we the same ids."""
+    truth = ssbhash.search(codes, queries[:2], k, backend="reference")
+    answers = {name: run() for name, run in runs.items()}
+    first = next(iter(answers.values()))
+    for name, (distances, ids) in answers.items():
+        same = np.array_equal(np.asarray(distances, np.int64), np.asarray(first[0], np.int64))
+        same &= np.array_equal(np.asarray(distances[:2], np.int64), truth.distances)
+        if name not in ("faiss", "usearch"):  # their ids are free to differ on ties
+            same &= np.array_equal(ids, first[1]) and np.array_equal(ids[:2], truth.ids)
+        if not same:
+            sys.exit(f"MISMATCH: {name} on {codes.shape} codes, {queries.shape} queries, k={k}")
+
+
+def measure(runs: dict[str, Search], seconds: float) -> dict[str, float]:
+    """Best time of each, interleaved, until each had `seconds` (at least 2 runs)."""
+    best = dict.fromkeys(runs, math.inf)
+    spent = dict.fromkeys(runs, 0.0)
+    for repeat in range(200):
+        for name, run in runs.items():
+            if repeat < 2 or spent[name] < seconds:
+                took = best_seconds(run, 1)
+                best[name] = min(best[name], took)
+                spent[name] += took
+    return best
+
+
+def problems(options: argparse.Namespace) -> list[tuple[int, int, int, int]]:
+    """(n_bits, n, n_queries, k) of every row."""
+    if options.quick:
+        return [(bits, 1 << 18, nq, 10) for bits in (32, 64, 128, 256) for nq in (256, 1)]
+    if options.queries:
+        return [
+            (bits, 1 << options.log2_n, nq, k)
+            for bits in options.bits
+            for nq in options.queries
+            for k in options.k
+        ]
+    cases = [(1024, 10), (1024, 100), (32, 10), (1, 10)]
+    table = [(bits, 1 << options.log2_n, nq, k) for bits in options.bits for nq, k in cases]
+    return [*table, (64, 1 << 24, 1, 10)]
+
+
+def print_header(options: argparse.Namespace, bandwidth: float, logic: float) -> dict[str, Any]:
+    header = {
+        "cpu": cpu_name(),
+        "isa": config()["isa"],
+        "compiler": config()["compiler"],
+        "ssbhash": ssbhash.__version__,
+        "numpy": np.__version__,
+        "faiss": config()["faiss"],
+        "numba": config()["numba"],
+        "threads": options.threads,
+        "codes": options.codes,
+        "read GB/s": round(bandwidth / 1e9, 1),
+        "logic Gop/s": round(logic / 1e9 / (CORE.run_logic(1) / 12), 2),
+    }
+    for name, value in header.items():
+        print(f"# {name:12} {value}")
+    return header
+
+
+def run_row(
+    options: argparse.Namespace, problem: tuple[int, int, int, int], peaks: tuple[float, float]
+) -> dict[str, Any]:
+    n_bits, n, n_queries, k = problem
+    rng = np.random.default_rng(n_bits)
+    codes = random_codes(rng, n, n_bits, options.codes)
+    queries = random_codes(rng, n_queries, n_bits, options.codes)
+    runs = contenders(codes, queries, k, options.threads, options.contenders)
+    check_equal(codes, queries, k, runs)
+    seconds = measure(runs, 0.2 if options.quick else options.seconds)
+    row: dict[str, Any] = {"bits": n_bits, "n": n, "queries": n_queries, "k": k}
+    row["gcodes"] = {name: n * n_queries / one / 1e9 for name, one in seconds.items()}
+    row["queries_per_second"] = {name: n_queries / one for name, one in seconds.items()}
+    if "faiss" in seconds:
+        row["vs_faiss"] = seconds["faiss"] / seconds["native"]
+    if n_queries == 1:
+        row["of_bandwidth"] = codes.nbytes / seconds["native"] / peaks[0]
+    else:
+        rate = n * n_queries / seconds["native"]
+        row["of_logic"] = rate / options.threads / logic_limit(n_bits, peaks[1])
+    return row
+
+
+def print_row(row: dict[str, Any], names: list[str]) -> None:
+    rates = " ".join(f"{row['gcodes'].get(name, math.nan):9.2f}" for name in names)
+    share = "of_bandwidth" if "of_bandwidth" in row else "of_logic"
+    print(
+        f"{row['bits']:5} {row['n']:9} {row['queries']:7} {row['k']:5} {rates} "
+        f"{row['queries_per_second']['native']:11.0f} {row.get('vs_faiss', math.nan):8.2f} "
+        f"{100 * row[share]:4.0f}% {share}",
+        flush=True,
+    )
+
+
+def plot(rows: list[dict[str, Any]], path: str) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 4.5), constrained_layout=True)
+    most = max(row["queries"] for row in rows)
+    k = min(row["k"] for row in rows)
+    chosen = [row for row in rows if row["queries"] == most and row["k"] == k]
+    for name in chosen[0]["gcodes"]:
+        points = [(row["bits"], row["gcodes"][name]) for row in chosen]
+        axes.loglog(*zip(*points, strict=True), marker="o", label=name)
+    axes.set_xticks([row["bits"] for row in chosen], [str(row["bits"]) for row in chosen])
+    axes.set_xlabel("bits")
+    axes.set_ylabel("billion codes compared a second")
+    axes.set_title(f"Exact Hamming search, {most} queries, k = {k}")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=150)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--bits", type=int, nargs="+", default=[32, 64, 128, 256, 512])
+    parser.add_argument("--log2-n", type=int, default=20)
+    parser.add_argument("--queries", type=int, nargs="+", help="default: the whole table")
+    parser.add_argument("--k", type=int, nargs="+", default=[10])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--codes", choices=["uniform", "clustered"], default="uniform")
+    parser.add_argument(
+        "--contenders",
+        nargs="+",
+        default=["native", "numba", "faiss"],
+        help="of native, prepared, numba, faiss, usearch",
+    )
+    parser.add_argument("--seconds", type=float, default=1.0, help="for each contender and row")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--json", help="write the results here")
+    parser.add_argument("--plot", help="write a picture here")
+    options = parser.parse_args()
+    if any(bits < 8 or bits % 8 for bits in options.bits):
+        parser.error("--bits must be multiples of 8: faiss takes no others")
+    if "native" not in options.contenders or "native" not in ssbhash.backends():
+        parser.error("the native engine must be present and among the contenders")
+    return options
+
+
+def main() -> None:
+    options = parse()
+    peaks = measured_peaks()
+    header = print_header(options, *peaks)
+    rates = " ".join(f"{name:>9}" for name in options.contenders)
+    print(f"{'bits':>5} {'n':>9} {'queries':>7} {'k':>5} {rates} (G codes/s)  queries/s vs faiss")
+    rows = []
+    for problem in problems(options):
+        rows.append(run_row(options, problem, peaks))
+        print_row(rows[-1], options.contenders)
+    if options.json:
+        Path(options.json).write_text(json.dumps({"header": header, "rows": rows}, indent=1))
+    if options.plot:
+        plot(rows, options.plot)
+
+
+if __name__ == "__main__":
+    main()

@@ -31,12 +31,9 @@ Block BlockReader::rows(std::size_t first, std::size_t n) {
     return {rows_.data(), n, database_.ids + first, 0, nullptr};
 }
 
-Block BlockReader::with_table(std::size_t first, std::size_t end) {
+Block BlockReader::with_planes(std::size_t first, std::size_t end) {
     Block block = rows(first, std::min(kernels_.block_codes, end - first));
-    const std::size_t n_bytes = database_.codes.n_bytes;
-    table_.resize(kernels_.table_bytes(units_of(n_bytes)));
-    kernels_.build_table(planes_of(block, first), n_bytes, table_.data());
-    block.table = table_.data();
+    block.planes = planes_of(block, first);
     return block;
 }
 

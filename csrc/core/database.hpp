@@ -44,15 +44,15 @@ class BlockReader {
     Block rows(std::size_t first, std::size_t n);
 
     // The block that starts at row `first`, a multiple of block_codes, cut off at
-    // row `end`, with its carry table.
-    Block with_table(std::size_t first, std::size_t end);
+    // row `end`, with its planes.
+    Block with_planes(std::size_t first, std::size_t end);
 
   private:
     const void *planes_of(const Block &block, std::size_t first);
 
     const Database &database_;
     const Kernels &kernels_;
-    Scratch rows_, planes_, table_;
+    Scratch rows_, planes_;
 };
 
 } // namespace ssbhash

@@ -14,16 +14,35 @@ namespace avx2 {
 extern const Kernels kernels;
 }
 #endif
+#ifdef SSBHASH_HAVE_AVX512
+namespace avx512 {
+extern const Kernels kernels;
+}
+#endif
+#ifdef SSBHASH_HAVE_NEON
+namespace neon {
+extern const Kernels kernels;
+}
+#endif
 
 namespace {
 
+// Asks for exactly the features that each file under isa/ is compiled with.
 std::vector<const Kernels *> detect() {
     std::vector<const Kernels *> found;
 #ifdef SSBHASH_HAVE_AVX2
-    // Exactly the features that isa/avx2.cpp is compiled with.
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") &&
-        __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt"))
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") &&
+                      __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt");
+#ifdef SSBHASH_HAVE_AVX512
+    if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl"))
+        found.push_back(&avx512::kernels);
+#endif
+    if (avx2)
         found.push_back(&avx2::kernels);
+#endif
+#ifdef SSBHASH_HAVE_NEON
+    found.push_back(&neon::kernels);
 #endif
     found.push_back(&baseline::kernels);
     return found;

@@ -49,7 +49,7 @@ struct Block {
     std::size_t n;            // of these, the codes that exist
     const std::int64_t *ids;  // [n] ascending, or null: first_id + position
     std::int64_t first_id;
-    const void *table;
+    const void *planes; // [8 * n_bytes] words, or null
 };
 
 struct Kernels {
@@ -68,31 +68,27 @@ struct Kernels {
     // Rows of a whole block -> planes [8 * n_bytes] of one word each.
     void (*transpose)(const std::uint8_t *rows, std::size_t n_bytes, void *planes);
 
-    // Planes -> carry table, of table_bytes(units_of(n_bytes)).
-    void (*build_table)(const void *planes, std::size_t n_bytes, void *table);
-
     // Fill in what a slot needs: offsets and parity from its query, and from its
     // sink's limit (1 ... 16 * n_units) the start of the counters.
     void (*set_query)(const Tile &tile, std::size_t slot);
     void (*set_limit)(const Tile &tile, std::size_t slot);
 
     // Offer every code of the block that qualifies to the sinks of all slots.
-    // The picks are taken in segments of segment_units[0] ... units; slots whose
-    // codes have all reached their limit skip the rest. `state`: state_bytes().
-    // Returns how many slots were left before the last segment.
+    // The picks are taken in segments of segment_units[0] ... units, whose carry
+    // tables are built one after the other in `scratch`, of scratch_bytes(); slots
+    // whose codes have all reached their limit skip the rest. Returns how many
+    // slots were left before the last segment.
     std::size_t (*scan_block)(const Tile &tile, const Block &block,
                               const std::size_t *segment_units, std::size_t n_segments,
-                              void *state);
+                              void *scratch);
 
     // For the benchmark: read memory once; 12 * n logic operations on words.
     std::uint64_t (*read_all)(const std::uint8_t *bytes, std::size_t n_bytes);
     std::uint64_t (*run_logic)(std::size_t n);
 
-    std::size_t table_bytes(std::size_t n_units) const {
-        return (n_units * kUnitPicks * 8 + 4) * word_bytes;
-    }
-    std::size_t state_bytes(std::size_t n_slots) const {
-        return n_slots * (word_bytes * (kMaxCounterBits + 2) + 2 * sizeof(std::uint32_t));
+    std::size_t scratch_bytes(std::size_t n_slots, std::size_t max_segment_units) const {
+        const std::size_t table = (max_segment_units * kUnitPicks * 8 + 4) * word_bytes;
+        return table + n_slots * (word_bytes * (kMaxCounterBits + 2) + sizeof(std::uint32_t));
     }
 };
 

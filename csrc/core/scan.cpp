@@ -40,12 +40,13 @@ std::vector<std::size_t> segments(std::size_t n_units) {
 void scan_by_tables(const ScanTask &task, FindingsList &findings) {
     BlockReader reader(task.database, task.kernels);
     QueryTile queries(task.queries, findings, task.kernels);
-    Scratch state(task.kernels.state_bytes(task.queries.n));
     const std::vector<std::size_t> units = segments(queries.tile().n_units);
+    Scratch scratch(
+        task.kernels.scratch_bytes(task.queries.n, *std::max_element(units.begin(), units.end())));
     std::size_t n_blocks = 0;
     for (std::size_t first = task.begin; first < task.end; first += task.kernels.block_codes) {
-        const Block block = reader.with_table(first, task.end);
-        task.kernels.scan_block(queries.tile(), block, units.data(), units.size(), state.data());
+        const Block block = reader.with_planes(first, task.end);
+        task.kernels.scan_block(queries.tile(), block, units.data(), units.size(), scratch.data());
         if (++n_blocks % 16 == 0) {
             queries.drop_finished();
             task.check();

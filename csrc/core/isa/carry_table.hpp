@@ -50,27 +50,34 @@ SSBHASH_INLINE void carries(Word a, Word b, Word c, Word *out) {
     out[3] = ~out[4];
 }
 
-// Layout: [n_units * kUnitPicks][8 patterns], then 0, 1, parity, ~parity.
-void build_table(const void *in, std::size_t n_bytes, void *out) {
-    const Word *planes = static_cast<const Word *>(in);
-    Word *table = static_cast<Word *>(out);
-    Word parity{};
-    for (std::size_t byte = 0; byte < n_bytes; byte += 2) {
+// The table of units [first, first + n), [n * kUnitPicks][8 patterns], from the
+// planes of codes of n_bytes; returns the parity plane that the next unit takes.
+SSBHASH_INLINE Word build_table(const Word *planes, std::size_t n_bytes, std::size_t first,
+                                std::size_t n, Word parity, Word *table) {
+    for (std::size_t unit = first; unit < first + n; ++unit) {
+        const Word *inputs = planes + unit * kUnitPlanes;
         Word padded[kUnitPlanes] = {};
-        if (byte + 1 == n_bytes) { // half a unit
-            std::memcpy(padded, planes, sizeof(padded) / 2);
-            planes = padded;
+        if (2 * unit + 1 == n_bytes) { // half a unit
+            std::memcpy(padded, inputs, sizeof(padded) / 2);
+            inputs = padded;
         }
-        parity = wire(planes, parity, [&](std::size_t t, Word a, Word b, Word c) {
+        parity = wire(inputs, parity, [&](std::size_t t, Word a, Word b, Word c) {
             carries(a, b, c, table + 8 * t);
         });
-        planes += kUnitPlanes;
         table += kUnitTable;
     }
-    table[0] = Word{};
-    table[1] = ~Word{};
-    table[2] = parity;
-    table[3] = ~parity;
+    return parity;
+}
+
+// The planes that a lowest counter can start with: 0, 1, parity, ~parity.
+SSBHASH_INLINE void set_ends(const Word *planes, std::size_t n_bytes, Word *ends) {
+    Word parity{};
+    for (std::size_t i = 0; i < 8 * n_bytes; ++i)
+        parity ^= planes[i];
+    ends[0] = Word{};
+    ends[1] = ~Word{};
+    ends[2] = parity;
+    ends[3] = ~parity;
 }
 
 void set_query(const Tile &tile, std::size_t slot) {

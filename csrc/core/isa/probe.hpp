@@ -28,7 +28,7 @@ std::uint64_t read_all(const std::uint8_t *bytes, std::size_t n_bytes) {
 // One logic operation that the compiler cannot fold into the next.
 SSBHASH_INLINE void step(Word &chain, Word mask) {
     chain ^= mask;
-#if defined(__x86_64__)
+#if defined(__x86_64__) && (SSBHASH_WORD_BYTES <= 32 || defined(__AVX512F__))
     asm volatile("" : "+v"(chain));
 #elif defined(__aarch64__)
     asm volatile("" : "+w"(chain));

@@ -210,17 +210,26 @@ template <int kHigh>
 std::size_t scan_block_of(const Tile &tile, const Block &block, const std::size_t *segment_units,
                           std::size_t n_segments, void *scratch) {
     State<kHigh> state;
-    state.counters = static_cast<Counter<kHigh> *>(scratch);
-    state.slots = reinterpret_cast<std::uint32_t *>(state.counters + tile.n_slots);
     state.n_slots = tile.n_slots;
-    Segment segment{static_cast<const std::uint8_t *>(block.table),
-                    static_cast<const Word *>(block.table) + tile.n_units * kUnitTable, 0, 0};
+    state.counters = static_cast<Counter<kHigh> *>(scratch);
+    Word *ends = reinterpret_cast<Word *>(state.counters + tile.n_slots);
+    Word *table = ends + 4;
+    std::size_t largest = 0;
+    for (std::size_t s = 0; s < n_segments; ++s)
+        largest = segment_units[s] > largest ? segment_units[s] : largest;
+    state.slots = reinterpret_cast<std::uint32_t *>(table + largest * kUnitTable);
+
+    const Word *planes = static_cast<const Word *>(block.planes);
+    set_ends(planes, tile.n_bytes, ends);
+    Segment segment{reinterpret_cast<const std::uint8_t *>(table), ends, 0, 0};
+    Word parity{};
     std::size_t before_last = tile.n_slots;
-    for (std::size_t s = 0; s < n_segments; ++s) {
+    for (std::size_t s = 0; s < n_segments && state.n_slots > 0; ++s) {
         segment.n_units = segment_units[s];
+        parity =
+            build_table(planes, tile.n_bytes, segment.first_unit, segment.n_units, parity, table);
         const bool last = s + 1 == n_segments;
-        if (last)
-            before_last = state.n_slots;
+        before_last = state.n_slots;
         if (s == 0 && last)
             scan_only_segment<kHigh>(tile, segment, state);
         else if (s == 0)
@@ -230,7 +239,6 @@ std::size_t scan_block_of(const Tile &tile, const Block &block, const std::size_
         else
             scan_segment<kHigh, 0, false, false>(tile, segment, state);
         segment.first_unit += segment.n_units;
-        segment.table += segment.n_units * kUnitTable * sizeof(Word);
     }
     offer_all(tile, block, state);
     return before_last;

@@ -3,7 +3,9 @@
 // Included only by isa/*.cpp, which define
 //   SSBHASH_ISA          the namespace and name
 //   SSBHASH_WORD_BYTES   width of the word
-// No intrinsics: the vector extensions of GCC and Clang compile to the same.
+// Intrinsics only where GCC's vector extensions do not compile to the same.
+//
+// SSBHASH_PLAIN_PAIRS (tests) takes the AVX-512 and NEON way of adding elsewhere.
 #pragma once
 
 #include "core/kernels.hpp"
@@ -40,7 +42,7 @@ SSBHASH_INLINE bool all_ones(Word x) {
 // full adders cost 8 instead of 10 (the "modified double full adder" of
 // Demenkov, Kojevnikov, Kulikov and Yaroslavtsev, 2010). With a three-input
 // instruction (vpternlogq) or a bit select (NEON bsl) the plain pair is cheaper.
-#if defined(__AVX512F__) || defined(__ARM_NEON)
+#if defined(__AVX512F__) || defined(__ARM_NEON) || defined(SSBHASH_PLAIN_PAIRS)
 struct Pair {
     Word x, y;
 };
@@ -49,10 +51,17 @@ SSBHASH_INLINE Pair make_pair(Word x, Word y) { return {x, y}; }
 
 // z + x + y = new z + 2 * result
 SSBHASH_INLINE Word add(Word &z, Pair p) {
+#if defined(__AVX512F__) && SSBHASH_WORD_BYTES == 64
+    // GCC 12 finds 3 operations on its own, not these 2.
+    const auto x = (__m512i)p.x, y = (__m512i)p.y, old = (__m512i)z;
+    z = (Word)_mm512_ternarylogic_epi64(x, y, old, 0x96);    // x ^ y ^ z
+    return (Word)_mm512_ternarylogic_epi64(x, y, old, 0xe8); // majority
+#else
     const Word u = p.x ^ p.y;
-    const Word carry = (u & z) | (~u & p.x);
+    const Word carry = (u & z) | (~u & p.x); // NEON: one bsl
     z ^= u;
     return carry;
+#endif
 }
 
 // z + both pairs = new z + 2 * (the pair returned)

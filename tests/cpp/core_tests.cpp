@@ -1,0 +1,170 @@
+// Every instruction set that runs here, and the 64-byte word, against plain loops.
+// Exits with status 1 at the first difference.
+#include "core/dispatch.hpp"
+#include "core/scan.hpp"
+#include "core/search.hpp"
+#include "core/threads.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+#include <stdexcept>
+
+using namespace ssbhash;
+
+namespace ssbhash::wide_word {
+extern const Kernels kernels;
+}
+
+namespace {
+
+std::mt19937_64 generator(1);
+int n_checks = 0;
+
+void require(bool condition, const char *what, const Kernels &kernels, std::size_t n_bytes,
+             std::size_t n, std::size_t n_queries, std::size_t parameter) {
+    ++n_checks;
+    if (condition)
+        return;
+    std::printf("FAILED: %s, %s, n_bytes %zu, n %zu, queries %zu, parameter %zu\n", what,
+                kernels.name, n_bytes, n, n_queries, parameter);
+    std::exit(1);
+}
+
+// Codes around a few centres: ties, duplicates and far codes all occur.
+std::vector<std::uint8_t> make_codes(std::size_t n, std::size_t n_bytes, unsigned noise) {
+    std::vector<std::uint8_t> centres(3 * n_bytes), codes(n * n_bytes);
+    for (auto &byte : centres)
+        byte = static_cast<std::uint8_t>(generator());
+    for (std::size_t i = 0; i < n; ++i) {
+        const std::size_t centre = generator() % 3;
+        for (std::size_t j = 0; j < n_bytes; ++j) {
+            std::uint8_t flips = 0xff;
+            for (unsigned r = 0; r < noise; ++r)
+                flips &= static_cast<std::uint8_t>(generator());
+            codes[i * n_bytes + j] = centres[centre * n_bytes + j] ^ (noise > 5 ? 0 : flips);
+        }
+    }
+    return codes;
+}
+
+std::int32_t plain_distance(const std::uint8_t *a, const std::uint8_t *b, std::size_t n_bytes) {
+    std::int32_t sum = 0;
+    for (std::size_t j = 0; j < n_bytes; ++j)
+        sum += std::popcount(static_cast<std::uint8_t>(a[j] ^ b[j]));
+    return sum;
+}
+
+std::vector<Neighbour> plain_order(const Database &database, const std::uint8_t *query) {
+    std::vector<Neighbour> all(database.n());
+    for (std::size_t i = 0; i < all.size(); ++i)
+        all[i] = {plain_distance(database.row(i), query, database.codes.n_bytes),
+                  static_cast<std::int64_t>(database.id(i))};
+    std::stable_sort(all.begin(), all.end(), [](const Neighbour &a, const Neighbour &b) {
+        return a.distance < b.distance;
+    });
+    return all;
+}
+
+bool same(std::vector<Neighbour> found, const std::vector<Neighbour> &expected, std::size_t n_bytes,
+          std::size_t count) {
+    sort_by_distance(found, 8 * n_bytes);
+    return found.size() == count && std::equal(found.begin(), found.end(), expected.begin(),
+                                               [](const Neighbour &a, const Neighbour &b) {
+                                                   return a.distance == b.distance && a.id == b.id;
+                                               });
+}
+
+const Check no_check = [] {};
+
+void check_scans(const Database &database, const Codes &queries, const Kernels &kernels) {
+    const std::size_t n_bytes = queries.n_bytes, n = database.n();
+    const ScanTask task{database, queries, 0, n, kernels, no_check};
+    std::vector<std::vector<Neighbour>> expected;
+    for (std::size_t q = 0; q < queries.n; ++q)
+        expected.push_back(plain_order(database, queries.row(q)));
+    for (std::size_t k : {std::size_t{1}, std::size_t{10}, std::size_t{100}, n})
+        if (k > 0 && k <= n) {
+            FindingsList found = scan_nearest(task, k);
+            for (std::size_t q = 0; q < queries.n; ++q)
+                require(same(found[q]->take(), expected[q], n_bytes, k), "nearest", kernels,
+                        n_bytes, n, queries.n, k);
+        }
+    for (std::size_t radius : {std::size_t{0}, std::size_t{3}, 2 * n_bytes, 3 * n_bytes + 1}) {
+        FindingsList found = scan_within(task, radius);
+        for (std::size_t q = 0; q < queries.n; ++q) {
+            const auto count = static_cast<std::size_t>(
+                std::count_if(expected[q].begin(), expected[q].end(), [&](const Neighbour &one) {
+                    return static_cast<std::size_t>(one.distance) <= radius;
+                }));
+            require(same(found[q]->take(), expected[q], n_bytes, count), "within", kernels, n_bytes,
+                    n, queries.n, radius);
+        }
+    }
+}
+
+void check_width(std::size_t n_bytes, const Kernels &kernels) {
+    for (std::size_t n : {1, 255, 513, 2100})
+        for (std::size_t n_queries : {1, 9})
+            for (unsigned noise : {1u, 3u, 6u}) {
+                // exactly as long as the rows: a read beyond the end is caught
+                const auto data = make_codes(n, n_bytes, noise);
+                auto asked = make_codes(n_queries, n_bytes, 1);
+                std::copy_n(data.begin(), n_bytes, asked.begin());
+                const Codes codes{data.data(), n, n_bytes};
+                const Codes queries{asked.data(), n_queries, n_bytes};
+                Database database{codes};
+                check_scans(database, queries, kernels);
+                const Planes planes(codes, kernels, 2);
+                database.planes = &planes;
+                check_scans(database, queries, kernels);
+                std::vector<std::int64_t> ids;
+                for (std::size_t i = 0; i < n; i += 1 + generator() % 3)
+                    ids.push_back(static_cast<std::int64_t>(i));
+                database.ids = ids.data();
+                database.n_ids = ids.size();
+                check_scans(database, queries, kernels);
+            }
+}
+
+void check_threads() {
+    std::vector<int> done(1000, 0);
+    parallel_for(done.size(), 4, [&](std::size_t i, const Check &) { ++done[i]; });
+    bool thrown = false;
+    try {
+        parallel_for(100, 4, [](std::size_t i, const Check &) {
+            if (i == 57)
+                throw std::runtime_error("task");
+        });
+    } catch (const std::runtime_error &) {
+        thrown = true;
+    }
+    bool stopped = false;
+    try {
+        parallel_for(
+            1000, 2, [](std::size_t, const Check &check) { check(); }, [] { return true; });
+    } catch (const Interrupted &) {
+        stopped = true;
+    }
+    if (std::count(done.begin(), done.end(), 1) != 1000 || !thrown || !stopped) {
+        std::printf("FAILED: threads\n");
+        std::exit(1);
+    }
+}
+
+} // namespace
+
+int main() {
+    std::vector<const Kernels *> all = available_kernels();
+    all.push_back(&wide_word::kernels);
+    for (const Kernels *kernels : all) {
+        for (std::size_t n_bytes : {1,  2,  3,  4,  5,  6,  7,  8,   9,   10,  12, 14,
+                                    16, 17, 24, 32, 33, 64, 65, 128, 257, 512, 513})
+            check_width(n_bytes, *kernels);
+        std::printf("%s: ok\n", kernels->name);
+    }
+    check_threads();
+    std::printf("core_tests: %d checks passed\n", n_checks);
+}

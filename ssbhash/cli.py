@@ -198,11 +198,9 @@ def encode(
 ) -> None:
     """Turn items into codes: `.npy`, uint8 [n, n_bytes]."""
     items = files.read_items(data, text=text_field)
-    started = time.perf_counter()
-    codes, n_bits = _encode(model, items)
-    seconds = time.perf_counter() - started
+    codes, n_bits, seconds = _encode(model, items)
     files.write_codes(out, codes, n_bits)
-    report = {"codes": str(out), "items": len(codes), "bits": n_bits, "seconds": round(seconds, 2)}
+    report = {"codes": str(out), "items": len(codes), "bits": n_bits, "seconds": round(seconds, 3)}
     _print(report, as_json)
 
 
@@ -237,7 +235,7 @@ def search(
     if model is None:
         asked, asked_bits = files.read_codes(queries)
     else:
-        asked, asked_bits = _encode(model, files.read_items(queries, text=text_field))
+        asked, asked_bits, _ = _encode(model, files.read_items(queries, text=text_field))
     if asked_bits != n_bits:
         raise ValueError(f"{queries} has codes of {asked_bits} bits, {database} of {n_bits}")
     if radius is None:
@@ -285,7 +283,7 @@ def evaluate(
             found, n_bits = files.read_codes(path)
         else:
             items = files.read_items(path, text=text_field, label=label_field)
-            found, n_bits = _encode(model, items)
+            found, n_bits, _ = _encode(model, items)
         known = items.labels
         if label_path is not None:
             known = files.read_labels(label_path, label=label_field)
@@ -385,11 +383,14 @@ def _new_pipeline(
     return Pipeline(hasher, text, classes)
 
 
-def _encode(model: Path, items: files.Items) -> tuple[Codes, int]:
+def _encode(model: Path, items: files.Items) -> tuple[Codes, int, float]:
+    """Codes, n_bits, and the seconds of encoding alone, without loading."""
     from ssbhash.pipeline import Pipeline
 
     pipeline = Pipeline.load(model)
-    return pipeline.encode(items), int(pipeline.hasher.n_bits)
+    started = time.perf_counter()
+    codes = pipeline.encode(items)
+    return codes, int(pipeline.hasher.n_bits), time.perf_counter() - started
 
 
 def _give_neighbours(rows: Any, arrays: dict[str, Any], out: Path | None, as_json: bool) -> None:

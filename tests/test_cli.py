@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import select
 import signal
 import struct
@@ -373,3 +374,26 @@ def test_without_typer(tmp_path: Path) -> None:
     assert process.stderr == (
         "ssbhash: error: the command line needs typer: pip install 'ssbhash[cli]'\n"
     )
+
+
+def test_documented_options_exist() -> None:
+    page = Path(__file__).parent.parent / "docs" / "cli.md"
+    commands = re.findall(r"^\$ ssbhash (.*)$", page.read_text(), re.MULTILINE)
+    assert len(commands) > 8
+    for command in commands:
+        words = command.split(" | ")[0].split()
+        shown = call(words[0], "--help")
+        for option in filter(lambda word: word.startswith("-"), words):
+            assert re.search(rf"(^|[\s,]){option}\b", shown), f"{option} of {words[0]}"
+
+
+def test_search_and_info_need_no_torch(trained: Path) -> None:
+    code = (
+        "import sys; from typer.testing import CliRunner; from ssbhash.cli import app\n"
+        f"for command in (['search', {str(trained / 'x.npy')!r}, {str(trained / 'q.npy')!r}],"
+        " ['info']):\n"
+        "    assert CliRunner().invoke(app, command).exit_code == 0\n"
+        "assert not {'torch', 'sklearn', 'scipy'} & set(sys.modules)"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", code], env=env, check=True)

@@ -181,8 +181,7 @@ def sample_relaxed(
     if not 1e-3 <= float(tau) < np.inf:
         raise ValueError(f"tau must be finite and at least 1e-3, got {tau}")
     engine, first_row = get(backend), _first_row(first_row, len(values))
-    inverse_tau = np.float32(1 / float(tau))
-    relaxed = engine.sample_relaxed(values, inverse_tau, _seed(seed), first_row, resolve(n_threads))
+    relaxed = engine.sample_relaxed(values, float(tau), _seed(seed), first_row, resolve(n_threads))
     return like(relaxed[0] if np.ndim(logits) == 1 else relaxed, logits)
 
 

@@ -6,6 +6,7 @@
 
 #include "core/philox.hpp"
 
+#include <bit>
 #include <cmath>
 #include <cstddef>
 
@@ -23,7 +24,8 @@ struct BitAddress {
 inline double flip_probability(double magnitude) {
     if (magnitude >= 100.0)
         return 0.0;
-    const double k = std::floor(magnitude * 0x1.71547652b82fep+0 + 0.5);
+    const auto power = static_cast<std::int64_t>(magnitude * 0x1.71547652b82fep+0 + 0.5);
+    const auto k = static_cast<double>(power);
     const double r = (k * 0x1.62e42fee00000p-1 - magnitude) + k * 0x1.a39ef35793c76p-33;
     // 1/13!, 1/12!, ... 1/0!
     constexpr double kCoefficients[] = {1.0 / 6227020800,
@@ -43,7 +45,7 @@ inline double flip_probability(double magnitude) {
     double series = kCoefficients[0];
     for (std::size_t i = 1; i < std::size(kCoefficients); ++i)
         series = series * r + kCoefficients[i];
-    const double exponential = std::ldexp(series, -static_cast<int>(k));
+    const double exponential = series * std::bit_cast<double>((1023 - power) << 52); // 2^-power
     return exponential / (1.0 + exponential);
 }
 
@@ -60,7 +62,8 @@ inline bool tail_below(double rest, bool complement, const BitAddress &at) {
     const std::uint64_t low = std::uint64_t{words[2]} << 32 | words[3];
     const double scaled = rest * 0x1p64;
     const auto rest_high = static_cast<std::uint64_t>(scaled);
-    const auto rest_low = static_cast<std::uint64_t>((scaled - std::floor(scaled)) * 0x1p64);
+    const auto rest_low =
+        static_cast<std::uint64_t>((scaled - static_cast<double>(rest_high)) * 0x1p64);
     return high < rest_high || (high == rest_high && low < rest_low);
 }
 
@@ -71,7 +74,7 @@ inline bool exact_bit(double logit, std::int16_t half, const BitAddress &at) {
     if (is_positive)
         prefix = 65535 - prefix;
     const double scaled = flip_probability(std::fabs(logit)) * 65536.0;
-    const double threshold = std::floor(scaled);
+    const auto threshold = static_cast<std::int32_t>(scaled);
     const bool flip = prefix < threshold ||
                       (prefix == threshold && tail_below(scaled - threshold, is_positive, at));
     return flip != is_positive;

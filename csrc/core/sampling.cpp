@@ -34,7 +34,7 @@ const SamplingKernels &active_sampling_kernels() {
 
 namespace {
 
-constexpr std::size_t kTileUnits = 128; // buffers of a tile stay in L1
+constexpr std::size_t kTileUnits = 256; // buffers of a tile stay in L1
 constexpr std::size_t kTaskUnits = 1 << 14;
 
 std::size_t size_of(LogitType type) {
@@ -42,11 +42,6 @@ std::size_t size_of(LogitType type) {
 }
 
 std::size_t units_per_row(const Logits &logits) { return (logits.n_bits + 7) / 8; }
-
-// Row and place in the row of a unit.
-struct Place {
-    std::size_t row, unit;
-};
 
 // Units of 8 logits in a row of memory: as they are, or gathered.
 class Reader {
@@ -57,33 +52,35 @@ class Reader {
                    logits.bit_stride == static_cast<std::ptrdiff_t>(size_) &&
                    logits.row_stride == static_cast<std::ptrdiff_t>(size_ * logits.n_bits)) {}
 
-    const void *units(std::size_t first, std::size_t n) {
+    // Zeros fill up to n_padded units.
+    const void *units(std::size_t first, std::size_t n, std::size_t n_padded = 0) {
         const auto *data = static_cast<const std::byte *>(logits_.data);
-        if (is_flat_)
+        if (is_flat_ && n_padded <= n)
             return data + first * 8 * size_;
-        Place at{first / per_row_, first % per_row_};
-        for (std::size_t i = 0; i < n; ++i) {
-            gather(at, buffer_ + i * 8 * size_);
-            if (++at.unit == per_row_)
-                at = {at.row + 1, 0};
+        for (std::size_t i = 0; i < n;) {
+            const std::size_t row = (first + i) / per_row_, unit = (first + i) % per_row_;
+            const std::size_t n_here = std::min(n - i, per_row_ - unit);
+            gather(row, unit, n_here, buffer_ + i * 8 * size_);
+            i += n_here;
         }
+        if (n_padded > n)
+            std::memset(buffer_ + n * 8 * size_, 0, (n_padded - n) * 8 * size_);
         return buffer_;
     }
 
   private:
-    void gather(const Place &at, std::byte *to) const {
-        const std::size_t n = std::min<std::size_t>(8, logits_.n_bits - 8 * at.unit);
+    // Copy units of one row, `n` of them; zeros fill the last one up.
+    void gather(std::size_t row, std::size_t unit, std::size_t n, std::byte *to) const {
+        const std::size_t n_values = std::min(8 * n, logits_.n_bits - 8 * unit);
         const std::byte *from = static_cast<const std::byte *>(logits_.data) +
-                                static_cast<std::ptrdiff_t>(at.row) * logits_.row_stride +
-                                static_cast<std::ptrdiff_t>(8 * at.unit) * logits_.bit_stride;
-        if (n == 8 && logits_.bit_stride == static_cast<std::ptrdiff_t>(size_)) {
-            std::memcpy(to, from, 8 * size_);
-            return;
-        }
-        std::memset(to, 0, 8 * size_);
-        for (std::size_t i = 0; i < n; ++i)
-            std::memcpy(to + i * size_, from + static_cast<std::ptrdiff_t>(i) * logits_.bit_stride,
-                        size_);
+                                static_cast<std::ptrdiff_t>(row) * logits_.row_stride +
+                                static_cast<std::ptrdiff_t>(8 * unit) * logits_.bit_stride;
+        if (logits_.bit_stride == static_cast<std::ptrdiff_t>(size_))
+            std::memcpy(to, from, n_values * size_);
+        else
+            for (std::size_t i = 0; i < n_values; ++i, from += logits_.bit_stride)
+                std::memcpy(to + i * size_, from, size_);
+        std::memset(to + n_values * size_, 0, (8 * n - n_values) * size_);
     }
 
     const Logits &logits_;
@@ -193,17 +190,17 @@ class Decider {
   private:
     std::uint8_t decided(std::size_t unit, std::uint32_t sample, const std::uint8_t *random,
                          unsigned unsure, unsigned code) const {
-        const Place at{unit / per_row_, unit % per_row_};
+        const std::size_t row = unit / per_row_, first_bit = 8 * (unit % per_row_);
         for (; unsure != 0; unsure &= unsure - 1) {
             const auto place = static_cast<unsigned>(std::countr_zero(unsure));
-            const std::size_t bit = 8 * at.unit + place;
+            const std::size_t bit = first_bit + place;
             if (bit >= logits_.n_bits)
                 break;
             std::int16_t half;
             std::memcpy(&half, random + 2 * place, sizeof half);
             const bool is_set =
-                exact_bit(logit_at(logits_, at.row, bit), half,
-                          {seed_, first_row_ + at.row, static_cast<std::uint32_t>(bit), sample});
+                exact_bit(logit_at(logits_, row, bit), half,
+                          {seed_, first_row_ + row, static_cast<std::uint32_t>(bit), sample});
             code = (code & ~(1u << place)) | unsigned{is_set} << place;
         }
         return static_cast<std::uint8_t>(code);
@@ -270,10 +267,13 @@ std::int64_t binarize(const Logits &logits, const std::vector<double> &threshold
     });
 }
 
-std::int64_t sample_relaxed(const Logits &logits, float inverse_tau, std::uint64_t seed,
+std::int64_t sample_relaxed(const Logits &logits, double tau, std::uint64_t seed,
                             std::uint64_t first_row, const Schedule &schedule, float *relaxed) {
+    static_assert(kTileUnits % kRelaxUnits == 0);
     const SamplingKernels &kernels = active_sampling_kernels();
     const auto relax = kernels.relax[static_cast<std::size_t>(logits.type)];
+    const auto logit_scale = static_cast<float>(-0x1.71547652b82fep+0 / tau); // log2(e)
+    const auto noise_scale = static_cast<float>(-1.0 / tau);
     const std::size_t per_row = units_per_row(logits);
     return for_each_tile(logits, schedule, [&](std::size_t first, std::size_t n, Reader &reader) {
         alignas(64) std::uint8_t random[kTileUnits * 32];
@@ -283,11 +283,13 @@ std::int64_t sample_relaxed(const Logits &logits, float inverse_tau, std::uint64
                                static_cast<std::uint32_t>(Stream::relaxed),
                                0,
                                seed};
-        kernels.random_blocks(range, 2 * n, random);
-        if (logits.n_bits % 8 == 0)
-            return relax(reader.units(first, n), random, n, inverse_tau, relaxed + 8 * first);
+        const std::size_t n_whole = (n + kRelaxUnits - 1) / kRelaxUnits * kRelaxUnits;
+        kernels.random_blocks(range, 2 * n_whole, random);
+        const void *units = reader.units(first, n, n_whole);
+        if (n == n_whole && logits.n_bits % 8 == 0)
+            return relax(units, random, n, logit_scale, noise_scale, relaxed + 8 * first);
         alignas(64) float padded[kTileUnits * 8];
-        const bool is_finite = relax(reader.units(first, n), random, n, inverse_tau, padded);
+        const bool is_finite = relax(units, random, n_whole, logit_scale, noise_scale, padded);
         for (std::size_t i = 0; i < n; ++i) {
             const std::size_t row = (first + i) / per_row, bit = 8 * ((first + i) % per_row);
             std::copy_n(padded + 8 * i, std::min<std::size_t>(8, logits.n_bits - bit),

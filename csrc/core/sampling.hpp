@@ -30,7 +30,7 @@ std::int64_t binarize(const Logits &logits, const std::vector<double> &threshold
                       const Schedule &schedule, std::uint8_t *codes);
 
 // relaxed [n, n_bits]
-std::int64_t sample_relaxed(const Logits &logits, float inverse_tau, std::uint64_t seed,
+std::int64_t sample_relaxed(const Logits &logits, double tau, std::uint64_t seed,
                             std::uint64_t first_row, const Schedule &schedule, float *relaxed);
 
 } // namespace ssbhash

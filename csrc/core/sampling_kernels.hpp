@@ -24,6 +24,8 @@ struct BlockRange {
 
 inline constexpr std::size_t kBlocksAtOnce = 8; // random_blocks writes whole multiples of it
 
+inline constexpr std::size_t kRelaxUnits = 8;
+
 struct SamplingKernels {
     const char *name;
 
@@ -41,9 +43,10 @@ struct SamplingKernels {
     bool (*threshold[kLogitTypes])(const void *logits, const void *thresholds, std::size_t first,
                                    std::size_t per_row, std::size_t n_units, std::uint8_t *codes);
 
-    // Binary Concrete from 8 random words for each unit.
+    // Binary Concrete from 8 random words for each unit, n_units a multiple of
+    // kRelaxUnits: 1 / (1 + 2^(logit_scale * logit + noise_scale * noise)).
     bool (*relax[kLogitTypes])(const void *logits, const std::uint8_t *random, std::size_t n_units,
-                               float inverse_tau, float *relaxed);
+                               float logit_scale, float noise_scale, float *relaxed);
 };
 
 // The kernels for the instruction set in use.

@@ -61,15 +61,14 @@ py::tuple py_binarize(const py::array &array, const std::vector<double> &thresho
     return py::make_tuple(codes, bad_row);
 }
 
-py::tuple py_sample_relaxed(const py::array &array, float inverse_tau, std::uint64_t seed,
+py::tuple py_sample_relaxed(const py::array &array, double tau, std::uint64_t seed,
                             std::uint64_t first_row, std::size_t n_threads) {
     const Logits logits = view(array);
     py::array_t<float> relaxed({array.shape(0), array.shape(1)});
     auto *out = relaxed.mutable_data();
     std::int64_t bad_row = -1;
-    released([&] {
-        bad_row = sample_relaxed(logits, inverse_tau, seed, first_row, scheduled(n_threads), out);
-    });
+    released(
+        [&] { bad_row = sample_relaxed(logits, tau, seed, first_row, scheduled(n_threads), out); });
     return py::make_tuple(relaxed, bad_row);
 }
 
@@ -79,8 +78,8 @@ void bind_sampling(py::module_ &m) {
     m.def("sample", &py_sample, py::arg("logits"), py::arg("seed"), py::arg("first_row"),
           py::arg("n_samples"), py::arg("n_threads"));
     m.def("binarize", &py_binarize, py::arg("logits"), py::arg("thresholds"), py::arg("n_threads"));
-    m.def("sample_relaxed", &py_sample_relaxed, py::arg("logits"), py::arg("inverse_tau"),
-          py::arg("seed"), py::arg("first_row"), py::arg("n_threads"));
+    m.def("sample_relaxed", &py_sample_relaxed, py::arg("logits"), py::arg("tau"), py::arg("seed"),
+          py::arg("first_row"), py::arg("n_threads"));
     m.def("philox", &philox, py::arg("counter"), py::arg("seed"),
           "One block of Philox4x32-10, for the known-answer tests.");
 }

@@ -26,10 +26,10 @@ def binarize(logits: Logits, thresholds: npt.NDArray[np.float64], n_threads: int
 
 
 def sample_relaxed(
-    logits: Logits, inverse_tau: np.float32, seed: int, first_row: int, n_threads: int
+    logits: Logits, tau: float, seed: int, first_row: int, n_threads: int
 ) -> npt.NDArray[np.float32]:
     """Draw relaxed bits float32 [n, n_bits] from the binary Concrete distribution."""
-    return _checked(*_native.sample_relaxed(logits, inverse_tau, seed, first_row, n_threads))
+    return _checked(*_native.sample_relaxed(logits, tau, seed, first_row, n_threads))
 
 
 def _checked(result: npt.NDArray[Any], bad_row: int) -> npt.NDArray[Any]:

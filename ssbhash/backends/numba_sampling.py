@@ -18,14 +18,15 @@ from ssbhash.arrays import Codes, Logits, require_finite
 from ssbhash.backends.numba_threads import jit, run
 from ssbhash.backends.reference_sampling import (
     EXP_COEFFICIENTS,
-    FLOAT_EXP_COEFFICIENTS,
-    FLOAT_LOG_COEFFICIENTS,
+    FLOAT_EXP2,
+    FLOAT_LOG2,
     LN2_HIGH,
     LN2_LOW,
     LOG2_E,
     PREFIX,
     RELAXED,
     TAIL,
+    relaxed_scales,
 )
 
 _MIN_SLICE = 1 << 15  # logits below which a second thread costs more than it saves
@@ -118,45 +119,40 @@ def _binarize(logits: Any, thresholds: Any, codes: Any) -> None:
             codes[i, group] = byte
 
 
-_F_HALF, _F_ONE, _F_ZERO = np.float32(0.5), np.float32(1), np.float32(0)
-_F_SCALE, _F_ROUND, _F_LIMIT = np.float32(2.0**-23), np.float32(12582912), np.float32(86)
-_F_LOG2_E = np.float32(1.44269504088896341)
-_F_LN2_HIGH, _F_LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
-_F_LOG = tuple(np.float32(c) for c in FLOAT_LOG_COEFFICIENTS)
-_F_EXP = tuple(np.float32(c) for c in FLOAT_EXP_COEFFICIENTS)
+_HALF, _ONE, _LIMIT = np.float32(0.5), np.float32(1), np.float32(120)
+_TWO_23, _ROUND = np.float32(2**23), np.float32(1.5 * 2**23)
 
 
 @jit
-def _log(x: Any, as_int: Any, as_float: Any) -> Any:
-    """Log of as_float[0], which as_int[0] views as an integer."""
-    as_float[0] = x
-    exponent = (as_int[0] - np.int32(0x3F3504F3)) >> np.int32(23)
-    as_int[0] -= exponent << np.int32(23)
-    e = np.float32(exponent)
-    f = as_float[0] - _F_ONE
-    series = _F_LOG[0] * f + _F_LOG[1]
-    for i in range(2, len(_F_LOG)):
-        series = series * f + _F_LOG[i]
-    square = f * f
-    series = series * f * square + e * _F_LN2_LOW
-    series = series - _F_HALF * square
-    return (f + series) + e * _F_LN2_HIGH
+def _log2_odds(word: Any, as_int: Any, as_float: Any) -> Any:
+    """log2(u / (1 - u)) for u = (word >> 9 + 1/2) / 2**23; as_int views as_float."""
+    u = np.float32(word >> np.uint64(9)) + _HALF
+    as_float[0] = u / (_TWO_23 - u)
+    power = (as_int[0] - np.int32(0x3F3504F3)) >> np.int32(23)
+    as_int[0] -= power << np.int32(23)
+    fraction = as_float[0] - _ONE
+    series = FLOAT_LOG2[0]
+    for i in range(1, len(FLOAT_LOG2)):
+        series = series * fraction + FLOAT_LOG2[i]
+    return fraction * series + np.float32(power)
 
 
 @jit
-def _exp_of_minus(x: Any, as_int: Any, as_float: Any) -> Any:
-    k = (x * _F_LOG2_E + _F_ROUND) - _F_ROUND
-    r = (k * _F_LN2_HIGH - x) + k * _F_LN2_LOW
-    series = _F_EXP[0] * r + _F_EXP[1]
-    for i in range(2, len(_F_EXP)):
-        series = series * r + _F_EXP[i]
-    as_float[0] = (series * (r * r) + r) + _F_ONE
-    as_int[0] -= np.int32(k) << np.int32(23)
-    return as_float[0]
+def _sigmoid_of_minus(t: Any, as_int: Any, as_float: Any) -> Any:
+    """1 / (1 + 2**t)."""
+    x = max(-_LIMIT, min(_LIMIT, t))
+    nearest = (x + _ROUND) - _ROUND
+    rest = x - nearest
+    series = FLOAT_EXP2[0]
+    for i in range(1, len(FLOAT_EXP2)):
+        series = series * rest + FLOAT_EXP2[i]
+    as_float[0] = series
+    as_int[0] += np.int32(nearest) << np.int32(23)
+    return _ONE / (_ONE + as_float[0])
 
 
 @jit
-def _sample_relaxed(logits: Any, inverse_tau: Any, seed: Any, first_row: Any, relaxed: Any) -> None:
+def _relax(logits: Any, scales: Any, seed: Any, first_row: Any, relaxed: Any) -> None:
     as_float = np.empty(1, np.float32)
     as_int = as_float.view(np.int32)
     for i in range(logits.shape[0]):
@@ -165,11 +161,9 @@ def _sample_relaxed(logits: Any, inverse_tau: Any, seed: Any, first_row: Any, re
             words = _philox(seed, row, np.uint64(block) | _RELAXED, np.uint64(0))
             for place in range(min(4, logits.shape[1] - 4 * block)):
                 bit = 4 * block + place
-                u = (np.float32(words[place] >> np.uint64(9)) + _F_HALF) * _F_SCALE
-                noise = _log(u / (_F_ONE - u), as_int, as_float)
-                z = (np.float32(logits[i, bit]) + noise) * inverse_tau
-                e = _exp_of_minus(min(abs(z), _F_LIMIT), as_int, as_float)
-                relaxed[i, bit] = (e if z < _F_ZERO else _F_ONE) / (_F_ONE + e)
+                noise = _log2_odds(words[place], as_int, as_float)
+                t = np.float32(logits[i, bit]) * scales[0] + noise * scales[1]
+                relaxed[i, bit] = _sigmoid_of_minus(t, as_int, as_float)
 
 
 def sample(
@@ -203,15 +197,16 @@ def binarize(logits: Logits, thresholds: npt.NDArray[np.float64], n_threads: int
 
 
 def sample_relaxed(
-    logits: Logits, inverse_tau: np.float32, seed: int, first_row: int, n_threads: int
+    logits: Logits, tau: float, seed: int, first_row: int, n_threads: int
 ) -> npt.NDArray[np.float32]:
     """Draw relaxed bits float32 [n, n_bits] from the binary Concrete distribution."""
     values = _prepared(logits)
     relaxed = np.empty(logits.shape, dtype=np.float32)
+    scales = relaxed_scales(tau)
 
     def fill(rows: slice) -> None:
         first = np.uint64(first_row + rows.start)
-        _sample_relaxed(values[rows], inverse_tau, np.uint64(seed), first, relaxed[rows])
+        _relax(values[rows], scales, np.uint64(seed), first, relaxed[rows])
 
     _over_rows(logits, n_threads, fill)
     return relaxed

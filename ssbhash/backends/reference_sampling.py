@@ -23,29 +23,20 @@ LN2_HIGH = float.fromhex("0x1.62e42fee00000p-1")  # k * LN2_HIGH is exact for k 
 LN2_LOW = float.fromhex("0x1.a39ef35793c76p-33")
 EXP_COEFFICIENTS = tuple(1 / math.factorial(n) for n in range(13, -1, -1))
 
-# float32, highest power first: log((1 + f)) = f - f^2/2 + f^3 series(f) on
-# [sqrt(1/2) - 1, sqrt(2) - 1] and exp(r) = 1 + r + r^2 series(r) on |r| <= log(2)/2,
-# from the Cephes library (Moshier).
-FLOAT_LOG_COEFFICIENTS = (
-    7.0376836292e-2,
-    -1.1514610310e-1,
-    1.1676998740e-1,
-    -1.2420140846e-1,
-    1.4249322787e-1,
-    -1.6668057665e-1,
-    2.0000714765e-1,
-    -2.4999993993e-1,
-    3.3333331174e-1,
+
+def _floats(text: str) -> tuple[np.float32, ...]:
+    return tuple(np.float32(float.fromhex(word)) for word in text.split())
+
+
+# float32, highest power first: log2(1 + f) / f for f in [sqrt(1/2) - 1, sqrt(2) - 1],
+# and 2**r for r in [-1/2, 1/2], by least maximal error.
+FLOAT_LOG2 = _floats(
+    "-0x1.2a791p-3 0x1.e525bap-3 -0x1.001262p-2 0x1.2596bap-2 "
+    "-0x1.70babp-2 0x1.ec7b62p-2 -0x1.7155bap-1 0x1.715472p+0"
 )
-FLOAT_EXP_COEFFICIENTS = (
-    1.9875691500e-4,
-    1.3981999507e-3,
-    8.3334519073e-3,
-    4.1665795894e-2,
-    1.6666665459e-1,
-    5.0000001201e-1,
+FLOAT_EXP2 = _floats(
+    "0x1.5c08c4p-10 0x1.3d0c54p-7 0x1.c6b6e6p-5 0x1.ebf918p-3 0x1.62e428p-1 0x1.000002p+0"
 )
-FLOAT_LN2_HIGH, FLOAT_LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
 
 _ELEMENTS_AT_ONCE = 1 << 16  # keeps the temporary arrays in cache
 _MASK32 = np.uint64(0xFFFFFFFF)
@@ -154,52 +145,51 @@ def binarize(logits: Logits, thresholds: Float64, n_threads: int) -> Codes:
     return codes
 
 
-def _log(x: Float32) -> Float32:
-    """Log of positive normal numbers, by the specified operations."""
-    bits = x.view(np.int32)
-    exponent = (bits - np.int32(0x3F3504F3)) >> np.int32(23)  # mantissa in [sqrt(1/2), sqrt(2))
-    e = exponent.astype(np.float32)
-    f = (bits - (exponent << np.int32(23))).view(np.float32) - np.float32(1)
-    square = f * f
-    series = _horner(FLOAT_LOG_COEFFICIENTS, f) * f * square + e * FLOAT_LN2_LOW
-    series = series - np.float32(0.5) * square
-    result: Float32 = (f + series) + e * FLOAT_LN2_HIGH
+def relaxed_scales(tau: float) -> tuple[np.float32, np.float32]:
+    """Return the factors of the logit and of the noise, in units of log2."""
+    return np.float32(-LOG2_E / tau), np.float32(-1.0 / tau)
+
+
+def _log2_odds(words: UInt64) -> Float32:
+    """log2(u / (1 - u)) for u = (word >> 9 + 1/2) / 2**23."""
+    u = (words >> np.uint64(9)).astype(np.float32) + np.float32(0.5)
+    bits = (u / (np.float32(8388608) - u)).view(np.int32)
+    power = (bits - np.int32(0x3F3504F3)) >> np.int32(23)
+    fraction = (bits - (power << np.int32(23))).view(np.float32) - np.float32(1)
+    odds: Float32 = fraction * _horner(FLOAT_LOG2, fraction) + power.astype(np.float32)
+    return odds
+
+
+def _sigmoid_of_minus(t: Float32) -> Float32:
+    """1 / (1 + 2**t)."""
+    x = np.clip(t, np.float32(-120), np.float32(120))
+    nearest = np.rint(x)
+    bits = _horner(FLOAT_EXP2, x - nearest).view(np.int32)
+    exponential = (bits + (nearest.astype(np.int32) << np.int32(23))).view(np.float32)
+    result: Float32 = np.float32(1) / (np.float32(1) + exponential)
     return result
 
 
-def _exp_of_minus(x: Float32) -> Float32:
-    """exp(-x) for x in [0, 86], by the specified operations."""
-    k = np.rint(x * np.float32(1.44269504088896341))
-    r = (k * FLOAT_LN2_HIGH - x) + k * FLOAT_LN2_LOW
-    series = (_horner(FLOAT_EXP_COEFFICIENTS, r) * (r * r) + r) + np.float32(1)
-    scaled: Float32 = (series.view(np.int32) - (k.astype(np.int32) << np.int32(23))).view(
-        np.float32
-    )
-    return scaled
-
-
-def _horner(coefficients: tuple[float, ...], x: Float32) -> Float32:
+def _horner(coefficients: tuple[np.float32, ...], x: Float32) -> Float32:
     series = np.full_like(x, coefficients[0])
     for coefficient in coefficients[1:]:
-        series = series * x + np.float32(coefficient)
+        series = series * x + coefficient
     return series
 
 
 def sample_relaxed(
-    logits: Logits, inverse_tau: np.float32, seed: int, first_row: int, n_threads: int
+    logits: Logits, tau: float, seed: int, first_row: int, n_threads: int
 ) -> Float32:
     """Draw relaxed bits float32 [n, n_bits] from the binary Concrete distribution."""
     require_finite(logits)
+    logit_scale, noise_scale = relaxed_scales(tau)
     n_bits = logits.shape[1]
     blocks = np.arange(-(-n_bits // 4), dtype=np.uint64) + np.uint64(RELAXED)
     relaxed = np.empty(logits.shape, dtype=np.float32)
     for rows in _row_blocks(logits):
         words = philox(seed, _row_numbers(rows, first_row)[:, None], blocks, 0)
-        words = words.reshape(rows.stop - rows.start, -1)[:, :n_bits]
-        u = ((words >> np.uint64(9)).astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-23)
-        noise = _log(u / (np.float32(1) - u))
+        noise = _log2_odds(words.reshape(rows.stop - rows.start, -1)[:, :n_bits])
         with np.errstate(over="ignore"):  # a float64 logit, or the product: infinite is as good
-            z = (widen(logits[rows]).astype(np.float32) + noise) * inverse_tau
-        e = _exp_of_minus(np.minimum(np.abs(z), np.float32(86)))
-        relaxed[rows] = np.where(z < 0, e, np.float32(1)) / (np.float32(1) + e)
+            values = widen(logits[rows]).astype(np.float32)
+            relaxed[rows] = _sigmoid_of_minus(values * logit_scale + noise * noise_scale)
     return relaxed

@@ -141,7 +141,7 @@ class FirstBadRow {
 };
 
 // Runs tile(first unit, n units, reader) over all logits, on threads; a tile
-// that returns false has logits that are not finite.
+// that returns false may have logits that are not finite.
 template <typename Tile>
 std::int64_t for_each_tile(const Logits &logits, const Schedule &schedule, const Tile &tile) {
     const std::size_t per_row = units_per_row(logits), n_units = logits.n * per_row;
@@ -229,6 +229,7 @@ std::int64_t sample(const Logits &logits, std::uint64_t seed, std::uint64_t firs
     return for_each_tile(logits, schedule, [&](std::size_t first, std::size_t n, Reader &reader) {
         alignas(64) std::uint8_t random[kTileUnits * 16], unsure[kTileUnits];
         const void *units = reader.units(first, n);
+        bool is_finite = true;
         for (std::size_t number = 0; number < n_samples; ++number) {
             std::uint8_t *out = codes + number * logits.n * per_row + first;
             const auto sample = static_cast<std::uint32_t>(number);
@@ -239,12 +240,11 @@ std::int64_t sample(const Logits &logits, std::uint64_t seed, std::uint64_t firs
                                    sample,
                                    seed};
             kernels.random_blocks(range, n, random);
-            if (!draw(units, random, n, out, unsure))
-                return false;
+            is_finite &= draw(units, random, n, out, unsure);
             decider.decide(first, n, sample, random, unsure, out);
             clear_padding(logits, first, n, out);
         }
-        return true;
+        return is_finite;
     });
 }
 

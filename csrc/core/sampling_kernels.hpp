@@ -34,7 +34,7 @@ struct SamplingKernels {
 
     // One code byte for each unit from its 8 random halves. A bit whose random
     // half is too near its probability to tell is set in `unsure`: the caller
-    // decides it exactly. Returns false if a logit is not finite.
+    // decides it exactly. Returns false if a logit may not be finite.
     bool (*draw[kLogitTypes])(const void *logits, const std::uint8_t *random, std::size_t n_units,
                               std::uint8_t *codes, std::uint8_t *unsure);
 

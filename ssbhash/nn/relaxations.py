@@ -43,6 +43,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ssbhash.nn import ops
+
 Seed = int | torch.Generator | None
 Loss = Callable[[Tensor], Tensor]
 
@@ -52,7 +54,12 @@ ESTIMATORS = PATHWISE + SCORE_BASED
 
 
 def relax(
-    logits: Tensor, name: str = "concrete", *, tau: float = 2 / 3, seed: Seed = None
+    logits: Tensor,
+    name: str = "concrete",
+    *,
+    tau: float = 2 / 3,
+    seed: Seed = None,
+    first_row: int = 0,
 ) -> Tensor:
     """Draw bits, or relaxed bits, that carry a gradient to the logits.
 
@@ -65,7 +72,10 @@ def relax(
     tau : float
         Temperature of the Concrete distribution; 2/3 is the paper's.
     seed : int, torch.Generator or None
-        The draw. None takes it from torch's global generator.
+        The draw, below 2**63. None takes it from torch's global generator.
+    first_row : int
+        Number of the first row: processes that share a batch and a seed, each with
+        its own first row, draw what one process would.
 
     Returns
     -------
@@ -75,7 +85,8 @@ def relax(
     Raises
     ------
     ValueError
-        If `name` is unknown or needs the loss as a function, or tau <= 0.
+        If `name` is unknown or needs the loss as a function, `seed` or `tau` is out of
+        range, or a logit is NaN or infinite.
 
     Examples
     --------
@@ -89,17 +100,20 @@ def relax(
         raise ValueError(f"estimator {name!r} needs the loss as a function: use expected_loss")
     if name not in PATHWISE:
         raise ValueError(f"name must be one of {', '.join(ESTIMATORS)}; got {name!r}")
-    if not tau > 0:
-        raise ValueError(f"tau must be positive, got {tau}")
+    number = as_seed(seed)
     if name == "straight-through":
-        probability = torch.sigmoid(logits)
-        bits = (_uniform(logits, seed) < probability).to(logits.dtype)
-        return bits + (probability - probability.detach())
-    uniform = _uniform(logits, seed)
-    relaxed = torch.sigmoid((logits + torch.logit(uniform)) / tau)
+        return _rows(ops.sample_bits, logits, number, first_row)
+    relaxed = _rows(ops.sample_relaxed, logits, number, tau, first_row)
     if name == "concrete":
         return relaxed
     return (relaxed > 0.5).to(logits.dtype) + (relaxed - relaxed.detach())
+
+
+def _rows(operator: Callable[..., Tensor], logits: Tensor, *arguments: float) -> Tensor:
+    """Apply an operator on matrices to logits of any number of dimensions."""
+    if logits.ndim == 2:
+        return operator(logits, *arguments)
+    return operator(logits.reshape(-1, logits.shape[-1]), *arguments).reshape(logits.shape)
 
 
 def expected_loss(
@@ -170,34 +184,32 @@ def _codes_and_scores(
     logits: Tensor, name: str, n_samples: int, seed: Seed
 ) -> tuple[Tensor, Tensor]:
     """Codes [k, n, n_bits], and scores so that sum_k loss_k score_k estimates the gradient."""
-    probability = torch.sigmoid(logits)
+    number = as_seed(seed)
     if name == "reinforce-loo":
-        many = logits.expand(n_samples, *logits.shape)
-        bits = (_uniform(many, seed) < probability).to(logits.dtype)
-        scores = bits - probability
+        bits = _rows(ops.sample_bits, logits.expand(n_samples, *logits.shape), number)
+        scores = bits - torch.sigmoid(logits)
         # loss_k minus the mean of the others, averaged over k, gathered by loss_k:
         # its own score less the mean score of all, divided by n - 1.
         return bits, (scores - scores.mean(0)) / (n_samples - 1)
-    uniform = _uniform(logits, seed)
-    bits = torch.stack([uniform > 1 - probability, uniform < probability]).to(logits.dtype)
     if name == "arm":
+        uniform = _rows(ops.sample_relaxed, torch.zeros_like(logits), number, 1.0)
+        probability = torch.sigmoid(logits)
+        bits = torch.stack([uniform > 1 - probability, uniform < probability])
         score = uniform - 0.5
     else:  # disarm: ARM's weight in expectation over u given both codes
-        differ = bits[0] - bits[1]
-        score = 0.5 * differ * torch.sigmoid(logits.abs())
-    return bits, torch.stack([score, -score])
-
-
-def _uniform(logits: Tensor, seed: Seed) -> Tensor:
-    generator = torch.Generator(logits.device).manual_seed(as_seed(seed))
-    uniform = torch.rand(logits.shape, generator=generator, device=logits.device)
-    # [0, 1) to (0, 1): log(0) would put an infinity into the noise.
-    return uniform.clamp_min(2**-25).to(logits.dtype)
+        # The draw is [u < sigmoid(l)], so that of -l is [u < 1 - sigmoid(l)].
+        bits = torch.stack(
+            [1 - _rows(ops.sample_bits, -logits, number), _rows(ops.sample_bits, logits, number)]
+        )
+        score = 0.5 * (bits[0] - bits[1]) * torch.sigmoid(logits.abs())
+    return bits.to(logits.dtype), torch.stack([score, -score])
 
 
 def as_seed(seed: Seed) -> int:
-    """Turn a seed, a generator (which advances) or None into one 63-bit seed."""
+    """Turn a seed, a generator (which advances) or None into one seed below 2**63."""
     if isinstance(seed, int):
+        if not 0 <= seed < 2**63:
+            raise ValueError(f"seed must be in [0, 2**63), got {seed}")
         return seed
     device = "cpu" if seed is None else seed.device
     return int(torch.randint(2**63 - 1, (), generator=seed, device=device))

@@ -144,9 +144,11 @@ def require_finite(logits: Logits) -> None:
     is_bfloat16 = logits.dtype == np.uint16
     is_finite = (logits & 0x7F80) != 0x7F80 if is_bfloat16 else np.isfinite(logits)
     if not is_finite.all():
-        raise not_finite(int(np.flatnonzero(~is_finite.all(axis=1))[0]))
+        raise NotFiniteError(int(np.flatnonzero(~is_finite.all(axis=1))[0]))
 
 
-def not_finite(row: int) -> ValueError:
-    """Make the error that every engine raises for a NaN or an infinity."""
-    return ValueError(f"logits must be finite, row {row} holds a NaN or an infinity")
+class NotFiniteError(ValueError):
+    """The error that every engine raises for a NaN or an infinity among the logits."""
+
+    def __init__(self, row: int) -> None:
+        super().__init__(f"logits must be finite, row {row} holds a NaN or an infinity")

@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ssbhash import checkpoint, processes
+from ssbhash.arrays import NotFiniteError
 from ssbhash.labels import Labels
 from ssbhash.nn.adam import FlatAdam, RowAdam
 from ssbhash.nn.bernoulli_vae import Autoencoder, Items
@@ -299,7 +300,10 @@ class Training:
         sums: Tensor | None = None
         names: list[str] = []
         for ids in self._batches(shuffled):
-            terms = self._terms(self._items(ids), generator)
+            try:
+                terms = self._terms(self._items(ids), generator)
+            except NotFiniteError as error:
+                raise _diverged(epoch, "nan") from error
             weight = processes.weight(ids)
             self.optimizer.step(terms["loss"] * weight)
             share = weight * len(ids) / len(shuffled)
@@ -313,9 +317,7 @@ class Training:
         processes.average(self.network.statistics())
         row = {"epoch": float(epoch), **dict(zip(names, sums.tolist(), strict=True))}
         if not np.isfinite(row["loss"]):
-            raise RuntimeError(
-                f"the loss is {row['loss']} in epoch {epoch}: lower learning_rate, alpha or gamma"
-            )
+            raise _diverged(epoch, row["loss"])
         row |= self._validate()
         row["seconds"] = time.perf_counter() - started
         self.outcome.history.append(row)
@@ -406,3 +408,7 @@ def with_prefix(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
 def without_prefix(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Take the tensors whose name begins with `prefix`, without it."""
     return {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
+
+
+def _diverged(epoch: int, loss: object) -> RuntimeError:
+    return RuntimeError(f"the loss is {loss} in epoch {epoch}: lower learning_rate, alpha or gamma")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ssbhash.arrays import Codes, Logits, not_finite
+from ssbhash.arrays import Codes, Logits, NotFiniteError
 from ssbhash.backends import native_module
 
 _native: Any = native_module()
@@ -34,5 +34,5 @@ def sample_relaxed(
 
 def _checked(result: npt.NDArray[Any], bad_row: int) -> npt.NDArray[Any]:
     if bad_row >= 0:
-        raise not_finite(bad_row)
+        raise NotFiniteError(bad_row)
     return result

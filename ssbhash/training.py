@@ -115,6 +115,7 @@ class Optimizer:
     def __init__(self, network: Autoencoder, learning_rate: float, sparse: bool) -> None:
         first = network.encoder.first.weight
         self.rows = RowAdam(first, learning_rate, eps=ADAM_EPS) if sparse else None
+        self.buffer = first.new_empty(0, first.shape[1])
         dense = [p for p in network.parameters() if not (sparse and p is first)]
         self.dense = FlatAdam(dense, learning_rate, eps=ADAM_EPS)
 
@@ -125,7 +126,9 @@ class Optimizer:
         """
         if self.rows is None or not isinstance(x, SparseBatch):
             return x
-        self.touched = Touched(x, self.rows.weight.shape[1])
+        if len(self.buffer) < len(x.columns):
+            self.buffer = x.values.new_empty(2 * len(x.columns), self.rows.weight.shape[1])
+        self.touched = Touched(x, self.buffer)
         self.columns = self.touched.columns if columns is None else columns
         self.rows.catch_up(self.columns)
         return replace(x, touched=self.touched)
@@ -137,8 +140,7 @@ class Optimizer:
         self.dense.step()
         if self.rows is None:
             return
-        gradient = self.touched.gradient.grad
-        assert gradient is not None
+        gradient = self.touched.gradient
         if processes.world_size() > 1:
             mine = torch.searchsorted(self.columns, self.touched.columns)
             whole = gradient.new_zeros(len(self.columns), gradient.shape[1])
@@ -223,6 +225,7 @@ class Training:
             self.network.load_state_dict(self.best[1])
         self.network.eval()
         self.network.zero_grad()
+        self.network.buffer = None
         return outcome
 
     def _resume(self) -> bool:

@@ -60,18 +60,25 @@ def test_batches_are_the_rows(items: Any, ids: Any) -> None:
 
 
 @pytest.mark.parametrize("n_columns", [1, 30])
-def test_touched_rows_multiply_as_the_whole_matrix(items: Any, n_columns: int) -> None:
+@pytest.mark.parametrize("native", [True, False])
+def test_touched_rows_multiply_as_the_whole_matrix(
+    items: Any, n_columns: int, native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if native and native_module() is None:
+        pytest.skip("the extension is not built")
+    if not native:
+        monkeypatch.setattr("ssbhash.nn.rows.native_module", lambda: None)
     X, _ = items
     batch = row_source(sp.csr_array(X[:, :n_columns])).take(np.arange(40))
     weight = torch.randn(n_columns, 4, requires_grad=True)
-    touched = Touched(batch, 4)
+    touched = Touched(batch, torch.empty(50, 4))
     product = replace(batch, touched=touched).product(weight)
     expected = batch.dense() @ weight
     torch.testing.assert_close(product, expected)
     upstream = torch.randn_like(product)
     product.backward(upstream)
     expected.backward(upstream)
-    torch.testing.assert_close(touched.gradient.grad, weight.grad[touched.columns])
+    torch.testing.assert_close(touched.gradient, weight.grad[touched.columns])
     others = torch.ones(n_columns, dtype=torch.bool).index_fill(0, touched.columns, False)
     assert not weight.grad[others].any()
 

@@ -78,6 +78,20 @@ void adam_step(const AdamRows &adam, const std::int64_t *rows, std::size_t n, co
     });
 }
 
+void sparse_product(const SparseRows &rows, const float *weight, std::size_t width, float *out,
+                    std::size_t n_threads) {
+    const auto add_scaled = active_training_kernels().add_scaled;
+    for_each_row(rows.n_rows, n_threads, [&](std::size_t i, bool) {
+        const auto first = static_cast<std::size_t>(rows.starts[i]);
+        const auto last =
+            i + 1 < rows.n_rows ? static_cast<std::size_t>(rows.starts[i + 1]) : rows.n_values;
+        std::fill_n(out + i * width, width, 0.0f);
+        for (std::size_t at = first; at < last; ++at)
+            add_scaled(out + i * width, weight + static_cast<std::size_t>(rows.columns[at]) * width,
+                       rows.values[at], width);
+    });
+}
+
 void exp_rows(float *x, const float *bias, std::size_t n, std::size_t width, float *top, float *sum,
               std::size_t n_threads) {
     const auto kernel = active_training_kernels().exp_row;

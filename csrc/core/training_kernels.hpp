@@ -15,6 +15,9 @@ struct TrainingKernels {
     void (*step)(float *weight, float *mean, float *square, const float *grad, std::size_t n,
                  float step, float eps);
 
+    // sum += factor * row.
+    void (*add_scaled)(float *sum, const float *row, float factor, std::size_t n);
+
     // y = x + bias, x = exp(y - max y) in place. Returns max y, and the sum in *sum.
     float (*exp_row)(float *x, const float *bias, std::size_t n, float *sum);
 };

@@ -54,6 +54,26 @@ void py_adam_step(Floats weight, Floats mean, Floats square, const Ids &rows, co
     released([&] { adam_step(adam, at, n, gradient, step, eps, n_threads); });
 }
 
+void py_sparse_product(const Ids &columns, const Floats &values, const Ids &starts,
+                       const Floats &weight, Floats out, std::size_t n_threads) {
+    if (weight.ndim() != 2 || out.ndim() != 2 || weight.shape(1) != out.shape(1))
+        throw py::value_error("weight and out must have shapes [n, width] of one width");
+    const std::size_t n_values = check_rows(columns, weight.shape(0));
+    check_size(values, n_values, "values");
+    if (starts.size() != out.shape(0))
+        throw py::value_error("starts must have one entry for each row of out");
+    std::int64_t last = 0;
+    for (py::ssize_t i = 0; i < starts.size(); last = starts.data()[i++])
+        if (starts.data()[i] < last || starts.data()[i] > columns.size())
+            throw py::index_error("starts must ascend, up to the number of values");
+    const SparseRows rows{columns.data(), starts.data(), values.data(),
+                          static_cast<std::size_t>(starts.size()), n_values};
+    const float *weights = weight.data();
+    const auto width = static_cast<std::size_t>(weight.shape(1));
+    float *to = out.mutable_data();
+    released([&] { sparse_product(rows, weights, width, to, n_threads); });
+}
+
 py::tuple py_exp_rows(Floats x, const Floats &bias, std::size_t n_threads) {
     if (x.ndim() != 2 || x.shape(1) == 0)
         throw py::value_error("x must have shape [n, width], width >= 1");
@@ -76,6 +96,8 @@ void bind_training(py::module_ &m) {
     m.def("adam_step", &py_adam_step, py::arg("weight").noconvert(), py::arg("mean").noconvert(),
           py::arg("square").noconvert(), py::arg("rows"), py::arg("grad"), py::arg("step"),
           py::arg("eps"), py::arg("n_threads"));
+    m.def("sparse_product", &py_sparse_product, py::arg("columns"), py::arg("values"),
+          py::arg("starts"), py::arg("weight"), py::arg("out").noconvert(), py::arg("n_threads"));
     m.def("exp_rows", &py_exp_rows, py::arg("x").noconvert(), py::arg("bias"),
           py::arg("n_threads"));
 }

@@ -70,6 +70,8 @@ class Autoencoder(nn.Module):
         super().__init__()
         self.shape, self.weights = shape, weights
         self.encoder = Encoder(shape.n_features, shape.n_hidden_units, generator)
+        # Memory for the decoder's logits, the same for every batch.
+        self.buffer: Tensor | None = None
         self.decoder = Decoder(shape.n_bits, shape.n_targets, generator)
 
     def code_logits(self, x: Batch) -> Tensor:
@@ -92,7 +94,10 @@ class Autoencoder(nn.Module):
         """Negative log-likelihood of the target under the decoder, mean over items."""
         weight, bias = self.decoder.weight, self.decoder.bias
         if self.shape.reconstruction == "multinomial":
-            return losses.multinomial_reconstruction(code, weight, bias, target)
+            if self.buffer is None or len(self.buffer) < len(code):
+                self.buffer = weight.new_empty(len(code), len(weight))
+            buffer = self.buffer[: len(code)]
+            return losses.multinomial_reconstruction(code, weight, bias, target, buffer)
         dense = target.dense() if isinstance(target, SparseBatch) else target
         return losses.gaussian_reconstruction(code, weight, bias, dense)
 

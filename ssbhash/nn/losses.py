@@ -23,7 +23,9 @@ FLOOR = 1e-7
 LOG_FLOOR = math.log(FLOOR)
 
 
-def multinomial_reconstruction(code: Tensor, weight: Tensor, bias: Tensor, target: Batch) -> Tensor:
+def multinomial_reconstruction(
+    code: Tensor, weight: Tensor, bias: Tensor, target: Batch, buffer: Tensor | None = None
+) -> Tensor:
     """Mean over items of -sum_d t_d log softmax(code W^T + bias)_d.
 
     Parameters
@@ -35,10 +37,13 @@ def multinomial_reconstruction(code: Tensor, weight: Tensor, bias: Tensor, targe
     target
         [m, D], non-negative; dense or sparse. Beyond the log-sum-exp only its
         non-zeros are touched.
+    buffer
+        [m, D], overwritten: memory for the logits, which large allocations would have
+        to fault in anew for every batch.
     """
     apply: Any = _MultinomialReconstruction.apply
     with torch.autocast(code.device.type, enabled=False):  # the softmax stays in float32
-        loss: Tensor = apply(code.float(), weight, bias, target)
+        loss: Tensor = apply(code.float(), weight, bias, target, buffer)
     return loss
 
 
@@ -52,9 +57,11 @@ class _MultinomialReconstruction(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, code: Tensor, weight: Tensor, bias: Tensor, target: Batch) -> Tensor:
+    def forward(
+        ctx: Any, code: Tensor, weight: Tensor, bias: Tensor, target: Batch, buffer: Tensor | None
+    ) -> Tensor:
         n_items = code.shape[0]
-        logits = code @ weight.t()
+        logits = torch.mm(code, weight.t(), out=buffer)
         if isinstance(target, SparseBatch):
             rows, columns = target.rows, target.columns
             hits = logits[rows, columns].add_(bias[columns])
@@ -88,9 +95,9 @@ class _MultinomialReconstruction(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         grad_code, grad_weight, grad_bias = ctx.saved_tensors
-        return grad_code * grads[0], grad_weight * grads[0], grad_bias * grads[0], None
+        return grad_code * grads[0], grad_weight * grads[0], grad_bias * grads[0], None, None
 
 
 def _floored(log_p: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

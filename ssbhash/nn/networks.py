@@ -31,7 +31,8 @@ class Linear(nn.Module):
     def forward(self, x: Batch) -> Tensor:
         """Map [m, n_in] to [m, n_out]."""
         if isinstance(x, SparseBatch):
-            return x.product(self.weight) + self.bias
+            product = x.product(self.weight)
+            return product + self.bias if torch.is_grad_enabled() else product.add_(self.bias)
         if self.training or self.bias.shape[0] % TILE == 0:
             return torch.addmm(self.bias, x, self.weight)
         n_out = self.bias.shape[0]
@@ -70,6 +71,13 @@ class BatchNorm(nn.BatchNorm1d):
             input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
         )
 
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """Scale and shift [width] that normalise by the running statistics."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        scale = self.weight * torch.rsqrt(self.running_var + self.eps)
+        return scale, self.bias - self.running_mean * scale
+
     def get_extra_state(self) -> Tensor:
         """Give the steps so far, part of a checkpoint."""
         return torch.tensor(self.n_steps)
@@ -91,9 +99,22 @@ class Encoder(nn.Module):
 
     def forward(self, x: Batch) -> Tensor:
         """Encode a batch."""
+        if not self.training and not torch.is_grad_enabled():
+            return self._encode(x)
         hidden: Tensor = self.first_norm(torch.relu(self.first(x)))
         hidden = self.second_norm(torch.relu(self.second(hidden)))
         return hidden
+
+    def _encode(self, x: Batch) -> Tensor:
+        """Encode without gradients: the first normalisation is folded into the second layer."""
+        (scale, shift), (last_scale, last_shift) = (
+            self.first_norm.scale_and_shift(),
+            self.second_norm.scale_and_shift(),
+        )
+        weight = self.second.weight * scale[:, None]
+        bias = torch.addmv(self.second.bias, self.second.weight.t(), shift)
+        hidden = torch.addmm(bias, self.first(x).relu_(), weight).relu_()
+        return hidden.mul_(last_scale).add_(last_shift)
 
 
 def glorot(n_in: int, n_out: int, generator: torch.Generator) -> Tensor:

@@ -18,6 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torch.nn import functional as F
 
+from ssbhash.backends import native_module
 from ssbhash.shards import CsrShards
 
 # Rows read at once where all of them are looked at.
@@ -67,7 +68,7 @@ class SparseBatch:
         if self.touched is None:
             return _bag_sum(self.columns, self.values, self.starts, weight)
         apply: Any = _Product.apply
-        product: Tensor = apply(self.touched.gradient, weight.detach(), self)
+        product: Tensor = apply(self.touched.anchor, weight.detach(), self)
         return product
 
     def scaled(self, scale: Tensor) -> SparseBatch:
@@ -82,18 +83,20 @@ class Touched:
     ----------
     batch
         A sparse batch.
-    width
-        Of the weight rows that it will multiply.
+    buffer
+        [n, width] of the weight rows that it will multiply, n at least the number of
+        columns present: memory for the gradient, the same for every batch.
     """
 
-    def __init__(self, batch: SparseBatch, width: int) -> None:
+    def __init__(self, batch: SparseBatch, buffer: Tensor) -> None:
         columns, order = torch.sort(batch.columns)
         self.columns, counts = torch.unique_consecutive(columns, return_counts=True)
         starts = torch.cumsum(counts, 0) - counts
         # By column, so that each gradient is one weighted sum, without scattered additions.
         self.by_column = batch.rows[order], batch.values[order], starts
-        # Never written: a leaf of the right shape, to which autograd hands the gradient.
-        self.gradient = batch.values.new_empty(len(self.columns), width).requires_grad_()
+        self.gradient = buffer[: len(self.columns)]
+        # What autograd differentiates by; the gradient is written on the way, not handed on.
+        self.anchor = torch.empty(0, requires_grad=True)
 
 
 Batch: TypeAlias = Tensor | SparseBatch
@@ -108,7 +111,21 @@ def padded(batch: Batch, multiple: int) -> Batch:
     return F.pad(batch, (0, 0, 0, n_empty))
 
 
-def _bag_sum(ids: Tensor, values: Tensor, starts: Tensor, weight: Tensor) -> Tensor:
+def _bag_sum(
+    ids: Tensor, values: Tensor, starts: Tensor, weight: Tensor, out: Tensor | None = None
+) -> Tensor:
+    """Weighted sums of the rows `ids` of weight, one for each entry of `starts`."""
+    if out is None:
+        out = weight.new_empty(starts.shape[0], weight.shape[1])
+    native = native_module() if weight.device.type == "cpu" else None
+    if native is not None and weight.dtype == torch.float32:
+        arrays = (x.numpy() for x in (ids, values, starts, weight.detach(), out))
+        native.sparse_product(*arrays, torch.get_num_threads())
+        return out
+    return out.copy_(_embedding_bag(ids, values, starts, weight))
+
+
+def _embedding_bag(ids: Tensor, values: Tensor, starts: Tensor, weight: Tensor) -> Tensor:
     if ids.shape[0] == 0:  # embedding_bag wants at least one index to infer its kernel
         return weight.new_zeros(starts.shape[0], weight.shape[1])
     return F.embedding_bag(ids, weight, starts, mode="sum", per_sample_weights=values)
@@ -118,15 +135,16 @@ class _Product(torch.autograd.Function):
     """Sparse batch times weight; both directions are weighted sums of rows."""
 
     @staticmethod
-    def forward(ctx: Any, gradient: Tensor, weight: Tensor, batch: SparseBatch) -> Tensor:
-        assert batch.touched is not None
-        ctx.by_column = batch.touched.by_column
+    def forward(ctx: Any, anchor: Tensor, weight: Tensor, batch: SparseBatch) -> Tensor:
+        ctx.touched = batch.touched
         return _bag_sum(batch.columns, batch.values, batch.starts, weight)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        rows, values, starts = ctx.by_column
-        return _bag_sum(rows, values, starts, grads[0].contiguous()), None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, None, None]:
+        touched: Touched = ctx.touched
+        rows, values, starts = touched.by_column
+        _bag_sum(rows, values, starts, grads[0].contiguous(), out=touched.gradient)
+        return None, None, None
 
 
 class DenseRows:

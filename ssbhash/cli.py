@@ -138,10 +138,13 @@ def train(
         float | None, typer.Option(help="Hide all labels but this share, at random.")
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the items.", min=1)] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Items in a step.", min=1)] = None,
-    alpha: Annotated[float | None, typer.Option(help="Weight of the supervised terms.")] = None,
-    beta: Annotated[float | None, typer.Option(help="Weight of the KL term.")] = None,
-    gamma: Annotated[float | None, typer.Option(help="Weight of the point term.")] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Any parameter of the method; repeat."),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Folder for the state after each epoch; go on from it.")
+    ] = None,
     text_field: TextField = "text",
     label_field: LabelField = "label",
     weighting: Annotated[Weighting, typer.Option(help="Texts: input.")] = Weighting.log_tf,
@@ -163,9 +166,8 @@ def train(
         items = replace(items, labels=files.read_labels(labels, label=label_field))
     y, classes = _labels_of(items, supervision, seed)
     files.check_folder(out)
-    options: dict[str, Any] = {"n_epochs": epochs, "batch_size": batch_size}
-    options |= {"alpha": alpha, "beta": beta, "gamma": gamma}
-    hasher = _new_hasher(method, options, n_bits=bits, seed=seed, device=device, verbose=not quiet)
+    common = {"n_bits": bits, "seed": seed, "device": device, "verbose": not quiet}
+    hasher = _new_hasher(method, assignments or [], common, n_epochs=epochs, checkpoint=checkpoint)
     vocabulary = {"max_terms": max_terms, "min_df": min_df, "ngrams": ngrams}
     pipeline = _new_pipeline(hasher, items, classes, weighting=weighting.value, **vocabulary)
     started = time.perf_counter()
@@ -361,16 +363,24 @@ def _labels_of(items: files.Items, supervision: float | None, seed: int) -> tupl
     return (y if supervision is None else hide_labels(y, supervision, seed)), classes
 
 
-def _new_hasher(method: Method, options: dict[str, Any], **common: Any) -> Any:
+def _new_hasher(
+    method: Method, assignments: list[str], common: dict[str, Any], **optional: Any
+) -> Any:
     from ssbhash.hashers import METHODS
 
     cls = METHODS[method.value]
     known = inspect.signature(cls).parameters
-    given = {name: value for name, value in options.items() if value is not None}
-    for name in given:
-        if name not in known:
-            raise ValueError(f"--{name} is no parameter of {method.value}")
-    return cls(**common, **given)
+    parameters = {name: value for name, value in optional.items() if value is not None}
+    for assignment in assignments:
+        name, _, text = assignment.partition("=")
+        if name not in known or name in common:
+            others = ", ".join(sorted(set(known) - set(common)))
+            raise ValueError(f"--set {name} is no parameter of {method.value}, which has {others}")
+        try:
+            parameters[name] = json.loads(text)
+        except ValueError:  # no number: a word
+            parameters[name] = text
+    return cls(**common, **parameters)
 
 
 def _new_pipeline(

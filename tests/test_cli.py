@@ -166,6 +166,19 @@ def test_multi_label_texts_and_method_without_labels(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "b" / "classes.json").read_text())[0] == "all"
 
 
+def test_parameters_and_checkpoint(trained: Path, tmp_path: Path) -> None:
+    train = ["train", trained / "x.npz", "-q", "--checkpoint", tmp_path / "state"]
+    train += ["--set", "n_hidden_units=20", "--set", "alpha=0.01", "--set", "monitor=val_loss"]
+    call(*train, "-o", tmp_path / "a", "--epochs", 2)
+    call(*train, "-o", tmp_path / "b", "--epochs", 4)
+    saved = json.loads((tmp_path / "b" / "config.json").read_text())
+    assert saved["parameters"]["alpha"] == 0.01
+    assert saved["parameters"]["n_hidden_units"] == 20
+    assert [row["epoch"] for row in saved["history"]] == [1, 2, 3, 4]
+    first = json.loads((tmp_path / "a" / "config.json").read_text())["history"]
+    assert saved["history"][:2] == first, "it went on from the state, seconds and all"
+
+
 def test_codes_of_twelve_bits(trained: Path) -> None:
     codes, n_bits = read_codes(trained / "x.npy")
     assert n_bits == 12
@@ -253,7 +266,9 @@ def test_bad_training_data(tmp_path: Path) -> None:
     assert "class" in message(y=np.zeros(N, int))
     assert "90 items but labels [5]" in message(y=y[:5])
     assert "supervision" in message("--supervision", 2)
-    assert "--gamma is no parameter of vdsh" in message("--method", "vdsh", "--gamma", 1)
+    assert "gamma is no parameter of vdsh" in message("--method", "vdsh", "--set", "gamma=1")
+    assert "alpha must be a number" in message("--set", "alpha=much")
+    assert "seed is no parameter" in message("--set", "seed=1")
     assert "device" in message("--device", "no-such-device")
     np.save(tmp_path / "x.npy", x)
     assert "y" in one_line("train", tmp_path / "x.npy", "-o", model, "-q")

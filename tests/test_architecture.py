@@ -46,6 +46,7 @@ RANKS = {
     "demo": 12,
     "report": 13,
     "reproduce": 14,
+    "commands": 14,
     "cli": 15,
     "__main__": 16,
 }

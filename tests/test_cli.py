@@ -29,6 +29,8 @@ from scipy import sparse
 from typer.testing import CliRunner
 
 from ssbhash.cli import app
+from ssbhash.commands import Method
+from ssbhash.hashers import METHODS
 
 RNG = np.random.default_rng(0)
 N, N_QUERIES = 90, 12
@@ -243,6 +245,10 @@ def test_info() -> None:
 
 def test_a_missing_command_shows_help() -> None:
     assert "Commands:" in call()
+
+
+def test_every_method_can_be_trained() -> None:
+    assert [method.value for method in Method] == list(METHODS)
 
 
 def test_bad_usage() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,7 +21,7 @@ from ssbhash.codes import pack
 from ssbhash.labels import Labels, read_labels
 from ssbhash.model import Floats, Model
 from ssbhash.nn.bernoulli_vae import Autoencoder, Shape, Weights
-from ssbhash.nn.rows import RowSource, row_source, standardise
+from ssbhash.nn.rows import Raw, RowSource, StandardisedRows, row_source, standardise
 from ssbhash.shards import CsrShards
 from ssbhash.training import Data, Options, Outcome, Training
 
@@ -205,14 +205,17 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
             multilabel=labels is not None and labels.multilabel,
             reconstruction=parameters.resolve_reconstruction(self.reconstruction, aim),
         )
-        model = Model(self._build(shape), labels)
-        rows, targets = row_source(x), row_source(aim)
+        rows = self._inputs(row_source(x), shape.reconstruction)
+        targets: RowSource
         if shape.reconstruction == "multinomial":
-            data = Data(rows, targets.normalised(), labels)
+            targets = row_source(aim).normalised()
+        elif aim is x and isinstance(rows, StandardisedRows):
+            targets = rows
         else:
-            standard = standardise(rows)
-            model.statistics = {"shift": standard.shift, "scale": standard.scale}
-            data = Data(standard, standard if aim is x else standardise(targets), labels)
+            targets = standardise(row_source(aim))
+        data = Data(rows, targets, labels)
+        network = self._build(replace(shape, n_features=rows.n_columns))
+        model = Model(network, labels, getattr(rows, "statistics", {}))
         outcome = Training(model.network, data, self._options(device, data)).run()
         self._finish(model, data.x)
         self._keep(model, outcome)
@@ -241,13 +244,20 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
 
     def _build(self, shape: Shape) -> Autoencoder:
         generator = torch.Generator().manual_seed(int(self.seed))
-        return self.network(shape, self._weights(), generator)
+        return self._network()(shape, self._weights(), generator)
+
+    def _network(self) -> type[Autoencoder]:
+        return self.network
+
+    def _inputs(self, rows: Raw, reconstruction: str) -> RowSource:
+        """Wrap the rows of features as the network takes them."""
+        return rows if reconstruction == "multinomial" else standardise(rows)
 
     def _weights(self) -> Weights:
         return Weights(
-            alpha=float(getattr(self, "alpha", 0)),
+            alpha=float(getattr(self, "alpha", 0) or 0),
             beta=float(self.beta),
-            gamma=float(getattr(self, "gamma", 0)),
+            gamma=float(getattr(self, "gamma", 0) or 0),
             temperature=float(getattr(self, "temperature", 1)),
         )
 
@@ -256,7 +266,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
 
     def _options(self, device: str, data: Data) -> Options:
         return Options(
-            n_epochs=int(self.n_epochs),
+            n_epochs=self._epochs(len(data)),
             batch_size=int(self.batch_size),
             learning_rate=float(self.learning_rate),
             validation_fraction=float(self.validation_fraction),
@@ -269,6 +279,9 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
             checkpoint=None if self.checkpoint is None else Path(self.checkpoint),
             fingerprint="" if self.checkpoint is None else self._fingerprint(data),
         )
+
+    def _epochs(self, n_items: int) -> int:
+        return int(self.n_epochs)
 
     def _fingerprint(self, data: Data) -> str:
         """Tell this training from others: parameters, sizes, labels and the first rows."""
@@ -365,7 +378,7 @@ def load(path: str | Path) -> Hasher:
     except (KeyError, TypeError, RuntimeError, AttributeError) as error:
         raise ValueError(f"{path} holds a malformed model: {error}") from error
     hasher._keep(model, outcome)
-    hasher.n_features_in_ = model.network.shape.n_features
+    hasher.n_features_in_ = model.n_features
     if names is not None:
         hasher.feature_names_in_ = np.array(names, dtype=object)
     return hasher

@@ -5,7 +5,7 @@ Importing this module needs the `train` extra (torch, scikit-learn, scipy, tqdm)
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -13,11 +13,14 @@ import torch
 
 from ssbhash.estimator import ClassifyingHasher, Hasher, load
 from ssbhash.model import Model
-from ssbhash.nn.bernoulli_vae import Autoencoder, BernoulliVAENetwork
+from ssbhash.nn.bernoulli_vae import Autoencoder, BernoulliVAENetwork, Weights
+from ssbhash.nn.latent import fit_latent, fit_scale
 from ssbhash.nn.phs_gs import PHSGSNetwork
-from ssbhash.nn.rows import RowSource
+from ssbhash.nn.rows import DenseRows, Raw, RowSource
+from ssbhash.nn.self_taught import SelfTaughtNetwork
 from ssbhash.nn.ssb_vae import SSBVAENetwork
 from ssbhash.nn.vdsh_s import VDSHNetwork, VDSHSNetwork
+from ssbhash.training import Data, Options
 
 __all__ = ["METHODS", "PHSGS", "SSBVAE", "VDSH", "VDSHS", "BernoulliVAE", "load"]
 
@@ -26,16 +29,30 @@ __all__ = ["METHODS", "PHSGS", "SSBVAE", "VDSH", "VDSHS", "BernoulliVAE", "load"
 class SSBVAE(ClassifyingHasher):
     """Self-supervised Bernoulli autoencoder (Nanculef et al., arXiv 2007.08799).
 
-    reconstruction + beta KL + alpha (gamma point + pair), where the pair term takes the
-    model's own class probabilities for the labels: unlabelled pairs teach too.
+    The model's own class probabilities take the place of hidden labels where the code is
+    taught which items belong together: unlabelled pairs teach too.
 
     Parameters
     ----------
+    preset
+        "default": averaged terms that need no tuning, see `ssbhash.nn.self_taught`;
+        sparse features are projected onto their latent semantic subspace first. "paper":
+        reconstruction + beta KL + alpha (gamma point + pair), exactly as published.
+    n_epochs
+        None for 15, or as many as make 1,000 steps (30 with preset "paper").
+    reconstruction_weight, point_weight, pair_weight, codeword_weight
+        Of the terms; preset "default" only.
+    dropout
+        Share of inputs and hidden units dropped; preset "default" only.
+    n_components
+        Dimensions of the latent subspace of sparse features; preset "default" only.
+    n_labelled
+        Labelled items that join each batch; preset "default" only.
     alpha
-        Weight of all that is supervised. The pair term is a sum over the pairs of a
-        batch, so a larger batch wants a smaller alpha.
+        Preset "paper": weight of all that is supervised. Its pair term is a sum over the
+        pairs of a batch, so a larger batch wants a smaller alpha.
     gamma
-        Weight of the classifier's cross-entropy within it.
+        Preset "paper": weight of the classifier's cross-entropy within it.
     temperature
         Of the binary-Concrete relaxation.
     n_bits, beta, ...
@@ -53,12 +70,54 @@ class SSBVAE(ClassifyingHasher):
     """
 
     method: ClassVar[str] = "ssb-vae"
-    network: ClassVar[type[Autoencoder]] = SSBVAENetwork
+    network: ClassVar[type[Autoencoder]] = SelfTaughtNetwork
 
     _: KW_ONLY
+    n_epochs: int | None = None  # type: ignore[assignment]
+    preset: str = "default"
+    reconstruction_weight: float = 3.0
+    point_weight: float = 2.0
+    pair_weight: float = 5.0
+    codeword_weight: float = 1.0
+    dropout: float = 0.3
+    n_components: int = 200
+    n_labelled: int = 32
     alpha: float = 1e-3
     gamma: float = 1e3
     temperature: float = 2 / 3
+
+    def _network(self) -> type[Autoencoder]:
+        return SSBVAENetwork if self.preset == "paper" else SelfTaughtNetwork
+
+    def _weights(self) -> Weights:
+        return replace(
+            super()._weights(),
+            reconstruction=float(self.reconstruction_weight),
+            point=float(self.point_weight),
+            pair=float(self.pair_weight),
+            codeword=float(self.codeword_weight),
+            dropout=float(self.dropout),
+        )
+
+    def _inputs(self, rows: Raw, reconstruction: str) -> RowSource:
+        if self.preset == "paper":
+            return super()._inputs(rows, reconstruction)
+        if isinstance(rows, DenseRows):
+            return fit_scale(rows)
+        return fit_latent(rows, int(self.n_components), int(self.seed))
+
+    def _options(self, device: str, data: Data) -> Options:
+        options = super()._options(device, data)
+        if self.preset == "paper":
+            return options
+        return replace(options, n_labelled=int(self.n_labelled))
+
+    def _epochs(self, n_items: int) -> int:
+        if self.n_epochs is not None:
+            return int(self.n_epochs)
+        if self.preset == "paper":
+            return 30
+        return max(15, -(-1000 // -(-n_items // int(self.batch_size))))
 
 
 @dataclass(eq=False, repr=False)

@@ -15,6 +15,7 @@ from torch import Tensor
 from ssbhash import storage
 from ssbhash.labels import Labels
 from ssbhash.nn.bernoulli_vae import Autoencoder, Shape
+from ssbhash.nn.latent import LatentRows
 from ssbhash.nn.networks import TILE
 from ssbhash.nn.rows import Batch, RowSource, StandardisedRows, padded, row_source
 
@@ -38,7 +39,15 @@ class Model:
         rows = row_source(matrix)
         if not self.statistics:
             return rows
+        if "components" in self.statistics:
+            return LatentRows(rows, self.statistics["components"])
         return StandardisedRows(rows, self.statistics["shift"], self.statistics["scale"])
+
+    @property
+    def n_features(self) -> int:
+        """Number of features of an item, before any projection."""
+        components = self.statistics.get("components")
+        return self.network.shape.n_features if components is None else components.shape[0]
 
     def encode(self, function: Callable[[Batch], Tensor], rows: RowSource, width: int) -> Floats:
         """Apply a function of the network to all rows: float32 [n, width]."""

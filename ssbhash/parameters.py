@@ -16,8 +16,19 @@ from ssbhash.arrays import as_count, is_torch
 from ssbhash.nn.rows import BLOCK_ROWS
 from ssbhash.shards import CsrShards
 
-_COUNTS = ("n_bits", "n_hidden_units", "n_epochs", "batch_size")
+_COUNTS = ("n_bits", "n_hidden_units", "batch_size", "n_components")
+_WEIGHTS = (
+    "alpha",
+    "beta",
+    "gamma",
+    "reconstruction_weight",
+    "point_weight",
+    "pair_weight",
+    "codeword_weight",
+)
+_SHARES = ("validation_fraction", "dropout")
 _CHOICES = {
+    "preset": ("default", "paper"),
     "monitor": ("val_loss", "val_accuracy"),
     "reconstruction": ("auto", "multinomial", "gaussian"),
     "precision": ("float32", "bfloat16"),
@@ -34,20 +45,30 @@ def check(hasher: Any) -> None:
         If one has the wrong type, or is out of range.
     """
     for name in _COUNTS:
-        as_count(getattr(hasher, name), name, 1)
+        as_count(getattr(hasher, name, 1), name, 1)
+    as_count(getattr(hasher, "n_labelled", 0), "n_labelled", 0)
+    if hasher.n_epochs is not None or not hasattr(hasher, "preset"):
+        as_count(hasher.n_epochs, "n_epochs", 1)
     if as_count(hasher.seed, "seed", 0) >= 2**63:
         raise ValueError(f"seed must be below 2**63, got {hasher.seed}")
-    for name in ("alpha", "beta", "gamma"):
-        _check_real(getattr(hasher, name, 0), name)
+    for name in _WEIGHTS:
+        weight = getattr(hasher, name, 0)
+        if weight is None:
+            continue  # the preset's
+        _check_real(weight, name)
+        if name in ("alpha", "gamma") and getattr(hasher, "preset", "paper") == "default":
+            raise ValueError(f"{name} needs preset='paper'; preset='default' has no such weight")
     for name in ("learning_rate", "temperature"):
         _check_real(getattr(hasher, name, 1), name, positive=True)
     for name, choices in _CHOICES.items():
         value = getattr(hasher, name, choices[0])
         if value not in choices:
             raise ValueError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
-    _check_real(hasher.validation_fraction, "validation_fraction")
-    if hasher.validation_fraction >= 1:
-        raise ValueError(f"validation_fraction must be below 1, got {hasher.validation_fraction}")
+    for name in _SHARES:
+        share = getattr(hasher, name, 0)
+        _check_real(share, name)
+        if share >= 1:
+            raise ValueError(f"{name} must be below 1, got {share}")
     if not isinstance(hasher.checkpoint, str | Path | None):
         raise TypeError(f"checkpoint must be a path, got {type(hasher.checkpoint).__name__}")
     if hasher.patience is not None:

@@ -24,11 +24,9 @@ from ssbhash.nn.adam import FlatAdam, RowAdam
 from ssbhash.nn.bernoulli_vae import Autoencoder, Items
 from ssbhash.nn.rows import (
     Batch,
-    DenseRows,
     Ids,
     RowSource,
     SparseBatch,
-    StandardisedRows,
     Touched,
 )
 
@@ -60,14 +58,19 @@ class Data:
     @property
     def sparse(self) -> bool:
         """Whether batches of features are sparse."""
-        rows = self.x.rows if isinstance(self.x, StandardisedRows) else self.x
-        return not isinstance(rows, DenseRows)
+        return self.x.sparse
 
     @property
     def window_starts(self) -> Ids | None:
         """First items of the windows to shuffle within, where rows lie on disk."""
-        rows = self.x.rows if isinstance(self.x, StandardisedRows) else self.x
-        return rows.window_starts()
+        return self.x.window_starts()
+
+    def known(self, ids: Ids) -> Ids:
+        """Those of the items `ids` whose label is known."""
+        if self.labels is None:
+            return ids[:0]
+        numbers = self.labels.numbers[ids]
+        return ids[(numbers if numbers.ndim == 1 else numbers[:, 0]) >= 0]
 
     def items(self, ids: Ids, device: torch.device) -> Items:
         """Cut the batch of items `ids`."""
@@ -88,6 +91,7 @@ class Options:
 
     n_epochs: int = 30
     batch_size: int = 100
+    n_labelled: int = 0
     learning_rate: float = 1e-3
     validation_fraction: float = 0.0
     patience: int | None = None
@@ -116,7 +120,8 @@ class Optimizer:
         first = network.encoder.first.weight
         self.rows = RowAdam(first, learning_rate, eps=ADAM_EPS) if sparse else None
         self.buffer = first.new_empty(0, first.shape[1])
-        dense = [p for p in network.parameters() if not (sparse and p is first)]
+        learned = [p for p in network.parameters() if p.requires_grad]
+        dense = [p for p in learned if not (sparse and p is first)]
         self.dense = FlatAdam(dense, learning_rate, eps=ADAM_EPS)
 
     def attach(self, x: Batch, columns: Tensor | None = None) -> Batch:
@@ -180,8 +185,8 @@ class Training:
         self.network, self.data, self.options = network, data, options
         self.device = torch.device(options.device)
         network.to(self.device)
-        sparse = data.sparse
-        self.optimizer = Optimizer(network, options.learning_rate, sparse)
+        network.begin()
+        self.optimizer = Optimizer(network, options.learning_rate, data.sparse)
         self.train_ids, self.validation_ids = self._split()
         self.outcome = Outcome()
         self.best: tuple[float, dict[str, Tensor]] | None = None
@@ -223,6 +228,7 @@ class Training:
             outcome.interrupted = True
         if self.best is not None and options.patience is not None:
             self.network.load_state_dict(self.best[1])
+        self.network.finish()
         self.network.eval()
         self.network.zero_grad()
         self.network.buffer = None
@@ -288,6 +294,11 @@ class Training:
         for start in range(0, len(ids), self.options.batch_size):
             yield ids[start : start + self.options.batch_size]
 
+    def _joining(self, known: Ids, rng: np.random.Generator) -> Ids:
+        """Labelled items that join a batch, drawn without replacement where there are enough."""
+        n_labelled = self.options.n_labelled if len(known) else 0
+        return rng.choice(known, n_labelled, replace=n_labelled > len(known))
+
     def _terms(self, items: Items, generator: torch.Generator) -> dict[str, Tensor]:
         if self.options.precision == "bfloat16":
             with torch.autocast(self.device.type, dtype=torch.bfloat16):
@@ -298,18 +309,21 @@ class Training:
         started = time.perf_counter()
         rng = np.random.default_rng((self.options.seed, epoch))
         shuffled = shuffle(self.train_ids, rng, self.data.window_starts)
+        known = self.data.known(self.train_ids)
         generator = self._generator(epoch)
         self.network.train()
         sums: Tensor | None = None
         names: list[str] = []
-        for ids in self._batches(shuffled):
+        for batch in self._batches(shuffled):
+            ids = np.concatenate([batch, self._joining(known, rng)])
             try:
                 terms = self._terms(self._items(ids), generator)
             except NotFiniteError as error:
                 raise _diverged(epoch, "nan") from error
             weight = processes.weight(ids)
             self.optimizer.step(terms["loss"] * weight)
-            share = weight * len(ids) / len(shuffled)
+            self.network.stepped()
+            share = weight * len(batch) / len(shuffled)
             values = torch.stack(list(terms.values())).detach() * share
             sums = values if sums is None else sums + values
             names = list(terms)

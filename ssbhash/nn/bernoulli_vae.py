@@ -35,12 +35,21 @@ class Shape:
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights of the loss terms; names as in the paper's experiments."""
+    """Weights of the loss terms, and what else a network has to be told.
+
+    `alpha`, `beta` and `gamma` are the paper's; the terms of the self-taught network have
+    weights of their own names.
+    """
 
     alpha: float = 0.0
     beta: float = 0.0
     gamma: float = 0.0
     temperature: float = 2 / 3
+    reconstruction: float = 1.0
+    point: float = 0.0
+    pair: float = 0.0
+    codeword: float = 0.0
+    dropout: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,15 @@ class Autoencoder(nn.Module):
         # Memory for the decoder's logits, the same for every batch.
         self.buffer: Tensor | None = None
         self.decoder = Decoder(shape.n_bits, shape.n_targets, generator)
+
+    def begin(self) -> None:
+        """Prepare for a training."""
+
+    def stepped(self) -> None:
+        """Follow a step of the optimiser."""
+
+    def finish(self) -> None:
+        """Drop what only a training needs."""
 
     def code_logits(self, x: Batch) -> Tensor:
         """Real numbers [m, n_bits] whose sign is the code."""

@@ -97,12 +97,16 @@ class Encoder(nn.Module):
         self.second = Linear(n_hidden_units, n_hidden_units, generator)
         self.second_norm = BatchNorm(n_hidden_units)
 
-    def forward(self, x: Batch) -> Tensor:
-        """Encode a batch."""
+    def forward(
+        self, x: Batch, dropout: float = 0.0, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Encode a batch, dropping out this share of the inputs and of each hidden layer."""
         if not self.training and not torch.is_grad_enabled():
             return self._encode(x)
-        hidden: Tensor = self.first_norm(torch.relu(self.first(x)))
+        hidden: Tensor = self.first_norm(torch.relu(self.first(_dropped(x, dropout, generator))))
+        hidden = _dropped(hidden, dropout, generator)
         hidden = self.second_norm(torch.relu(self.second(hidden)))
+        hidden = _dropped(hidden, dropout, generator)
         return hidden
 
     def _encode(self, x: Batch) -> Tensor:
@@ -115,6 +119,13 @@ class Encoder(nn.Module):
         bias = torch.addmv(self.second.bias, self.second.weight.t(), shift)
         hidden = torch.addmm(bias, self.first(x).relu_(), weight).relu_()
         return hidden.mul_(last_scale).add_(last_shift)
+
+
+def _dropped(x: Any, share: float, generator: torch.Generator | None) -> Any:
+    if not share:
+        return x
+    keep = torch.empty_like(x).bernoulli_(1 - share, generator=generator)
+    return x * keep.div_(1 - share)
 
 
 def glorot(n_in: int, n_out: int, generator: torch.Generator) -> Tensor:

@@ -8,7 +8,7 @@ non-zeros cost; the dense product is three orders of magnitude dearer.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -150,6 +150,8 @@ class _Product(torch.autograd.Function):
 class DenseRows:
     """Rows of a dense matrix, in memory or memory-mapped; cast to float32 batch by batch."""
 
+    sparse = False
+
     def __init__(self, array: npt.NDArray[Any]) -> None:
         self.array = array
         self.n_columns = int(array.shape[1])
@@ -187,6 +189,8 @@ class NormalisedRows(DenseRows):
 
 class SparseRows:
     """Rows of a CSR matrix in memory."""
+
+    sparse = True
 
     def __init__(
         self, indptr: npt.NDArray[Any], indices: npt.NDArray[Any], values: Any, n_columns: int
@@ -238,6 +242,8 @@ class SparseRows:
 class ShardRows:
     """Rows of CSR files that are opened as they are needed."""
 
+    sparse = True
+
     def __init__(self, shards: CsrShards, normalise: bool = False) -> None:
         self.shards, self.normalise = shards, normalise
         self.n_columns = shards.shape[1]
@@ -281,7 +287,7 @@ class StandardisedRows:
 
     def __init__(self, rows: Raw, shift: Tensor, scale: Tensor) -> None:
         self.rows, self.shift, self.scale = rows, shift.cpu(), scale.cpu()
-        self.n_columns = rows.n_columns
+        self.n_columns, self.sparse = rows.n_columns, rows.sparse
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -293,8 +299,31 @@ class StandardisedRows:
             return batch.scaled(self.scale)
         return (batch - self.shift) * self.scale
 
+    def window_starts(self) -> Ids | None:
+        """Windows of the rows themselves."""
+        return self.rows.window_starts()
 
-RowSource: TypeAlias = Raw | StandardisedRows
+    @property
+    def statistics(self) -> dict[str, Tensor]:
+        """What was measured on the training items."""
+        return {"shift": self.shift, "scale": self.scale}
+
+
+class RowSource(Protocol):
+    """What training and encoding ask of rows, raw or measured."""
+
+    n_columns: int
+    sparse: bool
+
+    def __len__(self) -> int: ...
+
+    def take(self, ids: Ids) -> Batch:
+        """Rows `ids` as one batch."""
+        ...
+
+    def window_starts(self) -> Ids | None:
+        """First items of the windows to shuffle within, where rows lie on disk."""
+        ...
 
 
 def standardise(rows: Raw) -> StandardisedRows:

@@ -1,0 +1,167 @@
+"""SSB-VAE as the library trains it by default: no weights to tune.
+
+The idea is that of Nanculef et al. (arXiv 2007.08799): the model's own predictions teach
+the code where labels are hidden. What differs, each measured in docs/self-taught.md:
+
+- every term is a mean over items or pairs, so that no weight depends on the batch, the
+  number of bits or the number of classes;
+- the predictions come from a teacher, the running average of the weights (Tarvainen and
+  Valpola, NeurIPS 2017), without gradient, and count by their confidence; true labels
+  stand where they are known;
+- the bits themselves classify: each class has a fixed codeword, and the scaled inner
+  product of code and codeword is a class score (as in Hoe et al., NeurIPS 2021);
+- labelled items join every batch, and the hidden layers drop out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ssbhash.nn import losses
+from ssbhash.nn.bernoulli_vae import Items, Shape, Terms, Weights
+from ssbhash.nn.phs_gs import PHSGSNetwork
+from ssbhash.nn.relaxations import relax
+
+# Scale of the inner product of code and codeword [-1, 1] as a class score.
+CODEWORD_SCALE = 8.0
+# The teacher keeps this share of itself at a step, less in the first hundred.
+TEACHER_DECAY = 0.99
+# Steps of the optimiser over which predictions gain their full weight.
+RAMP_STEPS = 500
+# Drawings of codewords of which the best separated is kept.
+N_DRAWINGS = 200
+
+
+class SelfTaughtNetwork(PHSGSNetwork):
+    """Averaged terms, a teacher, and codewords."""
+
+    def __init__(self, shape: Shape, weights: Weights, generator: torch.Generator) -> None:
+        super().__init__(shape, weights, generator)
+        self.codewords: Tensor
+        words = separated_codewords(shape.n_classes, shape.n_bits, generator)
+        self.register_buffer("codewords", words)
+        self.teacher: PHSGSNetwork | None = None
+        self.n_steps = 0
+
+    def begin(self) -> None:
+        """Start a training: the teacher is the student's copy."""
+        if self.teacher is None:
+            self.teacher = PHSGSNetwork(self.shape, self.weights, torch.Generator())
+            self.teacher.load_state_dict(self._student())
+        self.teacher.requires_grad_(False).to(self.codewords.device)
+
+    @torch.no_grad()
+    def stepped(self) -> None:
+        """Move the teacher towards the student, after a step of the optimiser."""
+        assert self.teacher is not None
+        self.n_steps += 1
+        share = max(1 - TEACHER_DECAY, 1 / (self.n_steps + 1))
+        student = self._student()
+        for name, value in self.teacher.state_dict().items():
+            if torch.is_tensor(value) and value.is_floating_point():
+                value.lerp_(student[name], share)
+
+    def get_extra_state(self) -> Tensor:
+        """Give the steps so far, part of a checkpoint."""
+        return torch.tensor(self.n_steps)
+
+    def set_extra_state(self, state: Any) -> None:
+        """Restore the number of steps."""
+        self.n_steps = int(state)
+
+    def _ramp(self) -> float:
+        return min(1.0, (self.n_steps + 1) / RAMP_STEPS)
+
+    def finish(self) -> None:
+        """Leave the student alone in the network."""
+        self.teacher = None
+
+    def _student(self) -> dict[str, Tensor]:
+        state = self.state_dict()
+        own = ("codewords", "teacher.", "_extra_state")
+        return {name: value for name, value in state.items() if not name.startswith(own)}
+
+    def terms(self, items: Items, generator: torch.Generator) -> Terms:
+        """Terms of the loss of one batch."""
+        weights = self.weights
+        hidden = self.encoder(items.x, weights.dropout if self.training else 0.0, generator)
+        logits, scores = self.to_logits(hidden).float(), self.classifier(hidden).float()
+        belief, trust = self._believed(items)
+        code = relax(logits, tau=weights.temperature, seed=generator)
+        terms = {
+            "reconstruction": self.reconstruction(code, items.target),
+            "kl": losses.bernoulli_kl(logits),
+            "point": self._point(scores, items),
+            "pair": self._pair(logits, belief, trust, items),
+            "codeword": self._codeword(logits, belief, trust),
+        }
+        scale = 2 / self.shape.n_targets if self.shape.reconstruction == "gaussian" else 1.0
+        terms["loss"] = (
+            weights.reconstruction * scale * terms["reconstruction"]
+            + weights.beta * terms["kl"]
+            + weights.point * terms["point"]
+            + weights.pair * terms["pair"]
+            + weights.codeword * terms["codeword"]
+        )
+        return terms
+
+    @torch.no_grad()
+    def _believed(self, items: Items) -> tuple[Tensor, Tensor]:
+        """Class probabilities [m, C], the true labels where known, and how far to trust them [m]."""
+        assert items.labels is not None
+        assert items.known is not None
+        assert self.teacher is not None
+        scores = self.teacher.class_scores(items.x).float()
+        if self.shape.multilabel:
+            predicted = torch.sigmoid(scores)
+            confidence = (2 * predicted - 1).abs().mean(1)
+        else:
+            predicted = torch.softmax(scores, 1)
+            confidence = predicted.amax(1)
+        belief = torch.where(items.known[:, None], items.labels, predicted)
+        return belief, torch.where(items.known, 1.0, confidence * self._ramp())
+
+    def _point(self, scores: Tensor, items: Items) -> Tensor:
+        """Cross-entropy of the classifier, mean over the labelled items."""
+        assert items.labels is not None
+        assert items.known is not None
+        mean = losses.point_loss(scores, items.labels, items.known, self.shape.multilabel)
+        return mean * (len(items.known) / items.known.sum().clamp_min(1))
+
+    def _pair(self, logits: Tensor, belief: Tensor, trust: Tensor, items: Items) -> Tensor:
+        """Hinge on the expected Hamming distance, a share of the bits; trusted mean over pairs.
+
+        S d + (1 - S) max(0, 1/2 - d): half of the bits is what unrelated codes differ in.
+        """
+        sign = torch.tanh(logits / 2)
+        distance = (1 - sign @ sign.t() / self.shape.n_bits) / 2
+        similar = losses.similarity(belief, self.shape.multilabel)
+        weight = torch.outer(trust, trust).fill_diagonal_(0)
+        hinge = similar * distance + (1 - similar) * (0.5 - distance).clamp_min(0)
+        return (weight * hinge).sum() / weight.sum().clamp_min(1e-6)
+
+    def _codeword(self, logits: Tensor, belief: Tensor, trust: Tensor) -> Tensor:
+        """Cross-entropy of the classes as the bits tell them, trusted mean over items."""
+        similarity = torch.tanh(logits / 2) @ self.codewords.t() / self.shape.n_bits
+        scores = CODEWORD_SCALE * similarity
+        if self.shape.multilabel:
+            each = F.binary_cross_entropy_with_logits(scores, belief, reduction="none").sum(1)
+        else:
+            each = -(belief * F.log_softmax(scores, 1)).sum(1)
+        return (trust * each).sum() / trust.sum().clamp_min(1e-6)
+
+
+def separated_codewords(n_classes: int, n_bits: int, generator: torch.Generator) -> Tensor:
+    """Draw codewords of +-1 [n_classes, n_bits], the closest two as far apart as may be."""
+    best, best_key = torch.empty(0), (float("inf"), float("inf"))
+    for _ in range(N_DRAWINGS):
+        words = torch.randint(0, 2, (n_classes, n_bits), generator=generator).float() * 2 - 1
+        overlap = (words @ words.t()).fill_diagonal_(-n_bits)
+        key = (float(overlap.max()), float(overlap.square().sum()))
+        if key < best_key:
+            best, best_key = words, key
+    return best

@@ -49,10 +49,10 @@ class SSBVAE(ClassifyingHasher):
     n_labelled
         Labelled items that join each batch; preset "default" only.
     alpha
-        Preset "paper": weight of all that is supervised. Its pair term is a sum over the
-        pairs of a batch, so a larger batch wants a smaller alpha.
+        Preset "paper" only: weight of all that is supervised, None for 1e-3. Its pair term
+        is a sum over the pairs of a batch, so a larger batch wants a smaller alpha.
     gamma
-        Preset "paper": weight of the classifier's cross-entropy within it.
+        Preset "paper" only: weight of the classifier's cross-entropy within it, None for 1e3.
     temperature
         Of the binary-Concrete relaxation.
     n_bits, beta, ...
@@ -82,8 +82,8 @@ class SSBVAE(ClassifyingHasher):
     dropout: float = 0.3
     n_components: int = 200
     n_labelled: int = 32
-    alpha: float = 1e-3
-    gamma: float = 1e3
+    alpha: float | None = None
+    gamma: float | None = None
     temperature: float = 2 / 3
 
     def _network(self) -> type[Autoencoder]:
@@ -92,6 +92,8 @@ class SSBVAE(ClassifyingHasher):
     def _weights(self) -> Weights:
         return replace(
             super()._weights(),
+            alpha=1e-3 if self.alpha is None else float(self.alpha),
+            gamma=1e3 if self.gamma is None else float(self.gamma),
             reconstruction=float(self.reconstruction_weight),
             point=float(self.point_weight),
             pair=float(self.pair_weight),

@@ -30,6 +30,7 @@ from ssbhash.training import shuffle
 torch.set_num_threads(1)
 
 SMALL: dict[str, Any] = {"n_bits": 8, "n_epochs": 4, "n_hidden_units": 16, "batch_size": 32}
+PAPER: dict[str, Any] = SMALL | {"preset": "paper", "alpha": 1e-3, "gamma": 1e3}
 
 
 @pytest.fixture(scope="module")
@@ -140,15 +141,15 @@ def test_batch_norm_forgets_its_start() -> None:
 
 def test_sparse_training_equals_dense_training(items: Any) -> None:
     X, y = items
-    sparse = SSBVAE(**SMALL).fit(X, y)
-    dense = SSBVAE(**SMALL).fit(X.toarray(), y)
+    sparse = SSBVAE(**PAPER).fit(X, y)
+    dense = SSBVAE(**PAPER).fit(X.toarray(), y)
     for left, right in zip(sparse.history_, dense.history_, strict=True):
         assert left["loss"] == pytest.approx(right["loss"], rel=1e-3)
 
 
 def test_history_names_every_term(items: Any) -> None:
     X, y = items
-    hasher = SSBVAE(**SMALL, validation_fraction=0.25).fit(X, y)
+    hasher = SSBVAE(**PAPER, validation_fraction=0.25).fit(X, y)
     terms = {"reconstruction", "kl", "point", "pair", "loss"}
     expected = terms | {f"val_{term}" for term in terms} | {"val_accuracy", "epoch", "seconds"}
     for row in hasher.history_:
@@ -161,7 +162,7 @@ def test_history_names_every_term(items: Any) -> None:
 @pytest.mark.parametrize("monitor", ["val_loss", "val_accuracy"])
 def test_early_stopping_goes_back_to_the_best_epoch(items: Any, monitor: str) -> None:
     X, y = items
-    parameters = SMALL | {"n_epochs": 200, "learning_rate": 0.05}
+    parameters = PAPER | {"n_epochs": 200, "learning_rate": 0.05}
     hasher = SSBVAE(**parameters, validation_fraction=0.25, patience=3, monitor=monitor).fit(X, y)
     values = [row[monitor] for row in hasher.history_]
     best = int(np.argmin(values) if monitor == "val_loss" else np.argmax(values)) + 1
@@ -194,9 +195,9 @@ def test_interrupt_keeps_the_last_finished_epoch(
     items: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     X, y = items
-    two = SSBVAE(**(SMALL | {"n_epochs": 2})).fit(X, y)
+    two = SSBVAE(**(PAPER | {"n_epochs": 2})).fit(X, y)
     interrupt_after(monkeypatch, 2 * 7 + 3)  # in the third epoch
-    hasher = SSBVAE(**SMALL).fit(X, y)
+    hasher = SSBVAE(**PAPER).fit(X, y)
     assert hasher.interrupted_
     assert not two.interrupted_
     assert hasher.n_epochs_ == 2
@@ -207,7 +208,7 @@ def test_interrupt_before_the_first_epoch_is_raised(
     items: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     interrupt_after(monkeypatch, 3)
-    hasher = SSBVAE(**SMALL)
+    hasher = SSBVAE(**PAPER)
     with pytest.raises(KeyboardInterrupt):
         hasher.fit(*items)
     assert not hasattr(hasher, "history_")
@@ -216,19 +217,19 @@ def test_interrupt_before_the_first_epoch_is_raised(
 def test_diverging_loss_is_an_error(items: Any) -> None:
     X, y = items
     with pytest.raises(RuntimeError, match="lower learning_rate"):
-        SSBVAE(**SMALL, learning_rate=1e30).fit(X, y)
+        SSBVAE(**PAPER, learning_rate=1e30).fit(X, y)
 
 
 def test_progress_bar_is_silent_off_a_terminal(items: Any, capsys: Any) -> None:
-    SSBVAE(**SMALL, verbose=True).fit(*items)
+    SSBVAE(**PAPER, verbose=True).fit(*items)
     assert capsys.readouterr() == ("", "")
 
 
 def test_bfloat16_trains_to_about_the_same_loss(items: Any) -> None:
     X, y = items
-    full = SSBVAE(**SMALL).fit(X.toarray(), y).history_[-1]["loss"]
+    full = SSBVAE(**PAPER).fit(X.toarray(), y).history_[-1]["loss"]
     for features in (X, X.toarray()):
-        half = SSBVAE(**SMALL, precision="bfloat16").fit(features, y)
+        half = SSBVAE(**PAPER, precision="bfloat16").fit(features, y)
         assert half.history_[-1]["loss"] == pytest.approx(full, rel=0.05)
         assert half.logits(X).dtype == np.float32
 

@@ -34,7 +34,7 @@ order = np.random.default_rng(0).permutation(len(X))
 query, database = order[:200], order[200:]
 few = hide_labels(y[database], supervision=0.1, seed=0)
 
-hasher = ssbhash.SSBVAE(n_bits=32, alpha=1e-2, gamma=2e3).fit(X[database], few)
+hasher = ssbhash.SSBVAE(n_bits=32).fit(X[database], few)
 codes = hasher.transform(X[database])  # uint8 [n, 4]: 4 bytes an item
 queries = hasher.transform(X[query])
 

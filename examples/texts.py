@@ -40,7 +40,7 @@ query, database = order[:5], order[5:]
 
 features = TextFeatures(ngrams=2).fit([texts[i] for i in database])
 counts = features.counts([texts[i] for i in database])
-hasher = ssbhash.SSBVAE(n_bits=64, alpha=1e-3, gamma=1e4, n_epochs=20)
+hasher = ssbhash.SSBVAE(n_bits=64)
 few = hide_labels(y[database], supervision=0.2, seed=0)
 hasher.fit(features.inputs(counts), few, target=features.targets(counts))
 

@@ -384,7 +384,8 @@ dist.destroy_process_group()
 @pytest.mark.slow
 def test_two_processes_train_as_one(items: Any, tmp_path: Path) -> None:
     X, y = items
-    parameters = SMALL | {"n_epochs": 15, "batch_size": 40, "alpha": 0.01, "gamma": 100.0}
+    parameters = SMALL | {"n_epochs": 15, "batch_size": 40, "preset": "paper"}
+    parameters |= {"alpha": 0.01, "gamma": 100.0}
     sp.save_npz(tmp_path / "X.npz", X)
     np.save(tmp_path / "y.npy", y)
     (tmp_path / "train.py").write_text(TWO_PROCESSES)

@@ -170,11 +170,11 @@ def test_multi_label_texts_and_method_without_labels(tmp_path: Path) -> None:
 
 def test_parameters_and_checkpoint(trained: Path, tmp_path: Path) -> None:
     train = ["train", trained / "x.npz", "-q", "--checkpoint", tmp_path / "state"]
-    train += ["--set", "n_hidden_units=20", "--set", "alpha=0.01", "--set", "monitor=val_loss"]
+    train += ["--set", "n_hidden_units=20", "--set", "pair_weight=0.01", "--set", "monitor=val_loss"]
     call(*train, "-o", tmp_path / "a", "--epochs", 2)
     call(*train, "-o", tmp_path / "b", "--epochs", 4)
     saved = json.loads((tmp_path / "b" / "config.json").read_text())
-    assert saved["parameters"]["alpha"] == 0.01
+    assert saved["parameters"]["pair_weight"] == 0.01
     assert saved["parameters"]["n_hidden_units"] == 20
     assert [row["epoch"] for row in saved["history"]] == [1, 2, 3, 4]
     first = json.loads((tmp_path / "a" / "config.json").read_text())["history"]

@@ -1,7 +1,7 @@
 """SSB-VAE as the library trains it by default: no weights to tune.
 
 The idea is that of Nanculef et al. (arXiv 2007.08799): the model's own predictions teach
-the code where labels are hidden. What differs, each measured in docs/self-taught.md:
+the code where labels are hidden. What differs (docs/decisions.md has what was measured):
 
 - every term is a mean over items or pairs, so that no weight depends on the batch, the
   number of bits or the number of classes;

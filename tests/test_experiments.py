@@ -42,14 +42,14 @@ def digits():
         ("snippets", "ssb-vae:paper", 16, 1.0, {"alpha": 0.25, "beta": 0.5, "gamma": 8}),
         ("snippets_minilm", "ssb-vae:paper", 64, 0.01, {"alpha": 1, "beta": 2, "gamma": 3}),
         ("snippets", "ssb-vae:paper", 32, 0.9, {"alpha": 4, "beta": 5, "gamma": 6}),
-        ("snippets", "vdsh-s:paper", 32, 0.1, {"alpha": 7, "beta": 0.125}),
+        ("snippets", "vdsh-s:paper", 32, 0.1, {"alpha": 7, "beta": 0.125, "threshold": "median"}),
         ("snippets", "vdsh:paper", 32, 0.1, {"beta": 0.125}),
         ("snippets", "bernoulli-vae:paper", 16, 0.1, {"beta": 0.5}),
     ],
 )
 def test_paper_weights(weights, dataset, method, n_bits, supervision, expected):
     cell = Cell(dataset, method, n_bits, supervision, 20)
-    assert weights.of(cell) == expected
+    assert weights.of(cell).items() <= expected.items()
     parameters = new_hasher(cell, weights).get_params()
     assert parameters.items() >= {**expected, "n_bits": n_bits, "seed": 20}.items()
 

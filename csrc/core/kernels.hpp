@@ -15,6 +15,7 @@ namespace ssbhash {
 constexpr std::size_t kUnitPlanes = 16;
 constexpr std::size_t kUnitPicks = 8;
 constexpr std::size_t kMaxUnits = 256; // 4,096 bits; wider codes are scanned by row
+constexpr std::size_t kMaxSegmentUnits = 8;
 constexpr std::size_t kMaxCounterBits = 11;
 
 constexpr std::size_t units_of(std::size_t n_bytes) { return (n_bytes + 1) / 2; }
@@ -76,18 +77,17 @@ struct Kernels {
     // Offer every code of the block that qualifies to the sinks of all slots.
     // The picks are taken in segments of segment_units[0] ... units, whose carry
     // tables are built one after the other in `scratch`, of scratch_bytes(); slots
-    // whose codes have all reached their limit skip the rest. Returns how many
-    // slots were left before the last segment.
-    std::size_t (*scan_block)(const Tile &tile, const Block &block,
-                              const std::size_t *segment_units, std::size_t n_segments,
-                              void *scratch);
+    // whose codes have all reached their limit skip the rest. Two segments of at
+    // most kMaxSegmentUnits together must be the halves of 4 or 8 units.
+    void (*scan_block)(const Tile &tile, const Block &block, const std::size_t *segment_units,
+                       std::size_t n_segments, void *scratch);
 
     // For the benchmark: read memory once; 12 * n logic operations on words.
     std::uint64_t (*read_all)(const std::uint8_t *bytes, std::size_t n_bytes);
     std::uint64_t (*run_logic)(std::size_t n);
 
-    std::size_t scratch_bytes(std::size_t n_slots, std::size_t max_segment_units) const {
-        const std::size_t table = (max_segment_units * kUnitPicks * 8 + 4) * word_bytes;
+    std::size_t scratch_bytes(std::size_t n_slots) const {
+        const std::size_t table = (kMaxSegmentUnits * kUnitPicks * 8 + 4) * word_bytes;
         return table + n_slots * (word_bytes * (kMaxCounterBits + 2) + sizeof(std::uint32_t));
     }
 };

@@ -1,5 +1,6 @@
 #include "core/scan.hpp"
 
+#include "core/segments.hpp"
 #include "core/tile.hpp"
 
 #include <algorithm>
@@ -10,7 +11,6 @@ namespace {
 constexpr std::size_t kRunBytes = 1 << 16; // rows scanned for one query after another
 constexpr std::size_t kMinSample = 1024;
 constexpr std::size_t kMinTableQueries = 6; // below, tables cost more than they save
-constexpr std::size_t kSegmentUnits = 8;    // tables of 16 KiB at 256 bits stay in L1
 
 bool fits_tables(const ScanTask &task) {
     return task.queries.n >= kMinTableQueries && units_of(task.queries.n_bytes) <= kMaxUnits &&
@@ -29,23 +29,15 @@ void scan_by_rows(const ScanTask &task, FindingsList &findings) {
     }
 }
 
-std::vector<std::size_t> segments(std::size_t n_units) {
-    std::vector<std::size_t> units;
-    for (; n_units > kSegmentUnits; n_units -= kSegmentUnits)
-        units.push_back(kSegmentUnits);
-    units.push_back(n_units);
-    return units;
-}
-
 void scan_by_tables(const ScanTask &task, FindingsList &findings) {
     BlockReader reader(task.database, task.kernels);
     QueryTile queries(task.queries, findings, task.kernels);
-    const std::vector<std::size_t> units = segments(queries.tile().n_units);
-    Scratch scratch(
-        task.kernels.scratch_bytes(task.queries.n, *std::max_element(units.begin(), units.end())));
+    Segments segments(queries.tile().n_units);
+    Scratch scratch(task.kernels.scratch_bytes(task.queries.n));
     std::size_t n_blocks = 0;
     for (std::size_t first = task.begin; first < task.end; first += task.kernels.block_codes) {
         const Block block = reader.with_planes(first, task.end);
+        const std::vector<std::size_t> &units = segments.next();
         task.kernels.scan_block(queries.tile(), block, units.data(), units.size(), scratch.data());
         if (++n_blocks % 16 == 0) {
             queries.drop_finished();

@@ -125,6 +125,27 @@ SSBHASH_INLINE Counter<kHigh> start(const Tile &tile, std::size_t slot, const Wo
     return counter;
 }
 
+// All units of narrow codes, leaving half-way where no code can qualify any more.
+template <int kHigh, int kUnits>
+void scan_halves(const Tile &tile, const Segment &segment, State<kHigh> &state) {
+    constexpr int half = kUnits / 2;
+    const std::uint8_t *second = segment.table + half * kUnitTable * sizeof(Word);
+    std::size_t kept = 0;
+    for (std::size_t slot = 0; slot < state.n_slots; ++slot) {
+        const std::uint8_t *offsets = tile.offsets + slot * kUnits * kUnitPicks;
+        Counter<kHigh> counter = start<kHigh>(tile, slot, segment.ends);
+        add_units<half>(counter, half, segment.table, offsets);
+        if (all_ones(counter.over))
+            continue;
+        add_units<half>(counter, half, second, offsets + half * kUnitPicks);
+        if (__builtin_expect(!all_ones(counter.over), 0)) {
+            state.slots[kept] = static_cast<std::uint32_t>(slot);
+            state.counters[kept++].over = counter.over;
+        }
+    }
+    state.n_slots = kept;
+}
+
 // One segment for all slots of the state; leaves those with a code that has not
 // overflowed yet.
 template <int kHigh, int kUnits, bool kFirst, bool kLast>
@@ -207,29 +228,32 @@ void scan_only_segment(const Tile &tile, const Segment &segment, State<kHigh> &s
 }
 
 template <int kHigh>
-std::size_t scan_block_of(const Tile &tile, const Block &block, const std::size_t *segment_units,
-                          std::size_t n_segments, void *scratch) {
+void scan_block_of(const Tile &tile, const Block &block, const std::size_t *segment_units,
+                   std::size_t n_segments, void *scratch) {
     State<kHigh> state;
     state.n_slots = tile.n_slots;
     state.counters = static_cast<Counter<kHigh> *>(scratch);
     Word *ends = reinterpret_cast<Word *>(state.counters + tile.n_slots);
     Word *table = ends + 4;
-    std::size_t largest = 0;
-    for (std::size_t s = 0; s < n_segments; ++s)
-        largest = segment_units[s] > largest ? segment_units[s] : largest;
-    state.slots = reinterpret_cast<std::uint32_t *>(table + largest * kUnitTable);
+    state.slots = reinterpret_cast<std::uint32_t *>(table + kMaxSegmentUnits * kUnitTable);
 
     const Word *planes = static_cast<const Word *>(block.planes);
     set_ends(planes, tile.n_bytes, ends);
     Segment segment{reinterpret_cast<const std::uint8_t *>(table), ends, 0, 0};
     Word parity{};
-    std::size_t before_last = tile.n_slots;
+    if (n_segments == 2 && tile.n_units <= kMaxSegmentUnits) {
+        build_table(planes, tile.n_bytes, 0, tile.n_units, parity, table);
+        if constexpr (counter_bits(4) == 4 + kHigh)
+            scan_halves<kHigh, 4>(tile, segment, state);
+        else if constexpr (counter_bits(8) == 4 + kHigh)
+            scan_halves<kHigh, 8>(tile, segment, state);
+        return offer_all(tile, block, state);
+    }
     for (std::size_t s = 0; s < n_segments && state.n_slots > 0; ++s) {
         segment.n_units = segment_units[s];
         parity =
             build_table(planes, tile.n_bytes, segment.first_unit, segment.n_units, parity, table);
         const bool last = s + 1 == n_segments;
-        before_last = state.n_slots;
         if (s == 0 && last)
             scan_only_segment<kHigh>(tile, segment, state);
         else if (s == 0)
@@ -241,15 +265,14 @@ std::size_t scan_block_of(const Tile &tile, const Block &block, const std::size_
         segment.first_unit += segment.n_units;
     }
     offer_all(tile, block, state);
-    return before_last;
 }
 
-std::size_t scan_block(const Tile &tile, const Block &block, const std::size_t *segment_units,
-                       std::size_t n_segments, void *scratch) {
+void scan_block(const Tile &tile, const Block &block, const std::size_t *segment_units,
+                std::size_t n_segments, void *scratch) {
     static constexpr decltype(&scan_block_of<0>) by_high[] = {
         scan_block_of<0>, scan_block_of<1>, scan_block_of<2>, scan_block_of<3>,
         scan_block_of<4>, scan_block_of<5>, scan_block_of<6>, scan_block_of<7>};
-    return by_high[counter_bits(tile.n_units) - 4](tile, block, segment_units, n_segments, scratch);
+    by_high[counter_bits(tile.n_units) - 4](tile, block, segment_units, n_segments, scratch);
 }
 
 } // namespace

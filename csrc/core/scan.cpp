@@ -46,14 +46,16 @@ void scan_by_tables(const ScanTask &task, FindingsList &findings) {
     }
 }
 
-// Distances of each query to every step-th code: counts[q][d].
+// Distances of each query to short runs of codes from all over the slice.
 class Sample {
+    static constexpr std::size_t kRun = 16; // neighbours in memory come at little cost
+
   public:
     Sample(const ScanTask &task, std::size_t n)
         : task_(task), n_(n), rows_(n * task.queries.n_bytes), distances_(n) {
         const std::size_t n_bytes = task.queries.n_bytes, step = (task.end - task.begin) / n;
         for (std::size_t i = 0; i < n; ++i)
-            std::copy_n(task.database.row(task.begin + i * step), n_bytes,
+            std::copy_n(task.database.row(task.begin + i / kRun * kRun * step + i % kRun), n_bytes,
                         rows_.data() + i * n_bytes);
     }
 

@@ -9,11 +9,16 @@ feature loses the nine tenths of its step that momentum would still have carried
 Here a row that was skipped for n steps is caught up when next touched, in closed form:
 with m, v its moments after step t0, the missed steps sum to
 
-    sum_{j=1..n} c_{t0+j} beta1^j m / (sqrt(beta2^j v) + eps_j)
+    sum_{j=1..n} c_{t0+j} beta1^j m / (sqrt(beta2^j v) + eps)
         = m / (sqrt(v) + eps) * sum_{j=1..n} c_{t0+j} (beta1 / sqrt(beta2))^j
 
 where c_t is the bias-corrected step size; eps alone is approximated (it is taken to
 shrink with v, and the terms that matter lie within some 40 steps).
+
+eps is Keras' "epsilon hat", c m / (sqrt(v) + eps), as in the reference implementation;
+torch divides it by the correction of v. In the first layer sqrt(v) of a rare word is of
+the size of eps = 1e-7, so the two learn differently: torch's form takes full steps along
+the noise of the first batches.
 """
 
 from __future__ import annotations
@@ -53,7 +58,7 @@ class FlatAdam:
         self.weight = torch.cat([p.detach().flatten() for p in parameters])
         self.grad = torch.zeros_like(self.weight)
         self.mean, self.square = torch.zeros_like(self.weight), torch.zeros_like(self.weight)
-        self.n_steps = torch.tensor(0.0)
+        self.n_steps = 0
         sizes = [p.numel() for p in parameters]
         parts = zip(torch.split(self.weight, sizes), torch.split(self.grad, sizes), strict=True)
         for parameter, (weight, grad) in zip(parameters, parts, strict=True):
@@ -77,12 +82,14 @@ class FlatAdam:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Give moments and counter."""
-        return {"mean": self.mean, "square": self.square, "n_steps": self.n_steps}
+        n_steps = torch.tensor(self.n_steps)
+        return {"mean": self.mean, "square": self.square, "n_steps": n_steps}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore what `state_dict` gave."""
-        for name, tensor in self.state_dict().items():
-            tensor.copy_(state[name])
+        self.mean.copy_(state["mean"])
+        self.square.copy_(state["square"])
+        self.n_steps = int(state["n_steps"])
 
 
 class RowAdam:
@@ -111,23 +118,24 @@ class RowAdam:
         self._base = self.n_steps
         self._missed = np.zeros(256)
 
-    def _step_size(self, step: int) -> tuple[float, float]:
-        correction = math.sqrt(1 - BETA2**step)
-        return self.learning_rate * correction / (1 - BETA1**step), self.eps * correction
-
     @torch.no_grad()
     def catch_up(self, rows: Tensor) -> None:
         """Make rows `rows` (unique, int64) current."""
         ids = rows.cpu().numpy()
         skipped = self.n_steps - self.seen[ids]
         missed = self._missed[self.seen[ids] - self._base]
-        _, eps = self._step_size(max(self.n_steps, 1))
         factors = (missed, np.exp(skipped * LOG_BETA1), np.exp(skipped * LOG_BETA2))
         step, mean_decay, square_decay = (x.astype(np.float32) for x in factors)
         self.seen[ids] = self.n_steps
         if self._native is not None:
             self._native.catch_up(
-                *self._arrays(), ids, step, mean_decay, square_decay, eps, torch.get_num_threads()
+                *self._arrays(),
+                ids,
+                step,
+                mean_decay,
+                square_decay,
+                self.eps,
+                torch.get_num_threads(),
             )
             return
         columns = (
@@ -136,7 +144,7 @@ class RowAdam:
         step, mean_decay, square_decay = columns
         mean, square = self.mean.index_select(0, rows), self.square.index_select(0, rows)
         # MKL's square root takes a slow path for exact zeros, and half of them are.
-        root = (square + 1e-30).sqrt_().add_(eps)
+        root = (square + 1e-30).sqrt_().add_(self.eps)
         self.weight.index_add_(0, rows, mean * step / root, alpha=-1)
         self.mean.index_copy_(0, rows, mean * mean_decay)
         self.square.index_copy_(0, rows, square * square_decay)
@@ -145,19 +153,18 @@ class RowAdam:
     def step(self, rows: Tensor, grad: Tensor) -> None:
         """Take one Adam step: `rows` are current and have gradients [k, width], others none."""
         self.n_steps += 1
-        size, eps = self._step_size(self.n_steps)
+        size = self.learning_rate * _correction(self.n_steps) / (1 - BETA1**self.n_steps)
         ids = rows.cpu().numpy()
         self.seen[ids] = self.n_steps
         self._extend_missed(size)
         if self._native is not None:
             self._native.adam_step(
-                *self._arrays(), ids, grad.numpy(), size, eps, torch.get_num_threads()
+                *self._arrays(), ids, grad.numpy(), size, self.eps, torch.get_num_threads()
             )
             return
         state = [x.index_select(0, rows) for x in (self.weight, self.mean, self.square)]
         weight, mean, square = state
-        steps = torch.tensor(float(self.n_steps), device=rows.device)
-        _update(weight, grad, mean, square, steps, self.learning_rate, self.eps)
+        _update(weight, grad, mean, square, self.n_steps, self.learning_rate, self.eps)
         for whole, part in zip((self.weight, self.mean, self.square), state, strict=True):
             whole.index_copy_(0, rows, part)
 
@@ -193,12 +200,17 @@ class RowAdam:
         self._forget()
 
 
+def _correction(n_steps: int) -> float:
+    """Bias correction of the second moment's root."""
+    return math.sqrt(1 - BETA2**n_steps)
+
+
 def _update(
     weight: Tensor,
     grad: Tensor,
     mean: Tensor,
     square: Tensor,
-    n_steps: Tensor,
+    n_steps: int,
     learning_rate: float,
     eps: float,
 ) -> None:
@@ -209,12 +221,12 @@ def _update(
         [mean],
         [square],
         [],
-        [n_steps],
+        [torch.tensor(float(n_steps), device=weight.device)],
         lr=learning_rate,
         beta1=BETA1,
         beta2=BETA2,
         weight_decay=0.0,
-        eps=eps,
+        eps=eps / _correction(n_steps),
         amsgrad=False,
         maximize=False,
     )

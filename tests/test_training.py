@@ -413,4 +413,5 @@ def test_two_processes_train_as_one(items: Any, tmp_path: Path) -> None:
     noise = abs(losses[0][-1] - losses[1][-1])
     assert abs(ranks[0]["loss"][-1] - losses[0][-1]) < max(3 * noise, 0.1 * abs(losses[0][-1]))
     known = y >= 0
-    assert (ranks[0]["classes"][known] == y[known]).mean() > 0.8
+    right = (ranks[0]["classes"] == y)[known].mean()
+    assert abs(right - (one.predict(X) == y)[known].mean()) < 0.15

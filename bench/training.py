@@ -36,7 +36,7 @@ from ssbhash.nn.networks import Encoder
 from ssbhash.training import Data, Optimizer
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
-WEIGHTS: dict[str, Any] = {"alpha": 1e-4, "beta": 0.015625, "gamma": 1e4}
+WEIGHTS: dict[str, Any] = {"preset": "paper", "alpha": 1e-4, "beta": 0.015625, "gamma": 1e4}
 PARTS: list[tuple[str, Any, str]] = [
     ("cut batches from CSR", Data, "items"),
     ("first layer: catch rows up", RowAdam, "catch_up"),

@@ -118,5 +118,5 @@ def test_sizes_beyond_two_gigabytes(tmp_path) -> None:
     assert found.ids.tolist() == [n - 5, n - 3, 0]
     assert found.distances.tolist() == [0, 1, 512]
     assert ssbhash.within(codes, query, 10).ids.tolist() == [n - 5, n - 3]
-    many = ssbhash.search(codes, np.repeat(query[None], 8, 0), 2)  # through tables
-    assert many.ids.tolist() == [[n - 5, n - 3]] * 8
+    many = ssbhash.search(codes, np.repeat(query[None], 12, 0), 2)  # through tables
+    assert many.ids.tolist() == [[n - 5, n - 3]] * 12

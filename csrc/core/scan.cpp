@@ -10,10 +10,14 @@ namespace {
 
 constexpr std::size_t kRunBytes = 1 << 16; // rows scanned for one query after another
 constexpr std::size_t kMinSample = 1024;
-constexpr std::size_t kMinTableQueries = 6; // below, tables cost more than they save
+// Measured at 64 bits: with fewer queries, scanning by row is faster than tables.
+constexpr std::size_t kMinTableQueries = 10;
+constexpr std::size_t kMinPreparedQueries = 7;
 
 bool fits_tables(const ScanTask &task) {
-    return task.queries.n >= kMinTableQueries && units_of(task.queries.n_bytes) <= kMaxUnits &&
+    const bool prepared = task.database.planes && !task.database.ids;
+    return task.queries.n >= (prepared ? kMinPreparedQueries : kMinTableQueries) &&
+           units_of(task.queries.n_bytes) <= kMaxUnits &&
            task.end - task.begin >= task.kernels.block_codes;
 }
 

@@ -107,7 +107,7 @@ void check_scans(const Database &database, const Codes &queries, const Kernels &
 
 void check_width(std::size_t n_bytes, const Kernels &kernels) {
     for (std::size_t n : {1, 255, 513, 2100})
-        for (std::size_t n_queries : {1, 9})
+        for (std::size_t n_queries : {1, 11})
             for (unsigned noise : {1u, 3u, 6u}) {
                 // exactly as long as the rows: a read beyond the end is caught
                 const auto data = make_codes(n, n_bytes, noise);

@@ -54,6 +54,8 @@ def as_numpy(array: Any, name: str) -> npt.NDArray[Any]:
 
 def _view(array: Any) -> npt.NDArray[Any]:
     if is_torch(array):
+        if array.is_cpu and not array.requires_grad:  # the quick way for most
+            return np.asarray(array.resolve_conj().resolve_neg().numpy())
         return np.asarray(array.detach().cpu().resolve_conj().resolve_neg().numpy())
     if not hasattr(array, "__array__") and hasattr(array, "__dlpack__"):
         return np.from_dlpack(array)
@@ -94,7 +96,8 @@ def _check_padding(codes: Codes, name: str, n_bits: int) -> None:
 def like(result: npt.NDArray[Any], query: Any) -> Any:
     """Give `result` back as the kind of array that `query` is, on its device."""
     if is_torch(query):
-        return sys.modules["torch"].from_numpy(result).to(query.device)
+        tensor = sys.modules["torch"].from_numpy(result)
+        return tensor if query.is_cpu else tensor.to(query.device)
     return result
 
 

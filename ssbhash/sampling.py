@@ -8,9 +8,11 @@ docs/sampling.md specifies them to the last bit.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ssbhash.arrays import as_count, as_logits, as_numpy, like
 from ssbhash.backends import get
@@ -71,7 +73,7 @@ def sample(
     if count > 2**32:
         raise ValueError(f"n_samples must be at most 2**32, got {count}")
     codes = get(backend).sample(values, _seed(seed), first_row, count, resolve(n_threads))
-    if np.ndim(logits) == 1:
+    if _is_single(logits):
         codes = codes[:, 0]
     return like(codes[0] if n_samples is None else codes, logits)
 
@@ -118,17 +120,9 @@ def binarize(
     [[4], [3]]
     """
     values = as_logits(logits)
-    n_bits = values.shape[1]
-    thresholds = as_numpy(threshold, "threshold").astype(np.float64)
-    if thresholds.shape not in ((), (n_bits,)):
-        raise ValueError(
-            f"threshold must be a number or have shape [{n_bits}], got {thresholds.shape}"
-        )
-    if not np.isfinite(thresholds).all():
-        raise ValueError("threshold must be finite")
-    thresholds = np.ascontiguousarray(np.broadcast_to(thresholds, (n_bits,)))
+    thresholds = _thresholds(threshold, values.shape[1])
     codes = get(backend).binarize(values, thresholds, resolve(n_threads))
-    return like(codes[0] if np.ndim(logits) == 1 else codes, logits)
+    return like(codes[0] if _is_single(logits) else codes, logits)
 
 
 def sample_relaxed(
@@ -182,7 +176,24 @@ def sample_relaxed(
         raise ValueError(f"tau must be finite and at least 1e-3, got {tau}")
     engine, first_row = get(backend), _first_row(first_row, len(values))
     relaxed = engine.sample_relaxed(values, float(tau), _seed(seed), first_row, resolve(n_threads))
-    return like(relaxed[0] if np.ndim(logits) == 1 else relaxed, logits)
+    return like(relaxed[0] if _is_single(logits) else relaxed, logits)
+
+
+def _is_single(logits: Any) -> bool:
+    return (logits.ndim if hasattr(logits, "ndim") else np.ndim(logits)) == 1
+
+
+def _thresholds(threshold: Any, n_bits: int) -> npt.NDArray[np.float64]:
+    if isinstance(threshold, float | int) and math.isfinite(threshold):
+        return np.full(n_bits, threshold, dtype=np.float64)
+    thresholds = as_numpy(threshold, "threshold").astype(np.float64)
+    if thresholds.shape not in ((), (n_bits,)):
+        raise ValueError(
+            f"threshold must be a number or have shape [{n_bits}], got {thresholds.shape}"
+        )
+    if not np.isfinite(thresholds).all():
+        raise ValueError("threshold must be finite")
+    return np.ascontiguousarray(np.broadcast_to(thresholds, (n_bits,)))
 
 
 def _first_row(first_row: int, n: int) -> int:

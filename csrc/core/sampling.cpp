@@ -290,10 +290,12 @@ std::int64_t sample_relaxed(const Logits &logits, double tau, std::uint64_t seed
             return relax(units, random, n, logit_scale, noise_scale, relaxed + 8 * first);
         alignas(64) float padded[kTileUnits * 8];
         const bool is_finite = relax(units, random, n_whole, logit_scale, noise_scale, padded);
-        for (std::size_t i = 0; i < n; ++i) {
-            const std::size_t row = (first + i) / per_row, bit = 8 * ((first + i) % per_row);
-            std::copy_n(padded + 8 * i, std::min<std::size_t>(8, logits.n_bits - bit),
-                        relaxed + row * logits.n_bits + bit);
+        for (std::size_t i = 0; i < n;) { // row by row
+            const std::size_t row = (first + i) / per_row, unit = (first + i) % per_row;
+            const std::size_t n_here = std::min(n - i, per_row - unit);
+            std::copy_n(padded + 8 * i, std::min(8 * n_here, logits.n_bits - 8 * unit),
+                        relaxed + row * logits.n_bits + 8 * unit);
+            i += n_here;
         }
         return is_finite;
     });

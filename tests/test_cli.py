@@ -170,7 +170,14 @@ def test_multi_label_texts_and_method_without_labels(tmp_path: Path) -> None:
 
 def test_parameters_and_checkpoint(trained: Path, tmp_path: Path) -> None:
     train = ["train", trained / "x.npz", "-q", "--checkpoint", tmp_path / "state"]
-    train += ["--set", "n_hidden_units=20", "--set", "pair_weight=0.01", "--set", "monitor=val_loss"]
+    train += [
+        "--set",
+        "n_hidden_units=20",
+        "--set",
+        "pair_weight=0.01",
+        "--set",
+        "monitor=val_loss",
+    ]
     call(*train, "-o", tmp_path / "a", "--epochs", 2)
     call(*train, "-o", tmp_path / "b", "--epochs", 4)
     saved = json.loads((tmp_path / "b" / "config.json").read_text())

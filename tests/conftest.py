@@ -1,8 +1,17 @@
 """Fixtures: every test of behaviour runs on every engine present."""
 
+import os
+from pathlib import Path
+
 import pytest
 
+import ssbhash
 from ssbhash.backends import NAMES, available
+
+# A process that a test starts takes the ssbhash under test, not the source folder it runs in.
+_FOLDERS = [str(Path(ssbhash.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, _FOLDERS))
+os.environ["PYTHONSAFEPATH"] = "1"
 
 
 @pytest.fixture(params=NAMES)

@@ -144,7 +144,12 @@ void check_threads() {
     bool stopped = false;
     try {
         parallel_for(
-            1000, 2, [](std::size_t, const Check &check) { check(); }, [] { return true; });
+            1000, 2,
+            [](std::size_t, const Check &check) {
+                for (;;) // else one thread may finish all before the other asks
+                    check();
+            },
+            [] { return true; });
     } catch (const Interrupted &) {
         stopped = true;
     }

@@ -12,15 +12,12 @@ total variance of one draw / |exact|.
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from ssbhash.nn.relaxations import ESTIMATORS, SCORE_BASED, expected_loss
 
 Loss = Callable[[Tensor], Tensor]

@@ -24,8 +24,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from ssbhash import datasets, experiments, metrics
 from ssbhash.baselines import BASELINES, ClassifierCodes
 from ssbhash.experiments import PAPER, SEEDS, Cell, Row, Summary, summarise

@@ -29,9 +29,11 @@ from ssbhash.threads import get_num_threads, set_num_threads
 
 if TYPE_CHECKING:
     from ssbhash.hashers import PHSGS, SSBVAE, VDSH, VDSHS, BernoulliVAE
+    from ssbhash.tuning import tune
 
 # Public names that need torch, and the module that has them.
 _LAZY = dict.fromkeys(("SSBVAE", "PHSGS", "VDSHS", "BernoulliVAE", "VDSH"), "ssbhash.hashers")
+_LAZY["tune"] = "ssbhash.tuning"
 
 __all__ = [
     "PHSGS",
@@ -56,6 +58,7 @@ __all__ = [
     "search",
     "set_num_threads",
     "show_config",
+    "tune",
     "unpack",
     "within",
 ]

@@ -1,4 +1,4 @@
-"""The command line: `ssbhash train | encode | search | evaluate | info | demo | reproduce`.
+"""The command line: `ssbhash train | encode | search | evaluate | tune | info | demo | reproduce`.
 
 Bad input ends with exit status 2 and one line on standard error; Ctrl-C with 130.
 """
@@ -19,7 +19,7 @@ from ssbhash.commands import Json, Seed
 from ssbhash.reproduce import reproduce
 
 # Extras that have the packages a command may miss.
-_EXTRA_OF = {"numba": "numba", "faiss": "faiss", "pyarrow": "test"}
+_EXTRA_OF = {"numba": "numba", "faiss": "faiss", "pyarrow": "test", "optuna": "tune"}
 
 
 class OneLineErrors(TyperGroup):
@@ -74,7 +74,7 @@ app = typer.Typer(
     add_completion=False,
 )
 
-for command in (commands.train, commands.encode, commands.search, commands.evaluate):
+for command in (commands.train, commands.encode, commands.search, commands.evaluate, commands.tune):
     app.command()(command)
 
 

@@ -1,4 +1,4 @@
-"""The commands that read items and codes: train, encode, search, evaluate.
+"""The commands that read items and codes: train, tune, encode, search, evaluate.
 
 Results go to standard output, progress and remarks to standard error. Each command
 imports what it needs when it runs: `search` never loads torch.
@@ -64,35 +64,49 @@ Backend = Annotated[str, typer.Option(help="Search engine: auto, native, numba, 
 Threads = Annotated[int | None, typer.Option(help="Threads at most [default: all].", min=1)]
 TextField = Annotated[str, typer.Option(help="Field with the text.")]
 LabelField = Annotated[str, typer.Option(help="Field with the label, or a list of labels.")]
+Data = Annotated[Path, typer.Argument(help="Items; texts or features.")]
+MethodOption = Annotated[Method, typer.Option(help="What to train.")]
+Bits = Annotated[int, typer.Option(help="Length of the codes.", min=1)]
+LabelsFile = Annotated[Path | None, typer.Option(help="Labels, if not in DATA.")]
+Supervision = Annotated[
+    float | None, typer.Option(help="Hide all labels but this share, at random.")
+]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the items.", min=1)]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Any parameter of the method; repeat."),
+]
+WeightingOption = Annotated[Weighting, typer.Option(help="Texts: input.")]
+MaxTerms = Annotated[int, typer.Option(help="Texts: size of the vocabulary.")]
+MinDf = Annotated[int, typer.Option(help="Texts that a term must occur in.")]
+Ngrams = Annotated[int, typer.Option(help="Texts: longest term in words, 1 to 3.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
+Storage = Annotated[str | None, typer.Option(help="File that keeps the trials; go on from it.")]
 ModelOption = Annotated[Path | None, typer.Option(help="Model that encodes the data files.")]
 
 
 def train(
-    data: Annotated[Path, typer.Argument(help="Items; texts or features.")],
+    data: Data,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the model.")],
-    method: Annotated[Method, typer.Option(help="What to train.")] = Method.ssb_vae,
-    bits: Annotated[int, typer.Option(help="Length of the codes.", min=1)] = 32,
-    labels: Annotated[Path | None, typer.Option(help="Labels, if not in DATA.")] = None,
-    supervision: Annotated[
-        float | None, typer.Option(help="Hide all labels but this share, at random.")
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the items.", min=1)] = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Any parameter of the method; repeat."),
-    ] = None,
+    method: MethodOption = Method.ssb_vae,
+    bits: Bits = 32,
+    labels: LabelsFile = None,
+    supervision: Supervision = None,
+    epochs: Epochs = None,
+    assignments: Assignments = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="Folder for the state after each epoch; go on from it.")
     ] = None,
     text_field: TextField = "text",
     label_field: LabelField = "label",
-    weighting: Annotated[Weighting, typer.Option(help="Texts: input.")] = Weighting.log_tf,
-    max_terms: Annotated[int, typer.Option(help="Texts: size of the vocabulary.")] = 10_000,
-    min_df: Annotated[int, typer.Option(help="Texts that a term must occur in.")] = 2,
-    ngrams: Annotated[int, typer.Option(help="Texts: longest term in words, 1 to 3.")] = 1,
+    weighting: WeightingOption = Weighting.log_tf,
+    max_terms: MaxTerms = 10_000,
+    min_df: MinDf = 2,
+    ngrams: Ngrams = 1,
     seed: Seed = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    device: Device = "auto",
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Learn codes from items of which a few have labels.
@@ -100,9 +114,7 @@ def train(
     A label that is missing, null or -1 is unlabelled. Ctrl-C stops the training and
     keeps the model of the last finished epoch.
     """
-    items = files.read_items(data, text=text_field, label=label_field)
-    if labels is not None:
-        items = replace(items, labels=files.read_labels(labels, label=label_field))
+    items = _read(data, labels, text_field, label_field)
     y, classes = _labels_of(items, supervision, seed)
     files.check_folder(out)
     common = {"n_bits": bits, "seed": seed, "device": device, "verbose": not quiet}
@@ -127,6 +139,68 @@ def train(
     if hasher.interrupted_:
         print("ssbhash: interrupted; the last finished epoch is kept", file=sys.stderr)
         raise typer.Exit(130)
+
+
+def tune(
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", "-o", help="What was found, .json.")],
+    model: Annotated[
+        Path | None, typer.Option(help="Folder for a model of the best parameters.")
+    ] = None,
+    method: MethodOption = Method.ssb_vae,
+    bits: Bits = 32,
+    trials: Annotated[
+        int | None, typer.Option(help="Trials in all [default: 30, or no limit].", min=1)
+    ] = None,
+    seconds: Annotated[float | None, typer.Option(help="Start no trial after these.")] = None,
+    folds: Annotated[int, typer.Option(help="Trainings of a trial.", min=2)] = 5,
+    k: Annotated[int | None, typer.Option("--k", "-k", help="Neighbours looked at.")] = None,
+    storage: Storage = None,
+    labels: LabelsFile = None,
+    supervision: Supervision = None,
+    epochs: Epochs = None,
+    assignments: Assignments = None,
+    text_field: TextField = "text",
+    label_field: LabelField = "label",
+    weighting: WeightingOption = Weighting.log_tf,
+    max_terms: MaxTerms = 10_000,
+    min_df: MinDf = 2,
+    ngrams: Ngrams = 1,
+    seed: Seed = 0,
+    device: Device = "auto",
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Choose a method's hyper-parameters by the labels of DATA alone.
+
+    Each trial is cross-validated: labels of a fold are hidden, and its items are
+    queries to the other labelled ones. The first trial is the method as given. Ctrl-C
+    keeps what was found; with --storage the same command goes on.
+    """
+    from ssbhash.tuning import tune as search_parameters
+
+    items = _read(data, labels, text_field, label_field)
+    y, classes = _labels_of(items, supervision, seed)
+    for folder in {out.parent, model or out.parent}:
+        files.check_folder(folder)
+    common = {"n_bits": bits, "seed": seed, "device": device, "verbose": False}
+    hasher = _new_hasher(method, assignments or [], common, n_epochs=epochs)
+    vocabulary = {"max_terms": max_terms, "min_df": min_df, "ngrams": ngrams}
+    pipeline = _new_pipeline(hasher, items, classes, weighting=weighting.value, **vocabulary)
+    x, target = pipeline.fit_text(items)
+    trials = 30 if trials is None and seconds is None else trials
+    options: dict[str, Any] = {"n_trials": trials, "seconds": seconds, "n_folds": folds, "k": k}
+    options |= {"storage": storage, "seed": seed, "verbose": not quiet, "refit": model is not None}
+    found = search_parameters(hasher, x, y, target, **options)
+    report = {"method": method.value, "bits": bits, **found.to_dict()}
+    files.write_json(out, report)
+    print(json.dumps(report) if as_json else found.table())
+    if found.interrupted:
+        print("ssbhash: interrupted; the finished trials are kept", file=sys.stderr)
+        raise typer.Exit(130)
+    if model is not None:
+        pipeline.hasher = found.hasher
+        pipeline.save(model)
 
 
 def encode(
@@ -248,6 +322,13 @@ def evaluate(
     )
     counts = {"bits": bits[0], "items": len(codes[0]), "queries": len(codes[1])}
     _print({**counts, **{name: round(value, 6) for name, value in figures.items()}}, as_json)
+
+
+def _read(data: Path, labels: Path | None, text_field: str, label_field: str) -> files.Items:
+    items = files.read_items(data, text=text_field, label=label_field)
+    if labels is not None:
+        items = replace(items, labels=files.read_labels(labels, label=label_field))
+    return items
 
 
 def _labels_of(items: files.Items, supervision: float | None, seed: int) -> tuple[Any, list[Any]]:

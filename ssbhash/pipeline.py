@@ -57,14 +57,18 @@ class Pipeline:
         """
         if y is None and items.labels is not None:
             (y,), self.classes = encode_labels(items.labels)
+        x, target = self.fit_text(items)
+        self.hasher.fit(x, y, target=target)
+        return self
+
+    def fit_text(self, items: Items) -> tuple[Any, Any]:
+        """Choose the vocabulary; give what the hasher is fitted to: features and target."""
         if items.texts is None:
             self.text = None
-            self.hasher.fit(items.features, y)
-            return self
+            return items.features, None
         self.text = self.text or TextFeatures()
         counts = self.text.fit(items.texts).counts(items.texts)
-        self.hasher.fit(self.text.inputs(counts), y, target=self.text.targets(counts))
-        return self
+        return self.text.inputs(counts), self.text.targets(counts)
 
     def encode(self, items: Items) -> Codes:
         """Turn items, of the kind it was trained on, into packed codes."""

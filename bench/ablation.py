@@ -1,0 +1,205 @@
+"""Ablation of the default SSB-VAE, on held-out training items.
+
+    python bench/ablation.py default pair_weight=0 "codeword_weight=0,reconstruction_weight=1" \
+        --dataset snippets cifar10 --supervision 0.02 0.1 --bits 32 --seeds 5 --out ablation
+
+For each data set, level of supervision, width and seed some training items are held out as
+queries, a variant is trained on the others, and P@100 of the queries is measured; the test
+split is never touched. A variant is "default", constructor parameters of SSBVAE, constants
+of `ssbhash.nn.self_taught` (upper case), or "classifier" (classifier codes). One seed has
+the same queries and the same labels for every variant, so the second table, differences to
+the first variant, has the smaller standard errors. A finished run is one file in --out:
+the same command goes on where it stopped (delete the folder after a change of the code).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ssbhash import datasets, files, metrics
+from ssbhash.baselines import ClassifierCodes
+from ssbhash.datasets import Dataset
+from ssbhash.hashers import SSBVAE
+from ssbhash.nn import self_taught
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run."""
+
+    variant: str
+    dataset: str
+    supervision: float
+    n_bits: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """File name of its result."""
+        variant = re.sub(r"[^\w.=,-]", "_", self.variant)
+        return f"{self.dataset}_{variant}_{self.n_bits}_{self.supervision:g}_{self.seed}.json"
+
+
+def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("variants", nargs="+", help="default, classifier, NAME=VALUE[,...]")
+    parser.add_argument("--data", type=Path, help="folder of the data (SSBHASH_DATA)")
+    parser.add_argument("--dataset", nargs="+", default=["snippets"], choices=datasets.LOADERS)
+    parser.add_argument("--supervision", type=float, nargs="+", default=[0.1])
+    parser.add_argument("--bits", type=int, nargs="+", default=[32])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--queries", type=int, default=1000, help="items held out")
+    parser.add_argument("--items", type=int, default=10_000, help="to train on, at most")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("ssbhash-ablation"))
+    options = parser.parse_args(arguments)
+    if options.data is None:
+        options.data = Path(os.environ.get("SSBHASH_DATA", SHARED))
+    for variant in options.variants:
+        if variant != "classifier":
+            parse(variant)
+    return options
+
+
+def parse(variant: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Parameters of the estimator, and constants of its network.
+
+    Raises
+    ------
+    ValueError
+        If one does not exist.
+    """
+    found: tuple[dict[str, Any], dict[str, Any]] = {}, {}
+    known = SSBVAE().get_params()
+    for assignment in [] if variant == "default" else variant.split(","):
+        name, _, text = assignment.partition("=")
+        is_constant = name.isupper() and hasattr(self_taught, name)
+        if not is_constant and name not in known:
+            raise ValueError(f"variant {variant!r}: SSBVAE has no {name!r}")
+        found[is_constant][name] = json.loads(text)
+    return found
+
+
+@lru_cache(maxsize=1)
+def load(name: str, data_dir: Path) -> Dataset:
+    return datasets.load(name, data_dir)
+
+
+def hold_out(data: Dataset, n_queries: int, n_items: int, seed: int) -> Dataset:
+    """Split the training items into a database and queries."""
+    order = np.random.default_rng((seed, 1)).permutation(len(data.y))
+    n_queries = min(n_queries, len(order) // 5)
+    queries, items = order[:n_queries], np.sort(order[n_queries : n_queries + n_items])
+    return replace(
+        data,
+        X=data.X[items],
+        y=data.y[items],
+        X_query=data.X[queries],
+        y_query=data.y[queries],
+        target=None if data.target is None else data.target[items],
+        parts=(),
+        orders={},
+    )
+
+
+@contextmanager
+def constants(values: dict[str, Any]) -> Iterator[None]:
+    """Set constants of the network for a while."""
+    before = {name: getattr(self_taught, name) for name in values}
+    try:
+        for name, value in values.items():
+            setattr(self_taught, name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(self_taught, name, value)
+
+
+def run(cell: Cell, data: Dataset) -> dict[str, Any]:
+    """Train a variant, and measure it on the held-out queries."""
+    labels = data.hide_labels(cell.supervision, cell.seed)
+    started = time.perf_counter()
+    if cell.variant == "classifier":
+        hasher: Any = ClassifierCodes(cell.n_bits, seed=cell.seed).fit(data.X, labels)
+    else:
+        parameters, own = parse(cell.variant)
+        hasher = SSBVAE(n_bits=cell.n_bits, seed=cell.seed, verbose=False, **parameters)
+        with constants(own):
+            hasher.fit(data.X, labels, target=data.target)
+        if hasher.interrupted_:
+            raise KeyboardInterrupt
+    seconds = time.perf_counter() - started
+    codes, query_codes = hasher.transform(data.X), hasher.transform(data.X_query)
+    found = metrics.evaluate(codes, data.y, query_codes, data.y_query, 100, n_bits=cell.n_bits)
+    row = {"P@100": found["P@100"], "seconds": seconds}
+    row["distinct_codes"] = len(np.unique(codes, axis=0))
+    if data.y.ndim == 1:
+        row["accuracy"] = float((hasher.predict(data.X_query) == data.y_query).mean())
+    return row
+
+
+def table(rows: dict[Cell, float], options: argparse.Namespace, baseline: str | None) -> str:
+    """Mean and standard error over seeds; of the differences to `baseline`, if given."""
+    settings = list(product(options.dataset, options.supervision, options.bits))
+    heads = [f"{name} {supervision:.0%} {bits}" for name, supervision, bits in settings]
+    lines = [["variant", *heads]]
+    for variant in options.variants:
+        lines.append([variant])
+        for setting in settings:
+            cells = [Cell(variant, *setting, seed) for seed in range(options.seeds)]
+            values = [rows[cell] for cell in cells if cell in rows]
+            if baseline is not None:
+                pairs = [(cell, replace(cell, variant=baseline)) for cell in cells]
+                values = [rows[a] - rows[b] for a, b in pairs if a in rows and b in rows]
+            sign = "" if baseline is None else "+"
+            error = np.std(values, ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.nan
+            lines[-1].append(f"{np.mean(values):{sign}.3f} ± {error:.3f}" if values else "")
+    lines.insert(1, ["---"] + ["---:"] * len(settings))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = read_arguments(arguments)
+    torch.set_num_threads(options.threads)
+    options.out.mkdir(parents=True, exist_ok=True)
+    settings = product(
+        options.dataset, range(options.seeds), options.supervision, options.bits, options.variants
+    )
+    rows: dict[Cell, float] = {}
+    for dataset, seed, supervision, n_bits, variant in settings:
+        cell = Cell(variant, dataset, supervision, n_bits, seed)
+        path = options.out / cell.name
+        if not path.is_file():
+            data = load(dataset, options.data)
+            row = run(cell, hold_out(data, options.queries, options.items, seed))
+            files.write_json(path, row)
+            shown = " ".join(f"{key} {value:.4g}" for key, value in row.items())
+            print(cell.name.removesuffix(".json"), shown, file=sys.stderr, flush=True)
+        rows[cell] = json.loads(path.read_text())["P@100"]
+    print(f"P@100 of held-out training items, mean and standard error of {options.seeds} seeds")
+    print(table(rows, options, None))
+    if len(options.variants) > 1:
+        print(f"\nDifference to {options.variants[0]}")
+        print(table(rows, options, options.variants[0]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -37,14 +37,22 @@ Block BlockReader::with_planes(std::size_t first, std::size_t end) {
     return block;
 }
 
+void BlockReader::prefetch(std::size_t first, std::size_t end) const {
+    const std::size_t n_codes = kernels_.block_codes, n_bytes = n_codes * database_.codes.n_bytes;
+    if (database_.ids || end < first + n_codes)
+        return;
+    const std::uint8_t *from = database_.row(first); // planes are as large
+    if (database_.planes)
+        from = static_cast<const std::uint8_t *>(database_.planes->block(first / n_codes));
+    for (std::size_t i = 0; i < n_bytes; i += 64)
+        __builtin_prefetch(from + i, 0, 2); // the second-level cache: the first holds the table
+}
+
 const void *BlockReader::planes_of(const Block &block, std::size_t first) {
     const std::size_t n_bytes = database_.codes.n_bytes, n_codes = kernels_.block_codes;
     const std::size_t index = first / n_codes;
-    if (database_.planes && !database_.ids && block.n == n_codes) {
-        for (std::size_t i = 0; i < n_codes * n_bytes; i += 64) // rows are read only for hits
-            __builtin_prefetch(block.rows + i);
+    if (database_.planes && !database_.ids && block.n == n_codes)
         return database_.planes->block(index);
-    }
     planes_.resize(n_bytes * 8 * kernels_.word_bytes);
     const std::uint8_t *rows = block.rows;
     if (block.n < n_codes) { // the last block: zeros after the end, never offered

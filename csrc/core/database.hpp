@@ -47,6 +47,9 @@ class BlockReader {
     // row `end`, with its planes.
     Block with_planes(std::size_t first, std::size_t end);
 
+    // Begin to fetch what with_planes(first, end) will read.
+    void prefetch(std::size_t first, std::size_t end) const;
+
   private:
     const void *planes_of(const Block &block, std::size_t first);
 

@@ -15,7 +15,8 @@ namespace ssbhash {
 constexpr std::size_t kUnitPlanes = 16;
 constexpr std::size_t kUnitPicks = 8;
 constexpr std::size_t kMaxUnits = 256; // 4,096 bits; wider codes are scanned by row
-constexpr std::size_t kMaxSegmentUnits = 8;
+constexpr std::size_t kMaxSegmentUnits = 16;
+constexpr std::size_t kMaxHalvedUnits = 8; // narrow codes have a kernel for their halves
 constexpr std::size_t kMaxCounterBits = 11;
 
 constexpr std::size_t units_of(std::size_t n_bytes) { return (n_bytes + 1) / 2; }
@@ -78,7 +79,7 @@ struct Kernels {
     // The picks are taken in segments of segment_units[0] ... units, whose carry
     // tables are built one after the other in `scratch`, of scratch_bytes(); slots
     // whose codes have all reached their limit skip the rest. Two segments of at
-    // most kMaxSegmentUnits together must be the halves of 4 or 8 units.
+    // most kMaxHalvedUnits together must be the halves of 4 or 8 units.
     void (*scan_block)(const Tile &tile, const Block &block, const std::size_t *segment_units,
                        std::size_t n_segments, void *scratch);
 

@@ -41,6 +41,7 @@ void scan_by_tables(const ScanTask &task, FindingsList &findings) {
     std::size_t n_blocks = 0;
     for (std::size_t first = task.begin; first < task.end; first += task.kernels.block_codes) {
         const Block block = reader.with_planes(first, task.end);
+        reader.prefetch(first + task.kernels.block_codes, task.end);
         const std::vector<std::size_t> &units = segments.next();
         task.kernels.scan_block(queries.tile(), block, units.data(), units.size(), scratch.data());
         if (++n_blocks % 16 == 0) {
@@ -84,7 +85,7 @@ class Sample {
 void set_first_limits(const ScanTask &task, std::size_t k, FindingsList &findings) {
     const std::size_t n = task.end - task.begin;
     const std::size_t n_sample =
-        std::clamp(n / 16, std::min(n, 2 * k), std::max(kMinSample, 4 * k));
+        std::clamp(n / 16, std::min(n, 2 * k), std::max(kMinSample, 16 * k));
     Sample sample(task, n_sample);
     for (std::size_t q = 0; q < task.queries.n; ++q) {
         const std::vector<std::uint32_t> &counts = sample.counts(q);

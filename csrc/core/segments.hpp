@@ -22,7 +22,7 @@ class Segments {
   private:
     using Clock = std::chrono::steady_clock;
 
-    std::vector<std::size_t> splits_[2]; // all at once; in halves, where there is such a kernel
+    std::vector<std::size_t> splits_[2]; // few; more, or none where that is no use
     Clock::duration took_[2] = {};
     std::size_t n_blocks_ = 0;
     std::size_t best_ = 0;

@@ -56,8 +56,9 @@ SSBHASH_INLINE Word build_table(const Word *planes, std::size_t n_bytes, std::si
                                 std::size_t n, Word parity, Word *table) {
     for (std::size_t unit = first; unit < first + n; ++unit) {
         const Word *inputs = planes + unit * kUnitPlanes;
-        Word padded[kUnitPlanes] = {};
+        Word padded[kUnitPlanes];
         if (2 * unit + 1 == n_bytes) { // half a unit
+            std::memset(padded, 0, sizeof(padded));
             std::memcpy(padded, inputs, sizeof(padded) / 2);
             inputs = padded;
         }
@@ -71,9 +72,12 @@ SSBHASH_INLINE Word build_table(const Word *planes, std::size_t n_bytes, std::si
 
 // The planes that a lowest counter can start with: 0, 1, parity, ~parity.
 SSBHASH_INLINE void set_ends(const Word *planes, std::size_t n_bytes, Word *ends) {
-    Word parity{};
-    for (std::size_t i = 0; i < 8 * n_bytes; ++i)
-        parity ^= planes[i];
+    Word parities[8] = {}; // eight chains, for one would wait for each xor
+    for (std::size_t i = 0; i < 8 * n_bytes; i += 8)
+        for (std::size_t j = 0; j < 8; ++j)
+            parities[j] ^= planes[i + j];
+    const Word parity = parities[0] ^ parities[1] ^ parities[2] ^ parities[3] ^ parities[4] ^
+                        parities[5] ^ parities[6] ^ parities[7];
     ends[0] = Word{};
     ends[1] = ~Word{};
     ends[2] = parity;

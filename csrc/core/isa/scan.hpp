@@ -241,7 +241,7 @@ void scan_block_of(const Tile &tile, const Block &block, const std::size_t *segm
     set_ends(planes, tile.n_bytes, ends);
     Segment segment{reinterpret_cast<const std::uint8_t *>(table), ends, 0, 0};
     Word parity{};
-    if (n_segments == 2 && tile.n_units <= kMaxSegmentUnits) {
+    if (n_segments == 2 && tile.n_units <= kMaxHalvedUnits) {
         build_table(planes, tile.n_bytes, 0, tile.n_units, parity, table);
         if constexpr (counter_bits(4) == 4 + kHigh)
             scan_halves<kHigh, 4>(tile, segment, state);

@@ -7,6 +7,8 @@
 
 #include "core/isa/word.hpp"
 
+#include <utility>
+
 namespace ssbhash::SSBHASH_ISA {
 namespace {
 
@@ -78,6 +80,52 @@ SSBHASH_INLINE void transpose_lanes(LaneWord<std::uint32_t> *rows) {
         stages<std::uint32_t, 2, 3>(rows + 8 * i, 1);
 }
 
+// With lanes in turns of 2^kStage: the even turns (kUpper 0) or the odd ones (1) of a, each
+// followed by that of b.
+template <int kStage, int kUpper, std::size_t... kLane>
+SSBHASH_INLINE Word interleave(Word a, Word b, std::index_sequence<kLane...>) {
+    constexpr std::size_t turn = std::size_t{1} << kStage;
+#if __has_builtin(__builtin_shufflevector)
+    return __builtin_shufflevector(
+        a, b, ((kLane & ~turn) + kUpper * turn + (kLane & turn ? kLanes : 0))...);
+#else // GCC before 12
+    return __builtin_shuffle(
+        a, b, Word{((kLane & ~turn) + kUpper * turn + (kLane & turn ? kLanes : 0))...});
+#endif
+}
+
+template <int kStage>
+SSBHASH_INLINE void exchange_lanes(Word *rows) {
+    if constexpr ((std::size_t{1} << kStage) < kLanes) {
+        constexpr std::size_t turn = std::size_t{1} << kStage;
+        constexpr std::make_index_sequence<kLanes> lanes{};
+#pragma GCC unroll 8
+        for (std::size_t i = 0; i < kLanes; ++i)
+            if (!(i & turn)) {
+                const Word a = rows[i], b = rows[i + turn];
+                rows[i] = interleave<kStage, 0>(a, b, lanes);
+                rows[i + turn] = interleave<kStage, 1>(a, b, lanes);
+            }
+        exchange_lanes<kStage + 1>(rows);
+    }
+}
+
+// The first sizeof(Word) bytes of each row to kLanes columns, one after the other: squares
+// of whole words, where one column at a time would take 8 bytes a load.
+SSBHASH_INLINE void gather_columns(const std::uint8_t *rows, std::size_t n_bytes, Word *columns) {
+    constexpr std::size_t stride = kBlockCodes / kLanes;
+    for (std::size_t i = 0; i < stride; ++i) {
+        Word square[kLanes];
+#pragma GCC unroll 8
+        for (std::size_t j = 0; j < kLanes; ++j)
+            std::memcpy(&square[j], rows + (i * kLanes + j) * n_bytes, sizeof(Word));
+        exchange_lanes<0>(square);
+#pragma GCC unroll 8
+        for (std::size_t j = 0; j < kLanes; ++j)
+            columns[j * stride + i] = square[j];
+    }
+}
+
 // The planes of bytes [first, first + sizeof(Lane)) of each row, those that exist.
 template <typename Lane>
 void transpose_column(const std::uint8_t *rows, std::size_t n_bytes, std::size_t first,
@@ -100,7 +148,14 @@ void transpose(const std::uint8_t *rows, std::size_t n_bytes, void *out) {
     Word *planes = static_cast<Word *>(out);
     if (n_bytes <= 4)
         return transpose_column<std::uint32_t>(rows, n_bytes, 0, planes);
-    for (std::size_t first = 0; first < n_bytes; first += 8)
+    std::size_t first = 0;
+    for (; first + sizeof(Word) <= n_bytes; first += sizeof(Word)) {
+        gather_columns(rows + first, n_bytes, planes + 8 * first);
+        for (std::size_t j = 0; j < kLanes; ++j) // 64 planes each, in place
+            transpose_lanes(
+                reinterpret_cast<LaneWord<std::uint64_t> *>(planes + 8 * first + 64 * j));
+    }
+    for (; first < n_bytes; first += 8)
         transpose_column<std::uint64_t>(rows, n_bytes, first, planes + 8 * first);
 }
 

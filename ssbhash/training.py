@@ -231,7 +231,7 @@ class Training:
         self.network.finish()
         self.network.eval()
         self.network.zero_grad()
-        self.network.buffer = None
+        self.network.decoder_memory = None
         return outcome
 
     def _resume(self) -> bool:

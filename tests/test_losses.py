@@ -36,7 +36,10 @@ def exponential(request: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("sparse", [False, True])
-@pytest.mark.parametrize(("n_items", "n_targets", "n_bits"), [(1, 1, 1), (5, 7, 3), (16, 50, 8)])
+@pytest.mark.parametrize(
+    ("n_items", "n_targets", "n_bits"),
+    [(1, 1, 1), (5, 7, 3), (16, 50, 8), (130, 1000, 19), (12, 481, 48)],
+)
 def test_multinomial_reconstruction(
     generator: Any, sparse: bool, n_items: int, n_targets: int, n_bits: int
 ) -> None:
@@ -62,6 +65,26 @@ def test_multinomial_reconstruction_survives_large_logits() -> None:
     loss = losses.multinomial_reconstruction(code, weight, bias, torch.tensor([[0.0, 1], [1, 0]]))
     assert loss.item() == pytest.approx(-math.log(1e-7) / 2)
     assert not torch.autograd.grad(loss, code)[0].any()
+
+
+def target_of(n_items: int) -> Any:
+    matrix = sp.eye_array(n_items, 5, format="csr", dtype=np.float32)
+    return row_source(matrix).take(np.arange(n_items))
+
+
+def test_the_decoder_s_memory_holds_one_batch(generator: Any) -> None:
+    code, weight, bias = rand(generator, 4, 3), rand(generator, 5, 3), rand(generator, 5)
+    target = target_of(4)
+    memory = losses.DecoderMemory()
+    with torch.no_grad():  # of another size
+        losses.multinomial_reconstruction(code[:2], weight, bias, target_of(2), memory)
+    first = losses.multinomial_reconstruction(code, weight, bias, target, memory)
+    first.backward()
+    again = losses.multinomial_reconstruction(code, weight, bias, target, memory)
+    losses.multinomial_reconstruction(code, weight, bias, target, memory)
+    if memory.native is not None:
+        with pytest.raises(RuntimeError, match="another batch"):
+            again.backward()
 
 
 def test_gaussian_reconstruction(generator: Any) -> None:

@@ -5,6 +5,31 @@
 
 namespace ssbhash {
 
+// Softmax regression is computed in tiles of so many targets, packed in panels of
+// kPanel; 30 cache lines, so that the rows of a tile do not share cache sets.
+constexpr std::size_t kTileTargets = 480, kPanel = 24;
+// Rows of items, and bits, exist up to a multiple of these.
+constexpr std::size_t kItemBlock = 12, kBitBlock = 8;
+
+// One tile: E = exp(code W^T + bias - top), top the maximum of each row.
+struct SoftmaxTile {
+    const float *code;   // [n_items, n_bits]
+    const float *panels; // W as [kTileTargets / kPanel, n_bits, kPanel]
+    const float *weight; // W as [kTileTargets, width]
+    const float *bias;   // [kTileTargets]
+    std::size_t n_items, n_bits, width;
+    float *exp;       // E [n_items, kTileTargets]
+    float *top, *sum; // [n_items]; sum of each row of E
+    float *product;   // E W [n_items, width]; null: not wanted
+};
+
+// The tile's gradients: E^T code [kTileTargets, width] and E^T share [kTileTargets].
+struct SoftmaxGradient {
+    const float *exp, *code, *share;
+    std::size_t n_items, width;
+    float *weight, *bias;
+};
+
 struct TrainingKernels {
     // Catch one row up with the Adam steps that it missed:
     // w -= step m / (sqrt(v) + eps), then m and v decay.
@@ -20,6 +45,9 @@ struct TrainingKernels {
 
     // y = x + bias, x = exp(y - max y) in place. Returns max y, and the sum in *sum.
     float (*exp_row)(float *x, const float *bias, std::size_t n, float *sum);
+
+    void (*softmax_tile)(const SoftmaxTile &tile);
+    void (*softmax_gradient)(const SoftmaxGradient &tile);
 };
 
 // The kernels for the instruction set in use.

@@ -1,6 +1,10 @@
 // Bindings of training: arrays are updated in place, so nothing is converted.
 #include "core/training.hpp"
+#include "core/decoder.hpp"
 #include "python/bindings.hpp"
+
+#include <optional>
+#include <pybind11/stl.h>
 
 namespace py = pybind11;
 using namespace ssbhash;
@@ -54,24 +58,61 @@ void py_adam_step(Floats weight, Floats mean, Floats square, const Ids &rows, co
     released([&] { adam_step(adam, at, n, gradient, step, eps, n_threads); });
 }
 
-void py_sparse_product(const Ids &columns, const Floats &values, const Ids &starts,
-                       const Floats &weight, Floats out, std::size_t n_threads) {
-    if (weight.ndim() != 2 || out.ndim() != 2 || weight.shape(1) != out.shape(1))
-        throw py::value_error("weight and out must have shapes [n, width] of one width");
-    const std::size_t n_values = check_rows(columns, weight.shape(0));
+SparseRows view(const Ids &columns, const Floats &values, const Ids &starts,
+                py::ssize_t n_columns) {
+    const std::size_t n_values = check_rows(columns, n_columns);
     check_size(values, n_values, "values");
-    if (starts.size() != out.shape(0))
-        throw py::value_error("starts must have one entry for each row of out");
     std::int64_t last = 0;
     for (py::ssize_t i = 0; i < starts.size(); last = starts.data()[i++])
         if (starts.data()[i] < last || starts.data()[i] > columns.size())
             throw py::index_error("starts must ascend, up to the number of values");
-    const SparseRows rows{columns.data(), starts.data(), values.data(),
-                          static_cast<std::size_t>(starts.size()), n_values};
+    return {columns.data(), starts.data(), values.data(), static_cast<std::size_t>(starts.size()),
+            n_values};
+}
+
+void py_sparse_product(const Ids &columns, const Floats &values, const Ids &starts,
+                       const Floats &weight, Floats out, std::size_t n_threads) {
+    if (weight.ndim() != 2 || out.ndim() != 2 || weight.shape(1) != out.shape(1))
+        throw py::value_error("weight and out must have shapes [n, width] of one width");
+    const SparseRows rows = view(columns, values, starts, weight.shape(0));
+    if (starts.size() != out.shape(0))
+        throw py::value_error("starts must have one entry for each row of out");
     const float *weights = weight.data();
     const auto width = static_cast<std::size_t>(weight.shape(1));
     float *to = out.mutable_data();
     released([&] { sparse_product(rows, weights, width, to, n_threads); });
+}
+
+double py_forward(SoftmaxRegression &self, const Floats &code, const Floats &weight,
+                  const Floats &bias, const Ids &columns, const Floats &values, const Ids &starts,
+                  float log_floor, std::optional<Floats> grad_code, std::size_t n_threads) {
+    if (code.ndim() != 2 || weight.ndim() != 2 || code.shape(1) != weight.shape(1) ||
+        code.size() == 0 || weight.size() == 0)
+        throw py::value_error("code and weight must have shapes [n, n_bits] of one n_bits >= 1");
+    check_size(bias, static_cast<std::size_t>(weight.shape(0)), "bias");
+    if (starts.size() != code.shape(0))
+        throw py::value_error("starts must have one entry for each row of code");
+    const SparseRows target = view(columns, values, starts, weight.shape(0));
+    if (grad_code)
+        check_size(*grad_code, static_cast<std::size_t>(code.size()), "grad_code");
+    float *gradient = grad_code ? grad_code->mutable_data() : nullptr;
+    const Decoder decoder{code.data(),
+                          weight.data(),
+                          bias.data(),
+                          static_cast<std::size_t>(code.shape(0)),
+                          static_cast<std::size_t>(code.shape(1)),
+                          static_cast<std::size_t>(weight.shape(0))};
+    double loss = 0;
+    released([&] { loss = self.forward(decoder, target, log_floor, gradient, n_threads); });
+    return loss;
+}
+
+void py_backward(const SoftmaxRegression &self, float factor, Floats weight, Floats bias,
+                 std::size_t n_threads) {
+    check_size(weight, self.n_targets() * self.n_bits(), "weight");
+    check_size(bias, self.n_targets(), "bias");
+    float *weights = weight.mutable_data(), *biases = bias.mutable_data();
+    released([&] { self.backward(factor, weights, biases, n_threads); });
 }
 
 py::tuple py_exp_rows(Floats x, const Floats &bias, std::size_t n_threads) {
@@ -100,4 +141,12 @@ void bind_training(py::module_ &m) {
           py::arg("starts"), py::arg("weight"), py::arg("out").noconvert(), py::arg("n_threads"));
     m.def("exp_rows", &py_exp_rows, py::arg("x").noconvert(), py::arg("bias"),
           py::arg("n_threads"));
+    py::class_<SoftmaxRegression>(m, "SoftmaxRegression")
+        .def(py::init<>())
+        .def_property_readonly("n_batches", &SoftmaxRegression::n_batches)
+        .def("forward", &py_forward, py::arg("code"), py::arg("weight"), py::arg("bias"),
+             py::arg("columns"), py::arg("values"), py::arg("starts"), py::arg("log_floor"),
+             py::arg("grad_code").noconvert(), py::arg("n_threads"))
+        .def("backward", &py_backward, py::arg("factor"), py::arg("weight").noconvert(),
+             py::arg("bias").noconvert(), py::arg("n_threads"));
 }

@@ -79,8 +79,7 @@ class Autoencoder(nn.Module):
         super().__init__()
         self.shape, self.weights = shape, weights
         self.encoder = Encoder(shape.n_features, shape.n_hidden_units, generator)
-        # Memory for the decoder's logits, the same for every batch.
-        self.buffer: Tensor | None = None
+        self.decoder_memory: losses.DecoderMemory | None = None
         self.decoder = Decoder(shape.n_bits, shape.n_targets, generator)
 
     def begin(self) -> None:
@@ -112,10 +111,8 @@ class Autoencoder(nn.Module):
         """Negative log-likelihood of the target under the decoder, mean over items."""
         weight, bias = self.decoder.weight, self.decoder.bias
         if self.shape.reconstruction == "multinomial":
-            if self.buffer is None or len(self.buffer) < len(code):
-                self.buffer = weight.new_empty(len(code), len(weight))
-            buffer = self.buffer[: len(code)]
-            return losses.multinomial_reconstruction(code, weight, bias, target, buffer)
+            memory = self.decoder_memory = self.decoder_memory or losses.DecoderMemory()
+            return losses.multinomial_reconstruction(code, weight, bias, target, memory)
         dense = target.dense() if isinstance(target, SparseBatch) else target
         return losses.gaussian_reconstruction(code, weight, bias, dense)
 

@@ -23,8 +23,30 @@ FLOOR = 1e-7
 LOG_FLOOR = math.log(FLOOR)
 
 
+class DecoderMemory:
+    """Memory of the decoder, the same for every batch.
+
+    Large allocations would have to be faulted in anew each time.
+    """
+
+    def __init__(self) -> None:
+        native = native_module()
+        self.native = None if native is None else native.SoftmaxRegression()
+        self._logits = torch.empty(0)
+
+    def logits(self, n_items: int, weight: Tensor) -> Tensor:
+        """Uninitialised memory [n_items, D]."""
+        if self._logits.shape[0] < n_items or self._logits.device != weight.device:
+            self._logits = weight.new_empty(n_items, weight.shape[0])
+        return self._logits[:n_items]
+
+
 def multinomial_reconstruction(
-    code: Tensor, weight: Tensor, bias: Tensor, target: Batch, buffer: Tensor | None = None
+    code: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    target: Batch,
+    memory: DecoderMemory | None = None,
 ) -> Tensor:
     """Mean over items of -sum_d t_d log softmax(code W^T + bias)_d.
 
@@ -37,14 +59,51 @@ def multinomial_reconstruction(
     target
         [m, D], non-negative; dense or sparse. Beyond the log-sum-exp only its
         non-zeros are touched.
-    buffer
-        [m, D], overwritten: memory for the logits, which large allocations would have
-        to fault in anew for every batch.
+    memory
+        Overwritten: one batch at a time can be differentiated.
     """
-    apply: Any = _MultinomialReconstruction.apply
+    memory = memory or DecoderMemory()
+    sparse = isinstance(target, SparseBatch) and code.device.type == "cpu"
+    native = sparse and memory.native is not None and weight.dtype == torch.float32
+    apply: Any = (_NativeReconstruction if native else _MultinomialReconstruction).apply
     with torch.autocast(code.device.type, enabled=False):  # the softmax stays in float32
-        loss: Tensor = apply(code.float(), weight, bias, target, buffer)
+        loss: Tensor = apply(code.float(), weight, bias, target, memory)
     return loss
+
+
+class _NativeReconstruction(torch.autograd.Function):
+    """All of it tile by tile, in the second-level cache: csrc/core/decoder.hpp."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        code: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        target: SparseBatch,
+        memory: DecoderMemory,
+    ) -> Tensor:
+        native: Any = memory.native
+        grad_code = torch.empty_like(code, memory_format=torch.contiguous_format)
+        wanted = any(ctx.needs_input_grad)
+        arrays = (x.detach().numpy() for x in (code, weight, bias))
+        target_arrays = (x.numpy() for x in (target.columns, target.values, target.starts))
+        gradient = grad_code.numpy() if wanted else None
+        threads = torch.get_num_threads()
+        loss = native.forward(*arrays, *target_arrays, LOG_FLOOR, gradient, threads)
+        ctx.memory, ctx.n_batches, ctx.shape = native, native.n_batches, weight.shape
+        ctx.save_for_backward(grad_code)
+        return code.new_tensor(loss)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        if ctx.memory.n_batches != ctx.n_batches:
+            raise RuntimeError("another batch went through the decoder's memory since")
+        (grad_code,) = ctx.saved_tensors
+        weight, bias = grad_code.new_empty(ctx.shape), grad_code.new_empty(ctx.shape[0])
+        factor, threads = float(grads[0]), torch.get_num_threads()
+        ctx.memory.backward(factor, weight.numpy(), bias.numpy(), threads)
+        return grad_code * factor, weight, bias, None, None
 
 
 class _MultinomialReconstruction(torch.autograd.Function):
@@ -58,10 +117,10 @@ class _MultinomialReconstruction(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, code: Tensor, weight: Tensor, bias: Tensor, target: Batch, buffer: Tensor | None
+        ctx: Any, code: Tensor, weight: Tensor, bias: Tensor, target: Batch, memory: DecoderMemory
     ) -> Tensor:
         n_items = code.shape[0]
-        logits = torch.mm(code, weight.t(), out=buffer)
+        logits = torch.mm(code, weight.t(), out=memory.logits(n_items, weight))
         if isinstance(target, SparseBatch):
             rows, columns = target.rows, target.columns
             hits = logits[rows, columns].add_(bias[columns])

@@ -3,8 +3,6 @@
 #include "core/philox.hpp"
 #include "python/bindings.hpp"
 
-#include <pybind11/stl.h>
-
 namespace py = pybind11;
 using namespace ssbhash;
 
@@ -49,11 +47,13 @@ py::tuple py_sample(const py::array &array, std::uint64_t seed, std::uint64_t fi
     return py::make_tuple(codes, bad_row);
 }
 
-py::tuple py_binarize(const py::array &array, const std::vector<double> &thresholds,
+py::tuple py_binarize(const py::array &array,
+                      const py::array_t<double, py::array::c_style> &for_bits,
                       std::size_t n_threads) {
     const Logits logits = view(array);
-    if (thresholds.size() != logits.n_bits)
+    if (static_cast<std::size_t>(for_bits.size()) != logits.n_bits)
         throw py::value_error("thresholds must have one number for each bit");
+    const std::vector<double> thresholds(for_bits.data(), for_bits.data() + for_bits.size());
     py::array_t<std::uint8_t> codes({array.shape(0), bytes_for(logits)});
     auto *out = codes.mutable_data();
     std::int64_t bad_row = -1;

@@ -56,6 +56,11 @@ def get(name: str = "auto") -> ModuleType:
     """
     if name == "auto":
         name = os.environ.get("SSBHASH_BACKEND", "") or _fastest()
+    return _engine(name)
+
+
+@functools.cache
+def _engine(name: str) -> ModuleType:
     if name not in NAMES:
         raise ValueError(f"backend must be one of auto, {', '.join(NAMES)}; got {name!r}")
     if not _is_present(name):

@@ -3,6 +3,8 @@
 #include "core/philox.hpp"
 #include "python/bindings.hpp"
 
+#include <pybind11/stl.h>
+
 namespace py = pybind11;
 using namespace ssbhash;
 

@@ -159,9 +159,9 @@ def new_hasher(cell: Cell, weights: PaperWeights | None = None) -> Any:
         if "preset" in known:
             keywords["preset"] = "paper"
         if "threshold" in known:
-            # The rule of the VDSH paper. The reference thresholds at 0, which costs some
-            # 0.03 P@100 at 32 bits and 10% labels.
-            keywords["threshold"] = "median"
+            # The VDSH paper's rule or the reference's, by level, chosen on validation items
+            # (docs/decisions.md).
+            keywords["threshold"] = "median" if cell.supervision < 1 else "zero"
     return METHODS[method](**keywords)
 
 

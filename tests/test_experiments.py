@@ -43,6 +43,7 @@ def digits():
         ("snippets_minilm", "ssb-vae:paper", 64, 0.01, {"alpha": 1, "beta": 2, "gamma": 3}),
         ("snippets", "ssb-vae:paper", 32, 0.9, {"alpha": 4, "beta": 5, "gamma": 6}),
         ("snippets", "vdsh-s:paper", 32, 0.1, {"alpha": 7, "beta": 0.125, "threshold": "median"}),
+        ("snippets", "vdsh-s:paper", 32, 1.0, {"alpha": 7, "beta": 0.125, "threshold": "zero"}),
         ("snippets", "vdsh:paper", 32, 0.1, {"beta": 0.125}),
         ("snippets", "bernoulli-vae:paper", 16, 0.1, {"beta": 0.5}),
     ],

@@ -22,13 +22,8 @@ from ssbhash.arrays import NotFiniteError
 from ssbhash.labels import Labels
 from ssbhash.nn.adam import FlatAdam, RowAdam
 from ssbhash.nn.bernoulli_vae import Autoencoder, Items
-from ssbhash.nn.rows import (
-    Batch,
-    Ids,
-    RowSource,
-    SparseBatch,
-    Touched,
-)
+from ssbhash.nn.rows import Batch, Ids, RowSource, SparseBatch, Touched
+from ssbhash.nn.threads import as_many_as_pay
 
 History = list[dict[str, float]]
 
@@ -119,7 +114,6 @@ class Optimizer:
     def __init__(self, network: Autoencoder, learning_rate: float, sparse: bool) -> None:
         first = network.encoder.first.weight
         self.rows = RowAdam(first, learning_rate, eps=ADAM_EPS) if sparse else None
-        self.buffer = first.new_empty(0, first.shape[1])
         learned = [p for p in network.parameters() if p.requires_grad]
         dense = [p for p in learned if not (sparse and p is first)]
         self.dense = FlatAdam(dense, learning_rate, eps=ADAM_EPS)
@@ -131,9 +125,7 @@ class Optimizer:
         """
         if self.rows is None or not isinstance(x, SparseBatch):
             return x
-        if len(self.buffer) < len(x.columns):
-            self.buffer = x.values.new_empty(2 * len(x.columns), self.rows.weight.shape[1])
-        self.touched = Touched(x, self.buffer)
+        self.touched = Touched(x)
         self.columns = self.touched.columns if columns is None else columns
         self.rows.catch_up(self.columns)
         return replace(x, touched=self.touched)
@@ -141,17 +133,22 @@ class Optimizer:
     def step(self, loss: Tensor) -> None:
         """Differentiate, add up over the processes, and update."""
         loss.backward()  # type: ignore[no-untyped-call]
-        processes.add_up(self.dense.grad)
-        self.dense.step()
-        if self.rows is None:
+        gradients = self.dense.gradients()
+        if processes.world_size() == 1:
+            self.dense.step(gradients)
+            if self.rows is not None:
+                self.rows.step_touched(self.touched)
             return
-        gradient = self.touched.gradient
-        if processes.world_size() > 1:
+        whole = torch.cat(gradients)
+        processes.add_up(whole)
+        self.dense.step([whole])
+        if self.rows is not None:
+            gradient = self.touched.weight_gradient()
             mine = torch.searchsorted(self.columns, self.touched.columns)
             whole = gradient.new_zeros(len(self.columns), gradient.shape[1])
             gradient = whole.index_copy_(0, mine, gradient)
             processes.add_up(gradient)
-        self.rows.step(self.columns, gradient)
+            self.rows.step(self.columns, gradient)
 
     def flush(self) -> None:
         """Make every weight current."""
@@ -210,7 +207,7 @@ class Training:
         )
         finished: tuple[int, dict[str, Tensor]] | None = None
         try:
-            with bar:
+            with bar, as_many_as_pay(options.batch_size, self.network.shape.n_hidden_units):
                 if self._resume():
                     finished = len(outcome.history), self._weights()
                     bar.update(len(outcome.history) * n_batches)

@@ -24,7 +24,7 @@ from ssbhash.nn.bernoulli_vae import BernoulliVAENetwork, Items
 from ssbhash.nn.networks import BatchNorm, Encoder
 from ssbhash.nn.rows import Touched, padded, row_source, standardise
 from ssbhash.shards import CsrShards
-from ssbhash.training import shuffle
+from ssbhash.training import Optimizer, shuffle
 
 # Networks this small are slower on several threads.
 torch.set_num_threads(1)
@@ -72,14 +72,14 @@ def test_touched_rows_multiply_as_the_whole_matrix(
     X, _ = items
     batch = row_source(sp.csr_array(X[:, :n_columns])).take(np.arange(40))
     weight = torch.randn(n_columns, 4, requires_grad=True)
-    touched = Touched(batch, torch.empty(50, 4))
+    touched = Touched(batch)
     product = replace(batch, touched=touched).product(weight)
     expected = batch.dense() @ weight
     torch.testing.assert_close(product, expected)
     upstream = torch.randn_like(product)
     product.backward(upstream)
     expected.backward(upstream)
-    torch.testing.assert_close(touched.gradient, weight.grad[touched.columns])
+    torch.testing.assert_close(touched.weight_gradient(), weight.grad[touched.columns])
     others = torch.ones(n_columns, dtype=torch.bool).index_fill(0, touched.columns, False)
     assert not weight.grad[others].any()
 
@@ -107,8 +107,8 @@ def test_row_adam_is_dense_adam(
     if not native:
         monkeypatch.setattr("ssbhash.nn.adam.native_module", lambda: None)
     generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(40, 3, generator=generator)
-    dense, mean, square = weight.clone(), torch.zeros(40, 3), torch.zeros(40, 3)
+    weight = torch.randn(40, 11, generator=generator)
+    dense, mean, square = weight.clone(), torch.zeros(40, 11), torch.zeros(40, 11)
     flat_weight = weight.clone().requires_grad_()
     flat = FlatAdam([flat_weight], 0.01, eps=1e-7)
     rows = RowAdam(weight, 0.01)
@@ -118,22 +118,43 @@ def test_row_adam_is_dense_adam(
         touched = torch.nonzero(chance < 0.9 / (1 + torch.arange(40) / 4)).flatten()
         if step % 100 == 0:
             touched = torch.arange(40)
-        gradient = size * torch.randn(40, 3, generator=generator)
+        gradient = size * torch.randn(40, 11, generator=generator)
         rows.catch_up(touched)
         torch.testing.assert_close(weight[touched], dense[touched], **close)
         rows.step(touched, gradient[touched])
-        sparse = torch.zeros(40, 3).index_copy(0, touched, gradient[touched])
+        sparse = torch.zeros(40, 11).index_copy(0, touched, gradient[touched])
         mean.lerp_(sparse, 0.1)
         square.lerp_(sparse.square(), 0.001)
         rate = 0.01 * (1 - 0.999 ** (step + 1)) ** 0.5 / (1 - 0.9 ** (step + 1))
         dense -= rate * mean / (square.sqrt() + 1e-7)
         (flat_weight * sparse).sum().backward()
-        flat.step()
+        flat.step(flat.gradients())
         if step % flush_every == 0:
             rows.flush()
     rows.flush()
     torch.testing.assert_close(weight, dense, **close)
     torch.testing.assert_close(flat_weight.detach(), dense, **close)
+
+
+@pytest.mark.parametrize(("n_items", "width"), [(2, 1), (7, 5), (100, 130)])
+def test_rectified_and_normalised_in_one_call(n_items: int, width: int) -> None:
+    if native_module() is None:
+        pytest.skip("the extension is not built")
+    generator = torch.Generator().manual_seed(0)
+    product, upstream = (torch.randn(n_items, width, generator=generator) for _ in range(2))
+    bias = torch.randn(width, generator=generator)
+    results = []
+    for fused in (True, False):
+        norm = BatchNorm(width)
+        with torch.no_grad():
+            norm.weight.copy_(bias.exp())
+            norm.bias.copy_(bias.cos())
+        inputs = product.clone().requires_grad_(), bias.clone().requires_grad_()
+        out = norm.rectified(*inputs) if fused else norm(torch.relu(inputs[0] + inputs[1]))
+        grads = torch.autograd.grad(out, (*inputs, norm.weight, norm.bias), upstream)
+        results.append([out, *grads, *norm.state_dict().values()])
+    for ours, plain in zip(*results, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-5)
 
 
 def test_batch_norm_forgets_its_start() -> None:
@@ -154,6 +175,30 @@ def test_sparse_training_equals_dense_training(items: Any) -> None:
     dense = SSBVAE(**PAPER).fit(X.toarray(), y)
     for left, right in zip(sparse.history_, dense.history_, strict=True):
         assert left["loss"] == pytest.approx(right["loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize(("n_units", "expected"), [(16, 1), (1500, 2)])
+def test_small_products_run_on_one_thread(
+    items: Any, n_units: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    X, y = items
+    seen = []
+    stepped = Optimizer.step
+
+    def step(self: Any, loss: Any) -> None:
+        seen.append(torch.get_num_threads())
+        stepped(self, loss)
+
+    monkeypatch.setattr(Optimizer, "step", step)
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        options = PAPER | {"n_hidden_units": n_units, "n_epochs": 1}
+        SSBVAE(**options).fit(X[:40], y[:40])
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(n_threads)
+    assert set(seen) == {expected}
 
 
 def test_history_names_every_term(items: Any) -> None:

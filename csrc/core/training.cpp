@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <string_view>
+#include <vector>
 
 namespace ssbhash {
 
@@ -30,16 +31,12 @@ const TrainingKernels &active_training_kernels() {
 namespace {
 
 constexpr std::size_t kTaskRows = 64;
-constexpr std::size_t kLineFloats = 16;
+// Parameters that are updated together.
+constexpr std::size_t kPiece = 8192;
 
-// Rows lie anywhere in tens of megabytes: fetch the next one meanwhile.
-void prefetch(const AdamRows &adam, std::int64_t row) {
-    const auto first = static_cast<std::size_t>(row) * adam.width;
-    for (std::size_t i = first; i < first + adam.width; i += kLineFloats) {
-        __builtin_prefetch(adam.weight + i, 1);
-        __builtin_prefetch(adam.mean + i, 1);
-        __builtin_prefetch(adam.square + i, 1);
-    }
+// Rows lie anywhere in tens of megabytes: how far it is to the next one.
+std::ptrdiff_t ahead(const std::int64_t *rows, std::size_t i, bool has_next, std::size_t width) {
+    return has_next ? (rows[i + 1] - rows[i]) * static_cast<std::ptrdiff_t>(width) : 0;
 }
 
 template <typename Row>
@@ -57,39 +54,63 @@ void for_each_row(std::size_t n, std::size_t n_threads, const Row &row) {
 void catch_up(const AdamRows &adam, const Missed &missed, float eps, std::size_t n_threads) {
     const auto kernel = active_training_kernels().catch_up;
     for_each_row(missed.n, n_threads, [&](std::size_t i, bool has_next) {
-        if (has_next)
-            prefetch(adam, missed.rows[i + 1]);
         const auto at = static_cast<std::size_t>(missed.rows[i]) * adam.width;
         if (missed.step[i] != 0)
-            kernel(adam.weight + at, adam.mean + at, adam.square + at, adam.width, missed.step[i],
+            kernel(adam.weight + at, adam.mean + at, adam.square + at, adam.width,
+                   ahead(missed.rows, i, has_next, adam.width), missed.step[i],
                    missed.mean_decay[i], missed.square_decay[i], eps);
     });
 }
 
-void adam_step(const AdamRows &adam, const std::int64_t *rows, std::size_t n, const float *grad,
-               float step, float eps, std::size_t n_threads) {
+namespace {
+
+// to [width] = row i of `rows` times matrix.
+void sum_rows(const SparseRows &rows, std::size_t i, const float *matrix, std::size_t width,
+              float *to) {
+    const auto add_scaled = active_training_kernels().add_scaled;
+    const auto first = static_cast<std::size_t>(rows.starts[i]);
+    const auto last =
+        i + 1 < rows.n_rows ? static_cast<std::size_t>(rows.starts[i + 1]) : rows.n_values;
+    std::fill_n(to, width, 0.0f);
+    for (std::size_t at = first; at < last; ++at)
+        add_scaled(to, matrix + static_cast<std::size_t>(rows.columns[at]) * width, rows.values[at],
+                   width);
+}
+
+} // namespace
+
+void adam_step(const AdamRows &adam, const std::int64_t *rows, const SparseRows &sums,
+               const float *matrix, float step, float eps, std::size_t n_threads) {
     const auto kernel = active_training_kernels().step;
-    for_each_row(n, n_threads, [&](std::size_t i, bool has_next) {
-        if (has_next)
-            prefetch(adam, rows[i + 1]);
+    for_each_row(sums.n_rows, n_threads, [&](std::size_t i, bool has_next) {
+        thread_local std::vector<float> grad;
+        grad.resize(adam.width);
+        sum_rows(sums, i, matrix, adam.width, grad.data());
         const auto at = static_cast<std::size_t>(rows[i]) * adam.width;
-        kernel(adam.weight + at, adam.mean + at, adam.square + at, grad + i * adam.width,
-               adam.width, step, eps);
+        kernel(adam.weight + at, adam.mean + at, adam.square + at, grad.data(), adam.width,
+               ahead(rows, i, has_next, adam.width), step, eps);
     });
+}
+
+void adam_step(const AdamRows &adam, const std::vector<const float *> &grads,
+               const std::vector<std::size_t> &sizes, float step, float eps,
+               std::size_t n_threads) {
+    const auto kernel = active_training_kernels().step;
+    std::size_t first = 0;
+    for (std::size_t part = 0; part < grads.size(); first += sizes[part++]) {
+        const std::size_t n_pieces = (sizes[part] + kPiece - 1) / kPiece;
+        parallel_for(n_pieces, n_threads, [&](std::size_t piece, const Check &) {
+            const std::size_t from = piece * kPiece, at = first + from;
+            kernel(adam.weight + at, adam.mean + at, adam.square + at, grads[part] + from,
+                   std::min(kPiece, sizes[part] - from), 0, step, eps);
+        });
+    }
 }
 
 void sparse_product(const SparseRows &rows, const float *weight, std::size_t width, float *out,
                     std::size_t n_threads) {
-    const auto add_scaled = active_training_kernels().add_scaled;
-    for_each_row(rows.n_rows, n_threads, [&](std::size_t i, bool) {
-        const auto first = static_cast<std::size_t>(rows.starts[i]);
-        const auto last =
-            i + 1 < rows.n_rows ? static_cast<std::size_t>(rows.starts[i + 1]) : rows.n_values;
-        std::fill_n(out + i * width, width, 0.0f);
-        for (std::size_t at = first; at < last; ++at)
-            add_scaled(out + i * width, weight + static_cast<std::size_t>(rows.columns[at]) * width,
-                       rows.values[at], width);
-    });
+    for_each_row(rows.n_rows, n_threads,
+                 [&](std::size_t i, bool) { sum_rows(rows, i, weight, width, out + i * width); });
 }
 
 void exp_rows(float *x, const float *bias, std::size_t n, std::size_t width, float *top, float *sum,
@@ -98,6 +119,27 @@ void exp_rows(float *x, const float *bias, std::size_t n, std::size_t width, flo
     for_each_row(n, n_threads, [&](std::size_t i, bool) {
         top[i] = kernel(x + i * width, bias, width, sum + i);
     });
+}
+
+namespace {
+
+template <typename Layer, typename Kernel>
+void for_columns(const Layer &layer, std::size_t n_threads, Kernel kernel) {
+    const std::size_t n_tasks = (layer.width + kNormColumns - 1) / kNormColumns;
+    parallel_for(n_tasks, n_threads, [&](std::size_t task, const Check &) {
+        const std::size_t first = task * kNormColumns;
+        kernel(layer, first, std::min(kNormColumns, layer.width - first));
+    });
+}
+
+} // namespace
+
+void relu_norm(const ReluNorm &layer, std::size_t n_threads) {
+    for_columns(layer, n_threads, active_training_kernels().relu_norm);
+}
+
+void relu_norm_backward(const ReluNormGradient &layer, std::size_t n_threads) {
+    for_columns(layer, n_threads, active_training_kernels().relu_norm_backward);
 }
 
 } // namespace ssbhash

@@ -4,6 +4,7 @@
 #include "core/threads.hpp"
 
 #include <cstdint>
+#include <vector>
 
 namespace ssbhash {
 
@@ -22,10 +23,6 @@ struct Missed {
 
 void catch_up(const AdamRows &adam, const Missed &missed, float eps, std::size_t n_threads);
 
-// One step of `n` rows with the gradients [n, width].
-void adam_step(const AdamRows &adam, const std::int64_t *rows, std::size_t n, const float *grad,
-               float step, float eps, std::size_t n_threads);
-
 // Rows of a sparse matrix, as embedding_bag takes them: the non-zeros of row i
 // are starts[i] ... starts[i + 1], those of the last row end at n_values.
 struct SparseRows {
@@ -33,6 +30,14 @@ struct SparseRows {
     const float *values;
     std::size_t n_rows, n_values;
 };
+
+// One step of rows[i], whose gradient is row i of `sums` times matrix [n, width].
+void adam_step(const AdamRows &adam, const std::int64_t *rows, const SparseRows &sums,
+               const float *matrix, float step, float eps, std::size_t n_threads);
+
+// One step of consecutive parameters: those of grad[i] are sizes[i].
+void adam_step(const AdamRows &adam, const std::vector<const float *> &grads,
+               const std::vector<std::size_t> &sizes, float step, float eps, std::size_t n_threads);
 
 // out [n_rows, width] = rows times weight [n_columns, width].
 void sparse_product(const SparseRows &rows, const float *weight, std::size_t width, float *out,
@@ -42,5 +47,24 @@ void sparse_product(const SparseRows &rows, const float *weight, std::size_t wid
 // x + bias, sum that of the result.
 void exp_rows(float *x, const float *bias, std::size_t n, std::size_t width, float *top, float *sum,
               std::size_t n_threads);
+
+// Batch normalisation of x = max(product + bias, 0), all [n, width].
+struct ReluNorm {
+    const float *product, *bias, *scale, *shift;
+    std::size_t n, width;
+    float eps, momentum;
+    float *rectified, *out; // x, and its normalisation
+    float *mean, *inverse;  // of x: mean, 1 / sqrt(variance + eps), [width]
+    float *running_mean, *running_variance;
+};
+void relu_norm(const ReluNorm &layer, std::size_t n_threads);
+
+// Gradients with respect to product, bias, scale and shift, from that of `out`.
+struct ReluNormGradient {
+    const float *grad, *rectified, *mean, *inverse, *scale;
+    std::size_t n, width;
+    float *product, *bias, *scale_out, *shift_out;
+};
+void relu_norm_backward(const ReluNormGradient &layer, std::size_t n_threads);
 
 } // namespace ssbhash

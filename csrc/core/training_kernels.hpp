@@ -1,9 +1,14 @@
 // The training functions that each instruction set fills in; see kernels.hpp.
 #pragma once
 
+#include "core/training.hpp"
+
 #include <cstddef>
 
 namespace ssbhash {
+
+// Columns of a layer that are normalised together.
+constexpr std::size_t kNormColumns = 64;
 
 // Softmax regression is computed in tiles of so many targets, packed in panels of
 // kPanel; 30 cache lines, so that the rows of a tile do not share cache sets.
@@ -32,19 +37,25 @@ struct SoftmaxGradient {
 
 struct TrainingKernels {
     // Catch one row up with the Adam steps that it missed:
-    // w -= step m / (sqrt(v) + eps), then m and v decay.
-    void (*catch_up)(float *weight, float *mean, float *square, std::size_t n, float step,
-                     float mean_decay, float square_decay, float eps);
+    // w -= step m / (sqrt(v) + eps), then m and v decay. The row `ahead` floats further
+    // on is fetched meanwhile.
+    void (*catch_up)(float *weight, float *mean, float *square, std::size_t n, std::ptrdiff_t ahead,
+                     float step, float mean_decay, float square_decay, float eps);
 
     // One Adam step of one row.
     void (*step)(float *weight, float *mean, float *square, const float *grad, std::size_t n,
-                 float step, float eps);
+                 std::ptrdiff_t ahead, float step, float eps);
 
     // sum += factor * row.
     void (*add_scaled)(float *sum, const float *row, float factor, std::size_t n);
 
     // y = x + bias, x = exp(y - max y) in place. Returns max y, and the sum in *sum.
     float (*exp_row)(float *x, const float *bias, std::size_t n, float *sum);
+
+    // See relu_norm and relu_norm_backward in training.hpp: columns first ... first + n,
+    // n <= kNormColumns.
+    void (*relu_norm)(const ReluNorm &layer, std::size_t first, std::size_t n);
+    void (*relu_norm_backward)(const ReluNormGradient &layer, std::size_t first, std::size_t n);
 
     void (*softmax_tile)(const SoftmaxTile &tile);
     void (*softmax_gradient)(const SoftmaxGradient &tile);

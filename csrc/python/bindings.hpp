@@ -11,6 +11,7 @@
 void bind_search(pybind11::module_ &m);
 void bind_sampling(pybind11::module_ &m);
 void bind_training(pybind11::module_ &m);
+void bind_batches(pybind11::module_ &m);
 
 // Lets Ctrl-C end a long call: asks Python at most twenty times a second.
 inline ssbhash::Schedule scheduled(std::size_t n_threads) {

@@ -5,4 +5,5 @@ PYBIND11_MODULE(_core, m) {
     bind_search(m);
     bind_sampling(m);
     bind_training(m);
+    bind_batches(m);
 }

@@ -5,6 +5,7 @@
 
 #include <optional>
 #include <pybind11/stl.h>
+#include <vector>
 
 namespace py = pybind11;
 using namespace ssbhash;
@@ -48,16 +49,6 @@ void py_catch_up(Floats weight, Floats mean, Floats square, const Ids &rows, con
     released([&] { catch_up(adam, missed, eps, n_threads); });
 }
 
-void py_adam_step(Floats weight, Floats mean, Floats square, const Ids &rows, const Floats &grad,
-                  float step, float eps, std::size_t n_threads) {
-    const AdamRows adam = view(weight, mean, square);
-    const std::size_t n = check_rows(rows, weight.shape(0));
-    check_size(grad, n * adam.width, "grad");
-    const std::int64_t *at = rows.data();
-    const float *gradient = grad.data();
-    released([&] { adam_step(adam, at, n, gradient, step, eps, n_threads); });
-}
-
 SparseRows view(const Ids &columns, const Floats &values, const Ids &starts,
                 py::ssize_t n_columns) {
     const std::size_t n_values = check_rows(columns, n_columns);
@@ -68,6 +59,97 @@ SparseRows view(const Ids &columns, const Floats &values, const Ids &starts,
             throw py::index_error("starts must ascend, up to the number of values");
     return {columns.data(), starts.data(), values.data(), static_cast<std::size_t>(starts.size()),
             n_values};
+}
+
+void py_adam_rows(Floats weight, Floats mean, Floats square, const Ids &rows, const Ids &columns,
+                  const Floats &values, const Ids &starts, const Floats &matrix, float step,
+                  float eps, std::size_t n_threads) {
+    const AdamRows adam = view(weight, mean, square);
+    const std::size_t n = check_rows(rows, weight.shape(0));
+    if (matrix.ndim() != 2 || matrix.shape(1) != weight.shape(1))
+        throw py::value_error("matrix must have shape [n, width], the width of weight");
+    const SparseRows sums = view(columns, values, starts, matrix.shape(0));
+    if (sums.n_rows != n)
+        throw py::value_error("starts must have one entry for each of rows");
+    const std::int64_t *at = rows.data();
+    const float *from = matrix.data();
+    released([&] { adam_step(adam, at, sums, from, step, eps, n_threads); });
+}
+
+void py_adam_flat(Floats weight, Floats mean, Floats square, const std::vector<Floats> &grads,
+                  float step, float eps, std::size_t n_threads) {
+    std::vector<const float *> pointers;
+    std::vector<std::size_t> sizes;
+    std::size_t total = 0;
+    for (const Floats &grad : grads) {
+        pointers.push_back(grad.data());
+        sizes.push_back(static_cast<std::size_t>(grad.size()));
+        total += sizes.back();
+    }
+    check_size(weight, total, "weight");
+    check_size(mean, total, "mean");
+    check_size(square, total, "square");
+    const AdamRows adam{weight.mutable_data(), mean.mutable_data(), square.mutable_data(), total};
+    released([&] { adam_step(adam, pointers, sizes, step, eps, n_threads); });
+}
+
+void check_columns(const std::vector<const Floats *> &arrays, py::ssize_t width) {
+    for (const Floats *array : arrays)
+        check_size(*array, static_cast<std::size_t>(width), "an array of one number a column");
+}
+
+void py_relu_norm(const Floats &product, const Floats &bias, const Floats &scale,
+                  const Floats &shift, float eps, float momentum, Floats rectified, Floats out,
+                  Floats moments, Floats running_mean, Floats running_variance,
+                  std::size_t n_threads) {
+    if (product.ndim() != 2 || product.shape(0) < 2)
+        throw py::value_error("product must have shape [n, width], n >= 2");
+    const auto n = static_cast<std::size_t>(product.shape(0));
+    const auto width = static_cast<std::size_t>(product.shape(1));
+    check_columns({&bias, &scale, &shift, &running_mean, &running_variance}, product.shape(1));
+    check_size(rectified, n * width, "rectified");
+    check_size(out, n * width, "out");
+    check_size(moments, 2 * width, "moments");
+    const ReluNorm layer{product.data(),
+                         bias.data(),
+                         scale.data(),
+                         shift.data(),
+                         n,
+                         width,
+                         eps,
+                         momentum,
+                         rectified.mutable_data(),
+                         out.mutable_data(),
+                         moments.mutable_data(),
+                         moments.mutable_data() + width,
+                         running_mean.mutable_data(),
+                         running_variance.mutable_data()};
+    released([&] { relu_norm(layer, n_threads); });
+}
+
+void py_relu_norm_backward(const Floats &grad, const Floats &rectified, const Floats &moments,
+                           const Floats &scale, Floats product, Floats bias, Floats scale_out,
+                           Floats shift_out, std::size_t n_threads) {
+    if (grad.ndim() != 2)
+        throw py::value_error("grad must have shape [n, width]");
+    const auto n = static_cast<std::size_t>(grad.shape(0));
+    const auto width = static_cast<std::size_t>(grad.shape(1));
+    check_columns({&scale, &bias, &scale_out, &shift_out}, grad.shape(1));
+    check_size(rectified, n * width, "rectified");
+    check_size(product, n * width, "product");
+    check_size(moments, 2 * width, "moments");
+    const ReluNormGradient layer{grad.data(),
+                                 rectified.data(),
+                                 moments.data(),
+                                 moments.data() + width,
+                                 scale.data(),
+                                 n,
+                                 width,
+                                 product.mutable_data(),
+                                 bias.mutable_data(),
+                                 scale_out.mutable_data(),
+                                 shift_out.mutable_data()};
+    released([&] { relu_norm_backward(layer, n_threads); });
 }
 
 void py_sparse_product(const Ids &columns, const Floats &values, const Ids &starts,
@@ -134,9 +216,22 @@ void bind_training(py::module_ &m) {
     m.def("catch_up", &py_catch_up, py::arg("weight").noconvert(), py::arg("mean").noconvert(),
           py::arg("square").noconvert(), py::arg("rows"), py::arg("step"), py::arg("mean_decay"),
           py::arg("square_decay"), py::arg("eps"), py::arg("n_threads"));
-    m.def("adam_step", &py_adam_step, py::arg("weight").noconvert(), py::arg("mean").noconvert(),
-          py::arg("square").noconvert(), py::arg("rows"), py::arg("grad"), py::arg("step"),
-          py::arg("eps"), py::arg("n_threads"));
+    m.def("adam_rows", &py_adam_rows, py::arg("weight").noconvert(), py::arg("mean").noconvert(),
+          py::arg("square").noconvert(), py::arg("rows"), py::arg("columns"), py::arg("values"),
+          py::arg("starts"), py::arg("matrix"), py::arg("step"), py::arg("eps"),
+          py::arg("n_threads"));
+    m.def("adam_flat", &py_adam_flat, py::arg("weight").noconvert(), py::arg("mean").noconvert(),
+          py::arg("square").noconvert(), py::arg("grads"), py::arg("step"), py::arg("eps"),
+          py::arg("n_threads"));
+    m.def("relu_norm", &py_relu_norm, py::arg("product"), py::arg("bias"), py::arg("scale"),
+          py::arg("shift"), py::arg("eps"), py::arg("momentum"), py::arg("rectified").noconvert(),
+          py::arg("out").noconvert(), py::arg("moments").noconvert(),
+          py::arg("running_mean").noconvert(), py::arg("running_variance").noconvert(),
+          py::arg("n_threads"));
+    m.def("relu_norm_backward", &py_relu_norm_backward, py::arg("grad"), py::arg("rectified"),
+          py::arg("moments"), py::arg("scale"), py::arg("product").noconvert(),
+          py::arg("bias").noconvert(), py::arg("scale_out").noconvert(),
+          py::arg("shift_out").noconvert(), py::arg("n_threads"));
     m.def("sparse_product", &py_sparse_product, py::arg("columns"), py::arg("values"),
           py::arg("starts"), py::arg("weight"), py::arg("out").noconvert(), py::arg("n_threads"));
     m.def("exp_rows", &py_exp_rows, py::arg("x").noconvert(), py::arg("bias"),

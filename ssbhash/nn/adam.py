@@ -32,6 +32,7 @@ import torch
 from torch import Tensor
 
 from ssbhash.backends import native_module
+from ssbhash.nn.rows import Touched
 
 BETA1, BETA2 = 0.9, 0.999  # also in csrc/core/isa/training.inc
 LOG_BETA1, LOG_BETA2 = math.log(BETA1), math.log(BETA2)
@@ -47,7 +48,7 @@ class FlatAdam:
     Parameters
     ----------
     parameters
-        Their data and gradients become views of the vector.
+        Their data become views of the vector.
     learning_rate, eps
         As in Adam.
     """
@@ -55,30 +56,38 @@ class FlatAdam:
     def __init__(self, parameters: Iterable[Tensor], learning_rate: float, eps: float) -> None:
         parameters = list(parameters)
         self.learning_rate, self.eps = learning_rate, eps
+        self.parameters = parameters
         self.weight = torch.cat([p.detach().flatten() for p in parameters])
-        self.grad = torch.zeros_like(self.weight)
         self.mean, self.square = torch.zeros_like(self.weight), torch.zeros_like(self.weight)
         self.n_steps = 0
-        sizes = [p.numel() for p in parameters]
-        parts = zip(torch.split(self.weight, sizes), torch.split(self.grad, sizes), strict=True)
-        for parameter, (weight, grad) in zip(parameters, parts, strict=True):
+        self._native: Any = native_module() if self.weight.device.type == "cpu" else None
+        parts = torch.split(self.weight, [p.numel() for p in parameters])
+        for parameter, weight in zip(parameters, parts, strict=True):
             parameter.data = weight.view_as(parameter)
-            parameter.grad = grad.view_as(parameter)
+
+    def gradients(self) -> list[Tensor]:
+        """Take the parameters' gradients, flat, and leave them without any."""
+        taken = []
+        for parameter in self.parameters:
+            grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            taken.append(grad.flatten())
+            parameter.grad = None
+        return taken
 
     @torch.no_grad()
-    def step(self) -> None:
-        """Take one step, and zero the gradients."""
+    def step(self, gradients: list[Tensor]) -> None:
+        """Take one step with flat gradients, of the parameters in turn or of all in one."""
         self.n_steps += 1
+        size = _step_size(self.learning_rate, self.n_steps)
+        state = self.weight, self.mean, self.square
+        if self._native is not None:
+            arrays, grads = (x.numpy() for x in state), [x.numpy() for x in gradients]
+            self._native.adam_flat(*arrays, grads, size, self.eps, torch.get_num_threads())
+            return
+        weight, mean, square = state
         _update(
-            self.weight,
-            self.grad,
-            self.mean,
-            self.square,
-            self.n_steps,
-            self.learning_rate,
-            self.eps,
+            weight, torch.cat(gradients), mean, square, self.n_steps, self.learning_rate, self.eps
         )
-        self.grad.zero_()
 
     def state_dict(self) -> dict[str, Tensor]:
         """Give moments and counter."""
@@ -110,7 +119,7 @@ class RowAdam:
         self.square = torch.zeros_like(self.weight)
         self.seen = np.zeros(weight.shape[0], np.int64)
         self.n_steps = 0
-        self._native = native_module() if weight.device.type == "cpu" else None
+        self._native: Any = native_module() if weight.device.type == "cpu" else None
         self._forget()
 
     def _forget(self) -> None:
@@ -152,21 +161,38 @@ class RowAdam:
     @torch.no_grad()
     def step(self, rows: Tensor, grad: Tensor) -> None:
         """Take one Adam step: `rows` are current and have gradients [k, width], others none."""
-        self.n_steps += 1
-        size = self.learning_rate * _correction(self.n_steps) / (1 - BETA1**self.n_steps)
-        ids = rows.cpu().numpy()
-        self.seen[ids] = self.n_steps
-        self._extend_missed(size)
         if self._native is not None:
-            self._native.adam_step(
-                *self._arrays(), ids, grad.numpy(), size, self.eps, torch.get_num_threads()
-            )
+            each = torch.arange(len(rows))
+            self._native_step(rows, (each, torch.ones(len(rows)), each), grad)
             return
+        self._advance(rows)
         state = [x.index_select(0, rows) for x in (self.weight, self.mean, self.square)]
         weight, mean, square = state
         _update(weight, grad, mean, square, self.n_steps, self.learning_rate, self.eps)
         for whole, part in zip((self.weight, self.mean, self.square), state, strict=True):
             whole.index_copy_(0, rows, part)
+
+    def step_touched(self, touched: Touched) -> None:
+        """Take one Adam step of the rows that a batch has touched."""
+        if self._native is not None and touched.gradient is not None:
+            self._native_step(touched.columns, touched.by_column, touched.gradient)
+        else:
+            self.step(touched.columns, touched.weight_gradient())
+
+    def _native_step(self, rows: Tensor, sums: tuple[Tensor, ...], matrix: Tensor) -> None:
+        """Take one step with the gradients `sums` (as by_column) times matrix."""
+        size = self._advance(rows)
+        arrays = (x.numpy() for x in (rows, *sums, matrix))
+        threads = torch.get_num_threads()
+        self._native.adam_rows(*self._arrays(), *arrays, size, self.eps, threads)
+
+    def _advance(self, rows: Tensor) -> float:
+        """Count one step, which `rows` take part in, and give its size."""
+        self.n_steps += 1
+        size = _step_size(self.learning_rate, self.n_steps)
+        self.seen[rows.cpu().numpy()] = self.n_steps
+        self._extend_missed(size)
+        return size
 
     def _arrays(self) -> tuple[Any, Any, Any]:
         return self.weight.numpy(), self.mean.numpy(), self.square.numpy()
@@ -203,6 +229,10 @@ class RowAdam:
 def _correction(n_steps: int) -> float:
     """Bias correction of the second moment's root."""
     return math.sqrt(1 - BETA2**n_steps)
+
+
+def _step_size(learning_rate: float, n_steps: int) -> float:
+    return learning_rate * _correction(n_steps) / (1 - BETA1**n_steps)
 
 
 def _update(

@@ -187,8 +187,29 @@ def bernoulli_kl(logits: Tensor) -> Tensor:
     B log 2 + sum_j [p log p + (1-p) log(1-p)], written as p l - softplus(l) so that
     no probability is rounded to 0 or 1 before its logarithm.
     """
-    negative_entropy = torch.sigmoid(logits) * logits - F.softplus(logits)
-    return logits.shape[1] * math.log(2) + negative_entropy.sum(1).mean()
+    apply: Any = _BernoulliKL.apply
+    divergence: Tensor = apply(logits)
+    return divergence
+
+
+# The terms on [m, B], [m, C] and [m, m] are small: autograd's records of their many
+# operations would cost more than the operations. Their gradients are written out.
+
+
+class _BernoulliKL(torch.autograd.Function):
+    """d/dl = p (1 - p) l, as the derivative of p log p + (1-p) log(1-p) by p is l."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor) -> Tensor:
+        p = torch.sigmoid(logits)
+        ctx.save_for_backward(logits, p)
+        negative_entropy = (p * logits).sub_(F.softplus(logits))
+        return negative_entropy.sum() / len(logits) + logits.shape[1] * math.log(2)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        logits, p = ctx.saved_tensors
+        return torch.addcmul(p, p, p, value=-1).mul_(logits).mul_(grads[0] / len(logits))
 
 
 def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
@@ -211,9 +232,27 @@ def point_loss(scores: Tensor, labels: Tensor, known: Tensor, multilabel: bool) 
     """
     if multilabel:
         each = F.binary_cross_entropy_with_logits(scores, labels, reduction="none").sum(1)
-    else:
-        each = -(labels * F.log_softmax(scores, 1).clamp_min(LOG_FLOOR)).sum(1)
-    return (each * known).mean()
+        return (each * known).mean()
+    apply: Any = _PointLoss.apply
+    loss: Tensor = apply(scores, labels * known[:, None])
+    return loss
+
+
+class _PointLoss(torch.autograd.Function):
+    """d/ds = p sum_c t_c - t, t the labels whose p is above the floor."""
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, labels: Tensor) -> Tensor:
+        log_p = F.log_softmax(scores, 1)
+        loss, above = _floored(log_p, labels)
+        ctx.save_for_backward(log_p, above)
+        return -loss / len(scores)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        log_p, above = ctx.saved_tensors
+        grad = log_p.exp().mul_(above.sum(1, keepdim=True)).sub_(above)
+        return grad.mul_(grads[0] / len(log_p)), None
 
 
 def similarity(labels: Tensor, multilabel: bool) -> Tensor:
@@ -233,8 +272,31 @@ def pair_loss(code: Tensor, similar: Tensor) -> Tensor:
 
     D is the squared Euclidean distance of the relaxed codes [m, B].
     """
-    n_bits = code.shape[1]
-    norms = code.square().sum(1)
-    distance = (norms[:, None] + norms[None, :] - 2 * code @ code.t()).clamp_min(0)
-    margin = (n_bits / 3 - distance).clamp_min(0)
-    return (similar * distance + (1 - similar) * margin).sum() / n_bits
+    apply: Any = _PairLoss.apply
+    with torch.autocast(code.device.type, enabled=False):
+        loss: Tensor = apply(code.float(), similar.float())
+    return loss
+
+
+class _PairLoss(torch.autograd.Function):
+    """With W = dL/dD + its transpose: dL/dcode_i = 2 sum_j W_ij (code_i - code_j)."""
+
+    @staticmethod
+    def forward(ctx: Any, code: Tensor, similar: Tensor) -> Tensor:
+        n_bits = code.shape[1]
+        norms = code.square().sum(1)
+        distance = torch.addmm(norms[:, None] + norms, code, code.t(), alpha=-2).clamp_min_(0)
+        margin = (n_bits / 3 - distance).clamp_min_(0)
+        excess = distance - margin
+        ctx.save_for_backward(code, similar, distance, margin, excess)
+        return torch.addcmul(margin, similar, excess).sum() / n_bits
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        code, similar, distance, margin, excess = ctx.saved_tensors
+        factor = grads[0] / code.shape[1]
+        inside = (margin > 0).to(code.dtype)  # there d(excess)/dD is 2
+        slope = torch.addcmul(similar, similar, inside).sub_(inside).mul_(distance > 0)
+        slope = slope + slope.t()
+        grad = torch.mul(code, slope.sum(1, keepdim=True)).addmm_(slope, code, alpha=-1)
+        return grad.mul_(2 * factor), excess * factor

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ssbhash.backends import native_module
 from ssbhash.nn.rows import Batch, SparseBatch
 
 # Matrix products take other kernels, which round otherwise, for the rows and columns
@@ -31,13 +32,16 @@ class Linear(nn.Module):
     def forward(self, x: Batch) -> Tensor:
         """Map [m, n_in] to [m, n_out]."""
         if isinstance(x, SparseBatch):
-            product = x.product(self.weight)
-            return product + self.bias if torch.is_grad_enabled() else product.add_(self.bias)
+            return x.product(self.weight) + self.bias
         if self.training or self.bias.shape[0] % TILE == 0:
             return torch.addmm(self.bias, x, self.weight)
         n_out = self.bias.shape[0]
         padding = (0, -n_out % TILE)
         return torch.addmm(F.pad(self.bias, padding), x, F.pad(self.weight, padding))[:, :n_out]
+
+    def product(self, x: Batch) -> Tensor:
+        """Map without the bias."""
+        return x.product(self.weight) if isinstance(x, SparseBatch) else torch.mm(x, self.weight)
 
 
 class Decoder(nn.Module):
@@ -64,12 +68,27 @@ class BatchNorm(nn.BatchNorm1d):
     def forward(self, input: Tensor) -> Tensor:
         """Normalise [m, width]; a training batch of one item uses the running statistics."""
         if self.training and input.shape[0] > 1:
-            self.n_steps += 1
-            self.momentum = max(1 / self.n_steps, 0.01)
+            self._count()
             return super().forward(input)
         return F.batch_norm(
             input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
         )
+
+    def _count(self) -> None:
+        self.n_steps += 1
+        self.momentum = max(1 / self.n_steps, 0.01)
+
+    def rectified(self, product: Tensor, bias: Tensor) -> Tensor:
+        """Normalise max(product + bias, 0), in few passes where it is native."""
+        here = product.device.type == "cpu" and product.dtype == torch.float32
+        if native_module() is None or not (here and self.training and product.shape[0] > 1):
+            return self.forward(torch.relu(product + bias))
+        self._count()
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        apply: Any = _ReluNorm.apply
+        out: Tensor = apply(product, bias, self.weight, self.bias, self)
+        return out
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
         """Scale and shift [width] that normalise by the running statistics."""
@@ -85,6 +104,34 @@ class BatchNorm(nn.BatchNorm1d):
     def set_extra_state(self, state: Any) -> None:
         """Restore the number of steps."""
         self.n_steps = int(state)
+
+
+class _ReluNorm(torch.autograd.Function):
+    """Bias, ReLU and batch normalisation, forward and backward in one call each."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, product: Tensor, bias: Tensor, scale: Tensor, shift: Tensor, norm: BatchNorm
+    ) -> Tensor:
+        rectified, out = torch.empty_like(product), torch.empty_like(product)
+        moments = product.new_empty(2, product.shape[1])
+        running: Any = (norm.running_mean, norm.running_var)
+        arrays = (x.detach().numpy() for x in (product, bias, scale, shift))
+        written = (x.numpy() for x in (rectified, out, moments, *running))
+        threads = torch.get_num_threads()
+        native_module().relu_norm(*arrays, norm.eps, norm.momentum, *written, threads)
+        ctx.save_for_backward(rectified, moments, scale)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        rectified, moments, scale = ctx.saved_tensors
+        product = torch.empty_like(rectified)
+        columns = [torch.empty_like(scale) for _ in range(3)]
+        arrays = (x.detach().numpy() for x in (grads[0].contiguous(), rectified, moments, scale))
+        written = (x.numpy() for x in (product, *columns))
+        native_module().relu_norm_backward(*arrays, *written, torch.get_num_threads())
+        return product, *columns, None
 
 
 class Encoder(nn.Module):
@@ -103,11 +150,12 @@ class Encoder(nn.Module):
         """Encode a batch, dropping out this share of the inputs and of each hidden layer."""
         if not self.training and not torch.is_grad_enabled():
             return self._encode(x)
-        hidden: Tensor = self.first_norm(torch.relu(self.first(_dropped(x, dropout, generator))))
-        hidden = _dropped(hidden, dropout, generator)
-        hidden = self.second_norm(torch.relu(self.second(hidden)))
-        hidden = _dropped(hidden, dropout, generator)
-        return hidden
+        product = self.first.product(_dropped(x, dropout, generator))
+        hidden = self.first_norm.rectified(product, self.first.bias)
+        product = self.second.product(_dropped(hidden, dropout, generator))
+        hidden = self.second_norm.rectified(product, self.second.bias)
+        dropped: Tensor = _dropped(hidden, dropout, generator)
+        return dropped
 
     def _encode(self, x: Batch) -> Tensor:
         """Encode without gradients: the first normalisation is folded into the second layer."""

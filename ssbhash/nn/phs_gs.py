@@ -37,6 +37,15 @@ class PHSGSNetwork(BernoulliVAENetwork):
         scores: Tensor = self.classifier(self.encoder(x))
         return scores
 
+    def _heads(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [m, B] and class scores [m, C] by one product: few columns cost as many."""
+        first, second = self.to_logits, self.classifier
+        weight = torch.cat([first.weight, second.weight], 1)
+        bias = torch.cat([first.bias, second.bias])
+        both = torch.addmm(bias, hidden, weight).float()
+        logits, scores = torch.split(both, [self.shape.n_bits, self.shape.n_classes], 1)
+        return logits, scores
+
     def similarity(self, scores: Tensor, labels: Tensor) -> Tensor:
         """S [m, m] of the pair term."""
         return losses.similarity(labels, self.shape.multilabel)
@@ -46,7 +55,7 @@ class PHSGSNetwork(BernoulliVAENetwork):
         assert items.labels is not None
         assert items.known is not None
         hidden = self.encoder(items.x)
-        logits, scores = self.to_logits(hidden).float(), self.classifier(hidden).float()
+        logits, scores = self._heads(hidden)
         code = relax(logits, tau=self.weights.temperature, seed=generator)
         similar = self.similarity(scores, items.labels)
         terms = {

@@ -7,6 +7,7 @@ non-zeros cost; the dense product is three orders of magnitude dearer.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias
 
@@ -26,6 +27,9 @@ BLOCK_ROWS = 65536
 
 # Rows of a memory-mapped array that are shuffled together.
 WINDOW_ROWS = 65536
+
+# Of indptr, indices and values of a matrix that is cut natively.
+NATIVE_TYPES = [(np.dtype(x), np.dtype(x), np.dtype(np.float32)) for x in (np.int32, np.int64)]
 
 Ids = npt.NDArray[np.int64]
 
@@ -77,26 +81,43 @@ class SparseBatch:
 
 
 class Touched:
-    """Columns that a sparse batch has, and where the gradient of their weights goes.
+    """Columns that a sparse batch has, and the gradient of their weights.
 
-    Parameters
+    Attributes
     ----------
-    batch
-        A sparse batch.
-    buffer
-        [n, width] of the weight rows that it will multiply, n at least the number of
-        columns present: memory for the gradient, the same for every batch.
+    columns
+        Those present, ascending.
+    by_column
+        Rows, values and starts of the batch's transpose, `columns` its rows: each
+        gradient is one weighted sum, without scattered additions.
+    gradient
+        [m, width] of the product, after a backward pass; that of the weights is
+        `by_column` times it.
     """
 
-    def __init__(self, batch: SparseBatch, buffer: Tensor) -> None:
-        columns, order = torch.sort(batch.columns)
-        self.columns, counts = torch.unique_consecutive(columns, return_counts=True)
-        starts = torch.cumsum(counts, 0) - counts
-        # By column, so that each gradient is one weighted sum, without scattered additions.
-        self.by_column = batch.rows[order], batch.values[order], starts
-        self.gradient = buffer[: len(self.columns)]
-        # What autograd differentiates by; the gradient is written on the way, not handed on.
+    def __init__(self, batch: SparseBatch) -> None:
+        self.columns, *by_column = _transposed(batch)
+        rows, values, starts = by_column
+        self.by_column = rows, values, starts
+        self.gradient: Tensor | None = None
+        # What autograd differentiates by; the gradient is kept on the way, not handed on.
         self.anchor = torch.empty(0, requires_grad=True)
+
+    def weight_gradient(self) -> Tensor:
+        """Gradient [n, width] of the rows `columns` of the weight."""
+        assert self.gradient is not None
+        return _bag_sum(*self.by_column, self.gradient)
+
+
+def _transposed(batch: SparseBatch) -> Iterable[Tensor]:
+    """Columns present, ascending, and rows, values and starts of the batch by column."""
+    native = native_module() if batch.values.device.type == "cpu" else None
+    if native is not None:
+        arrays = (x.numpy() for x in (batch.columns, batch.rows, batch.values))
+        return map(torch.from_numpy, native.transpose(*arrays))
+    columns, order = torch.sort(batch.columns, stable=True)
+    columns, counts = torch.unique_consecutive(columns, return_counts=True)
+    return columns, batch.rows[order], batch.values[order], torch.cumsum(counts, 0) - counts
 
 
 Batch: TypeAlias = Tensor | SparseBatch
@@ -111,21 +132,14 @@ def padded(batch: Batch, multiple: int) -> Batch:
     return F.pad(batch, (0, 0, 0, n_empty))
 
 
-def _bag_sum(
-    ids: Tensor, values: Tensor, starts: Tensor, weight: Tensor, out: Tensor | None = None
-) -> Tensor:
+def _bag_sum(ids: Tensor, values: Tensor, starts: Tensor, weight: Tensor) -> Tensor:
     """Weighted sums of the rows `ids` of weight, one for each entry of `starts`."""
-    if out is None:
-        out = weight.new_empty(starts.shape[0], weight.shape[1])
     native = native_module() if weight.device.type == "cpu" else None
     if native is not None and weight.dtype == torch.float32:
+        out = weight.new_empty(starts.shape[0], weight.shape[1])
         arrays = (x.numpy() for x in (ids, values, starts, weight.detach(), out))
         native.sparse_product(*arrays, torch.get_num_threads())
         return out
-    return out.copy_(_embedding_bag(ids, values, starts, weight))
-
-
-def _embedding_bag(ids: Tensor, values: Tensor, starts: Tensor, weight: Tensor) -> Tensor:
     if ids.shape[0] == 0:  # embedding_bag wants at least one index to infer its kernel
         return weight.new_zeros(starts.shape[0], weight.shape[1])
     return F.embedding_bag(ids, weight, starts, mode="sum", per_sample_weights=values)
@@ -141,9 +155,7 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, None, None]:
-        touched: Touched = ctx.touched
-        rows, values, starts = touched.by_column
-        _bag_sum(rows, values, starts, grads[0].contiguous(), out=touched.gradient)
+        ctx.touched.gradient = grads[0].contiguous()
         return None, None, None
 
 
@@ -197,12 +209,20 @@ class SparseRows:
     ) -> None:
         self.indptr, self.indices, self.values = indptr, indices, values
         self.n_columns = n_columns
+        types = indptr.dtype, indices.dtype, values.dtype
+        contiguous = all(x.flags.c_contiguous for x in (indptr, indices, values))
+        self._native = contiguous and types in NATIVE_TYPES
 
     def __len__(self) -> int:
         return int(self.indptr.shape[0]) - 1
 
     def take(self, ids: Ids) -> SparseBatch:
         """Rows `ids` as a batch, cut without a loop over rows."""
+        native = native_module() if self._native else None
+        if native is not None:
+            cut = native.cut_rows(self.indptr, self.indices, self.values, ids)
+            columns, values, numbers, starts = map(torch.from_numpy, cut)
+            return SparseBatch(columns, values, numbers, starts, self.n_columns)
         first = self.indptr[ids].astype(np.int64)
         counts = self.indptr[ids + 1].astype(np.int64) - first
         starts = np.cumsum(counts) - counts

@@ -89,7 +89,7 @@ class SelfTaughtNetwork(PHSGSNetwork):
         """Terms of the loss of one batch."""
         weights = self.weights
         hidden = self.encoder(items.x, weights.dropout if self.training else 0.0, generator)
-        logits, scores = self.to_logits(hidden).float(), self.classifier(hidden).float()
+        logits, scores = self._heads(hidden)
         belief, trust = self._believed(items)
         code = relax(logits, tau=weights.temperature, seed=generator)
         terms = {

@@ -1,7 +1,7 @@
 """Ablation of the default SSB-VAE, on held-out training items.
 
-    python bench/ablation.py default pair_weight=0 "codeword_weight=0,reconstruction_weight=1" \
-        --dataset snippets cifar10 --supervision 0.02 0.1 --bits 32 --seeds 5 --out ablation
+    python bench/ablation.py default n_components=200 COUNTS_SCALE=1,n_components=200 \
+        --dataset snippets 20news --supervision 0.02 0.1 --bits 32 --seeds 5 --out ablation
 
 For each data set, level of supervision, width and seed some training items are held out as
 queries, a variant is trained on the others, and P@100 of the queries is measured; the test

@@ -80,7 +80,7 @@ class SSBVAE(ClassifyingHasher):
     pair_weight: float = 5.0
     codeword_weight: float = 1.0
     dropout: float = 0.3
-    n_components: int = 200
+    n_components: int = 400
     n_labelled: int = 32
     alpha: float | None = None
     gamma: float | None = None

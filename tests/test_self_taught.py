@@ -1,5 +1,6 @@
 """The default SSB-VAE: its terms by their formulas, its teacher, its inputs."""
 
+import dataclasses
 import itertools
 from typing import Any
 
@@ -17,6 +18,7 @@ from ssbhash.nn.latent import fit_latent, fit_scale
 from ssbhash.nn.rows import row_source
 from ssbhash.nn.self_taught import (
     CODEWORD_SCALE,
+    COUNTS_SCALE,
     RAMP_STEPS,
     SelfTaughtNetwork,
     separated_codewords,
@@ -38,6 +40,19 @@ def batch(multilabel: bool = False) -> Items:
     labels = torch.tensor([[1, 0, 0], [0, 1, int(multilabel)], [0, 0, 0], [0, 0, 0], [0, 0, 0]])
     known = torch.tensor([True, True, False, False, False])
     return Items(x, x / x.sum(1, keepdim=True), labels.float(), known)
+
+
+def test_a_nat_of_sparse_counts_weighs_more() -> None:
+    items, losses = batch(), []
+    sparse = row_source(sp.csr_array(items.target.numpy())).take(np.arange(5))
+    for target in (items.target, sparse):
+        built = network().eval()
+        random = torch.Generator().manual_seed(2)
+        terms = built.terms(dataclasses.replace(items, target=target), random)
+        losses.append((terms["loss"].item(), 2 * terms["reconstruction"].item()))
+    (dense, reconstruction), (counts, same) = losses
+    assert same == pytest.approx(reconstruction)
+    assert counts - dense == pytest.approx((COUNTS_SCALE - 1) * reconstruction, rel=1e-5)
 
 
 @pytest.mark.parametrize("multilabel", [False, True])

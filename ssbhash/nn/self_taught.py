@@ -25,6 +25,7 @@ from ssbhash.nn import losses
 from ssbhash.nn.bernoulli_vae import Items, Shape, Terms, Weights
 from ssbhash.nn.phs_gs import PHSGSNetwork
 from ssbhash.nn.relaxations import relax
+from ssbhash.nn.rows import Batch, SparseBatch
 
 # Scale of the inner product of code and codeword [-1, 1] as a class score.
 CODEWORD_SCALE = 8.0
@@ -32,6 +33,8 @@ CODEWORD_SCALE = 8.0
 TEACHER_DECAY = 0.99
 # Steps of the optimiser over which predictions gain their full weight.
 RAMP_STEPS = 500
+# Sparse targets are counts of terms: their likelihood is that of each term, not of one.
+COUNTS_SCALE = 5.0
 # Drawings of codewords of which the best separated is kept.
 N_DRAWINGS = 200
 
@@ -99,15 +102,20 @@ class SelfTaughtNetwork(PHSGSNetwork):
             "pair": self._pair(logits, belief, trust, items),
             "codeword": self._codeword(logits, belief, trust),
         }
-        scale = 2 / self.shape.n_targets if self.shape.reconstruction == "gaussian" else 1.0
         terms["loss"] = (
-            weights.reconstruction * scale * terms["reconstruction"]
+            weights.reconstruction * self._scale(items.target) * terms["reconstruction"]
             + weights.beta * terms["kl"]
             + weights.point * terms["point"]
             + weights.pair * terms["pair"]
             + weights.codeword * terms["codeword"]
         )
         return terms
+
+    def _scale(self, target: Batch) -> float:
+        """Bring the reconstruction of any target to one scale."""
+        if self.shape.reconstruction == "gaussian":
+            return 2 / self.shape.n_targets
+        return COUNTS_SCALE if isinstance(target, SparseBatch) else 1.0
 
     @torch.no_grad()
     def _believed(self, items: Items) -> tuple[Tensor, Tensor]:

@@ -13,10 +13,6 @@ constexpr float kNoTarget = -1e30f;
 
 std::size_t round_up(std::size_t n, std::size_t unit) { return (n + unit - 1) / unit * unit; }
 
-std::size_t end_of_row(const SparseRows &rows, std::size_t i) {
-    return i + 1 < rows.n_rows ? static_cast<std::size_t>(rows.starts[i + 1]) : rows.n_values;
-}
-
 // One tile of the weights in both layouts, in memory of this thread.
 struct Packed {
     std::vector<float, AlignedAllocator<float>> panels, rows, bias, code;
@@ -97,8 +93,7 @@ double SoftmaxRegression::compare(const Decoder &decoder, const SparseRows &targ
         const float log_total = std::log(total) + top;
         const float *code = decoder.code + i * n_bits_;
         float mass = 0;
-        for (auto at = static_cast<std::size_t>(target.starts[i]); at < end_of_row(target, i);
-             ++at) {
+        for (std::size_t at = target.begin(i); at < target.end(i); ++at) {
             const float *weight = decoder.weight + static_cast<std::size_t>(targets_[at]) * n_bits_;
             float logit = decoder.bias[targets_[at]];
             for (std::size_t bit = 0; bit < n_bits_; ++bit)

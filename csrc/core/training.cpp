@@ -68,11 +68,8 @@ namespace {
 void sum_rows(const SparseRows &rows, std::size_t i, const float *matrix, std::size_t width,
               float *to) {
     const auto add_scaled = active_training_kernels().add_scaled;
-    const auto first = static_cast<std::size_t>(rows.starts[i]);
-    const auto last =
-        i + 1 < rows.n_rows ? static_cast<std::size_t>(rows.starts[i + 1]) : rows.n_values;
     std::fill_n(to, width, 0.0f);
-    for (std::size_t at = first; at < last; ++at)
+    for (std::size_t at = rows.begin(i); at < rows.end(i); ++at)
         add_scaled(to, matrix + static_cast<std::size_t>(rows.columns[at]) * width, rows.values[at],
                    width);
 }

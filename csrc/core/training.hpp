@@ -29,6 +29,9 @@ struct SparseRows {
     const std::int64_t *columns, *starts;
     const float *values;
     std::size_t n_rows, n_values;
+
+    std::size_t begin(std::size_t row) const { return static_cast<std::size_t>(starts[row]); }
+    std::size_t end(std::size_t row) const { return row + 1 < n_rows ? begin(row + 1) : n_values; }
 };
 
 // One step of rows[i], whose gradient is row i of `sums` times matrix [n, width].

@@ -12,16 +12,6 @@ namespace {
 using Floats = py::array_t<float, py::array::c_style>;
 using Ids = py::array_t<std::int64_t, py::array::c_style>;
 
-template <typename T>
-py::array_t<T> array_of(std::vector<T> &&values) {
-    auto owner = std::make_unique<std::vector<T>>(std::move(values));
-    const T *data = owner->data();
-    const auto size = static_cast<py::ssize_t>(owner->size());
-    const py::capsule free(owner.release(),
-                           [](void *p) { delete static_cast<std::vector<T> *>(p); });
-    return py::array_t<T>(size, data, free);
-}
-
 template <typename Index>
 py::tuple py_cut_rows(const py::array_t<Index, py::array::c_style> &indptr,
                       const py::array_t<Index, py::array::c_style> &indices, const Floats &values,
@@ -37,8 +27,8 @@ py::tuple py_cut_rows(const py::array_t<Index, py::array::c_style> &indptr,
     }
     Batch batch = cut_rows(indptr.data(), indices.data(), values.data(), ids.data(),
                            static_cast<std::size_t>(ids.size()));
-    return py::make_tuple(array_of(std::move(batch.columns)), array_of(std::move(batch.values)),
-                          array_of(std::move(batch.rows)), array_of(std::move(batch.starts)));
+    return py::make_tuple(as_array(std::move(batch.columns)), as_array(std::move(batch.values)),
+                          as_array(std::move(batch.rows)), as_array(std::move(batch.starts)));
 }
 
 py::tuple py_transpose(const Ids &columns, const Ids &rows, const Floats &values) {
@@ -50,8 +40,8 @@ py::tuple py_transpose(const Ids &columns, const Ids &rows, const Floats &values
     std::vector<std::int64_t> present;
     Batch batch = transpose(columns.data(), rows.data(), values.data(),
                             static_cast<std::size_t>(columns.size()), present);
-    return py::make_tuple(array_of(std::move(present)), array_of(std::move(batch.columns)),
-                          array_of(std::move(batch.values)), array_of(std::move(batch.starts)));
+    return py::make_tuple(as_array(std::move(present)), as_array(std::move(batch.columns)),
+                          as_array(std::move(batch.values)), as_array(std::move(batch.starts)));
 }
 
 } // namespace

@@ -7,11 +7,25 @@
 #include <memory>
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <utility>
+#include <vector>
 
 void bind_search(pybind11::module_ &m);
 void bind_sampling(pybind11::module_ &m);
 void bind_training(pybind11::module_ &m);
 void bind_batches(pybind11::module_ &m);
+
+// An array that owns the values, without a copy.
+template <typename T>
+pybind11::array_t<T> as_array(std::vector<T> &&values) {
+    auto owner = std::make_unique<std::vector<T>>(std::move(values));
+    const T *data = owner->data();
+    const auto size = static_cast<pybind11::ssize_t>(owner->size());
+    const pybind11::capsule free(owner.get(),
+                                 [](void *p) { delete static_cast<std::vector<T> *>(p); });
+    owner.release();
+    return pybind11::array_t<T>(size, data, free);
+}
 
 // Lets Ctrl-C end a long call: asks Python at most twenty times a second.
 inline ssbhash::Schedule scheduled(std::size_t n_threads) {

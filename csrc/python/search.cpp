@@ -28,13 +28,6 @@ void check(const Codes &database, const Codes &queries) {
         throw py::value_error("codes and queries must have the same n_bytes >= 1");
 }
 
-template <typename T>
-py::array_t<T> as_array(std::vector<T> &&values) {
-    auto *owned = new std::vector<T>(std::move(values));
-    py::capsule owner(owned, [](void *p) { delete static_cast<std::vector<T> *>(p); });
-    return py::array_t<T>(static_cast<py::ssize_t>(owned->size()), owned->data(), owner);
-}
-
 using IdsArray = py::array_t<std::int64_t, py::array::c_style>;
 
 Database database_of(const CodesArray &codes, const std::optional<IdsArray> &ids,

@@ -69,6 +69,7 @@ def test_touched_rows_multiply_as_the_whole_matrix(
         pytest.skip("the extension is not built")
     if not native:
         monkeypatch.setattr("ssbhash.nn.rows.native_module", lambda: None)
+        monkeypatch.setattr("ssbhash.nn.native.native_module", lambda: None)
     X, _ = items
     batch = row_source(sp.csr_array(X[:, :n_columns])).take(np.arange(40))
     weight = torch.randn(n_columns, 4, requires_grad=True)
@@ -105,7 +106,7 @@ def test_row_adam_is_dense_adam(
     if native and native_module() is None:
         pytest.skip("the extension is not built")
     if not native:
-        monkeypatch.setattr("ssbhash.nn.adam.native_module", lambda: None)
+        monkeypatch.setattr("ssbhash.nn.native.native_module", lambda: None)
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(40, 11, generator=generator)
     dense, mean, square = weight.clone(), torch.zeros(40, 11), torch.zeros(40, 11)

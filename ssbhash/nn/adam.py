@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssbhash.backends import native_module
+from ssbhash.nn.native import native_for
 from ssbhash.nn.rows import Touched
 
 BETA1, BETA2 = 0.9, 0.999  # also in csrc/core/isa/training.inc
@@ -60,7 +60,7 @@ class FlatAdam:
         self.weight = torch.cat([p.detach().flatten() for p in parameters])
         self.mean, self.square = torch.zeros_like(self.weight), torch.zeros_like(self.weight)
         self.n_steps = 0
-        self._native: Any = native_module() if self.weight.device.type == "cpu" else None
+        self._native = native_for(self.weight)
         parts = torch.split(self.weight, [p.numel() for p in parameters])
         for parameter, weight in zip(parameters, parts, strict=True):
             parameter.data = weight.view_as(parameter)
@@ -119,7 +119,7 @@ class RowAdam:
         self.square = torch.zeros_like(self.weight)
         self.seen = np.zeros(weight.shape[0], np.int64)
         self.n_steps = 0
-        self._native: Any = native_module() if weight.device.type == "cpu" else None
+        self._native = native_for(self.weight)
         self._forget()
 
     def _forget(self) -> None:

@@ -111,7 +111,7 @@ class Autoencoder(nn.Module):
         """Negative log-likelihood of the target under the decoder, mean over items."""
         weight, bias = self.decoder.weight, self.decoder.bias
         if self.shape.reconstruction == "multinomial":
-            memory = self.decoder_memory = self.decoder_memory or losses.DecoderMemory()
+            memory = self.decoder_memory = self.decoder_memory or losses.DecoderMemory(weight)
             return losses.multinomial_reconstruction(code, weight, bias, target, memory)
         dense = target.dense() if isinstance(target, SparseBatch) else target
         return losses.gaussian_reconstruction(code, weight, bias, dense)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ssbhash.backends import native_module
+from ssbhash.nn.native import native_for
 from ssbhash.nn.rows import Batch, SparseBatch
 
 # Probabilities below it count as this and have no gradient: Keras' epsilon, to which the
@@ -29,10 +29,10 @@ class DecoderMemory:
     Large allocations would have to be faulted in anew each time.
     """
 
-    def __init__(self) -> None:
-        native = native_module()
+    def __init__(self, weight: Tensor) -> None:
+        native = native_for(weight)
         self.native = None if native is None else native.SoftmaxRegression()
-        self._logits = torch.empty(0)
+        self._logits = weight.new_empty(0)
 
     def logits(self, n_items: int, weight: Tensor) -> Tensor:
         """Uninitialised memory [n_items, D]."""
@@ -62,9 +62,9 @@ def multinomial_reconstruction(
     memory
         Overwritten: one batch at a time can be differentiated.
     """
-    memory = memory or DecoderMemory()
-    sparse = isinstance(target, SparseBatch) and code.device.type == "cpu"
-    native = sparse and memory.native is not None and weight.dtype == torch.float32
+    memory = memory or DecoderMemory(weight)
+    pays = isinstance(target, SparseBatch) and weight.dtype == torch.float32
+    native = pays and memory.native is not None
     apply: Any = (_NativeReconstruction if native else _MultinomialReconstruction).apply
     with torch.autocast(code.device.type, enabled=False):  # the softmax stays in float32
         loss: Tensor = apply(code.float(), weight, bias, target, memory)
@@ -167,7 +167,7 @@ def _floored(log_p: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
 def _exp_rows(x: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """exp(x + bias - top) in place, top [m] the maximum of each row, and the sums [m]."""
-    native = native_module() if x.device.type == "cpu" else None
+    native = native_for(x)
     if native is not None:
         top, total = native.exp_rows(x.numpy(), bias.numpy(), torch.get_num_threads())
         return x, torch.from_numpy(top), torch.from_numpy(total)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssbhash.backends import native_module
+from ssbhash.nn.native import native_for
 from ssbhash.nn.rows import Batch, SparseBatch
 
 # Matrix products take other kernels, which round otherwise, for the rows and columns
@@ -80,8 +80,8 @@ class BatchNorm(nn.BatchNorm1d):
 
     def rectified(self, product: Tensor, bias: Tensor) -> Tensor:
         """Normalise max(product + bias, 0), in few passes where it is native."""
-        here = product.device.type == "cpu" and product.dtype == torch.float32
-        if native_module() is None or not (here and self.training and product.shape[0] > 1):
+        pays = self.training and product.shape[0] > 1 and product.dtype == torch.float32
+        if not pays or native_for(product) is None:
             return self.forward(torch.relu(product + bias))
         self._count()
         assert self.num_batches_tracked is not None
@@ -119,7 +119,7 @@ class _ReluNorm(torch.autograd.Function):
         arrays = (x.detach().numpy() for x in (product, bias, scale, shift))
         written = (x.numpy() for x in (rectified, out, moments, *running))
         threads = torch.get_num_threads()
-        native_module().relu_norm(*arrays, norm.eps, norm.momentum, *written, threads)
+        native_for(product).relu_norm(*arrays, norm.eps, norm.momentum, *written, threads)
         ctx.save_for_backward(rectified, moments, scale)
         return out
 
@@ -130,7 +130,7 @@ class _ReluNorm(torch.autograd.Function):
         columns = [torch.empty_like(scale) for _ in range(3)]
         arrays = (x.detach().numpy() for x in (grads[0].contiguous(), rectified, moments, scale))
         written = (x.numpy() for x in (product, *columns))
-        native_module().relu_norm_backward(*arrays, *written, torch.get_num_threads())
+        native_for(product).relu_norm_backward(*arrays, *written, torch.get_num_threads())
         return product, *columns, None
 
 

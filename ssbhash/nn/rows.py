@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ssbhash.backends import native_module
+from ssbhash.nn.native import native_for
 from ssbhash.shards import CsrShards
 
 # Rows read at once where all of them are looked at.
@@ -111,7 +112,7 @@ class Touched:
 
 def _transposed(batch: SparseBatch) -> Iterable[Tensor]:
     """Columns present, ascending, and rows, values and starts of the batch by column."""
-    native = native_module() if batch.values.device.type == "cpu" else None
+    native = native_for(batch.values)
     if native is not None:
         arrays = (x.numpy() for x in (batch.columns, batch.rows, batch.values))
         return map(torch.from_numpy, native.transpose(*arrays))
@@ -134,7 +135,7 @@ def padded(batch: Batch, multiple: int) -> Batch:
 
 def _bag_sum(ids: Tensor, values: Tensor, starts: Tensor, weight: Tensor) -> Tensor:
     """Weighted sums of the rows `ids` of weight, one for each entry of `starts`."""
-    native = native_module() if weight.device.type == "cpu" else None
+    native = native_for(weight)
     if native is not None and weight.dtype == torch.float32:
         out = weight.new_empty(starts.shape[0], weight.shape[1])
         arrays = (x.numpy() for x in (ids, values, starts, weight.detach(), out))

@@ -36,6 +36,7 @@ from ssbhash.baselines import ClassifierCodes
 from ssbhash.datasets import Dataset
 from ssbhash.hashers import SSBVAE
 from ssbhash.nn import self_taught
+from ssbhash.study import standard_error
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -169,8 +170,8 @@ def table(rows: dict[Cell, float], options: argparse.Namespace, baseline: str | 
                 pairs = [(cell, replace(cell, variant=baseline)) for cell in cells]
                 values = [rows[a] - rows[b] for a, b in pairs if a in rows and b in rows]
             sign = "" if baseline is None else "+"
-            error = np.std(values, ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.nan
-            lines[-1].append(f"{np.mean(values):{sign}.3f} ± {error:.3f}" if values else "")
+            shown = f"{np.mean(values):{sign}.3f} ± {standard_error(values):.3f}" if values else ""
+            lines[-1].append(shown)
     lines.insert(1, ["---"] + ["---:"] * len(settings))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

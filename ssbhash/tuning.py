@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sklearn.base import clone
@@ -205,7 +205,7 @@ def tune(
     best: Any = clone(hasher).set_params(**found.best_parameters)
     if refit and not interrupted:
         best.fit(X, y, target=target)
-    return TuningResult(trials, validation.k, n_folds, best, interrupted)
+    return replace(found, hasher=best)
 
 
 def default_space(hasher: Hasher) -> dict[str, BaseDistribution]:

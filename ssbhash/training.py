@@ -20,15 +20,13 @@ from tqdm import tqdm
 from ssbhash import checkpoint, processes
 from ssbhash.arrays import NotFiniteError
 from ssbhash.labels import Labels
-from ssbhash.nn.adam import FlatAdam, RowAdam
 from ssbhash.nn.bernoulli_vae import Autoencoder, Items
-from ssbhash.nn.rows import Batch, Ids, RowSource, SparseBatch, Touched
+from ssbhash.nn.fused import FusedStep
+from ssbhash.nn.rows import Batch, Ids, RowSource, SparseBatch
 from ssbhash.nn.threads import as_many_as_pay
+from ssbhash.optimizer import Optimizer, with_prefix, without_prefix
 
 History = list[dict[str, float]]
-
-# Keras' epsilon, as in the reference implementation.
-ADAM_EPS = 1e-7
 
 
 @dataclass(frozen=True)
@@ -108,65 +106,6 @@ class Outcome:
     best_epoch: int | None = None
 
 
-class Optimizer:
-    """Adam; the first layer's rows apart where batches are sparse."""
-
-    def __init__(self, network: Autoencoder, learning_rate: float, sparse: bool) -> None:
-        first = network.encoder.first.weight
-        self.rows = RowAdam(first, learning_rate, eps=ADAM_EPS) if sparse else None
-        learned = [p for p in network.parameters() if p.requires_grad]
-        dense = [p for p in learned if not (sparse and p is first)]
-        self.dense = FlatAdam(dense, learning_rate, eps=ADAM_EPS)
-
-    def attach(self, x: Batch, columns: Tensor | None = None) -> Batch:
-        """Make the first layer's rows current that a sparse batch touches.
-
-        `columns` are those that any process touches, where there are several.
-        """
-        if self.rows is None or not isinstance(x, SparseBatch):
-            return x
-        self.touched = Touched(x)
-        self.columns = self.touched.columns if columns is None else columns
-        self.rows.catch_up(self.columns)
-        return replace(x, touched=self.touched)
-
-    def step(self, loss: Tensor) -> None:
-        """Differentiate, add up over the processes, and update."""
-        loss.backward()  # type: ignore[no-untyped-call]
-        gradients = self.dense.gradients()
-        if processes.world_size() == 1:
-            self.dense.step(gradients)
-            if self.rows is not None:
-                self.rows.step_touched(self.touched)
-            return
-        whole = torch.cat(gradients)
-        processes.add_up(whole)
-        self.dense.step([whole])
-        if self.rows is not None:
-            gradient = self.touched.weight_gradient()
-            mine = torch.searchsorted(self.columns, self.touched.columns)
-            whole = gradient.new_zeros(len(self.columns), gradient.shape[1])
-            gradient = whole.index_copy_(0, mine, gradient)
-            processes.add_up(gradient)
-            self.rows.step(self.columns, gradient)
-
-    def flush(self) -> None:
-        """Make every weight current."""
-        if self.rows is not None:
-            self.rows.flush()
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Give moments and counters; call `flush` first."""
-        state = with_prefix("dense.", self.dense.state_dict())
-        return state | with_prefix("rows.", self.rows.state_dict() if self.rows else {})
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restore what `state_dict` gave."""
-        self.dense.load_state_dict(without_prefix("dense.", state))
-        if self.rows is not None:
-            self.rows.load_state_dict(without_prefix("rows.", state))
-
-
 class Training:
     """One training of one network; `run` may be called once.
 
@@ -184,6 +123,9 @@ class Training:
         network.to(self.device)
         network.begin()
         self.optimizer = Optimizer(network, options.learning_rate, data.sparse)
+        self.fused: FusedStep | None = None
+        if data.sparse and options.precision == "float32":
+            self.fused = FusedStep.of(network, self.optimizer.dense)
         self.train_ids, self.validation_ids = self._split()
         self.outcome = Outcome()
         self.best: tuple[float, dict[str, Tensor]] | None = None
@@ -313,17 +255,14 @@ class Training:
         names: list[str] = []
         for batch in self._batches(shuffled):
             ids = np.concatenate([batch, self._joining(known, rng)])
+            weight = processes.weight(ids)
             try:
-                terms = self._terms(self._items(ids), generator)
+                names, values = self._step(self._items(ids), generator, weight)
             except NotFiniteError as error:
                 raise _diverged(epoch, "nan") from error
-            weight = processes.weight(ids)
-            self.optimizer.step(terms["loss"] * weight)
             self.network.stepped()
-            share = weight * len(batch) / len(shuffled)
-            values = torch.stack(list(terms.values())).detach() * share
+            values = values * (weight * len(batch) / len(shuffled))
             sums = values if sums is None else sums + values
-            names = list(terms)
             bar.update()
         self.optimizer.flush()
         assert sums is not None
@@ -337,6 +276,18 @@ class Training:
         self.outcome.history.append(row)
         self._remember_best(row)
         return row
+
+    def _step(
+        self, items: Items, generator: torch.Generator, weight: float
+    ) -> tuple[list[str], Tensor]:
+        """Take a step with the gradient of `weight` times the loss, and give its terms."""
+        if self.fused is not None and self.fused.fits(items):
+            numbers = self.fused(items, generator, weight)
+            self.optimizer.update([self.optimizer.dense.gradient])
+            return list(numbers), torch.tensor(list(numbers.values()))
+        terms = self._terms(items, generator)
+        self.optimizer.step(terms["loss"] * weight)
+        return list(terms), torch.stack(list(terms.values())).detach()
 
     def _items(self, ids: Ids) -> Items:
         """Cut a batch, or this process's share of it, and attach it to the optimiser."""
@@ -412,16 +363,6 @@ def shuffle(ids: Ids, rng: np.random.Generator, window_starts: Ids | None) -> Id
     windows = np.split(ids, np.searchsorted(ids, window_starts[1:]))
     order = rng.permutation(len(windows))
     return np.concatenate([rng.permutation(windows[number]) for number in order])
-
-
-def with_prefix(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Put `prefix` before every name."""
-    return {prefix + name: tensor for name, tensor in state.items()}
-
-
-def without_prefix(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Take the tensors whose name begins with `prefix`, without it."""
-    return {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
 
 
 def _diverged(epoch: int, loss: object) -> RuntimeError:

@@ -20,11 +20,12 @@ import scipy.sparse as sp
 from ssbhash import SSBVAE, VDSH
 from ssbhash.backends import native_module
 from ssbhash.nn.adam import FlatAdam, RowAdam
-from ssbhash.nn.bernoulli_vae import BernoulliVAENetwork, Items
+from ssbhash.nn.bernoulli_vae import Items
 from ssbhash.nn.networks import BatchNorm, Encoder
 from ssbhash.nn.rows import Touched, padded, row_source, standardise
+from ssbhash.optimizer import Optimizer
 from ssbhash.shards import CsrShards
-from ssbhash.training import Optimizer, shuffle
+from ssbhash.training import Data, shuffle
 
 # Networks this small are slower on several threads.
 torch.set_num_threads(1)
@@ -184,13 +185,13 @@ def test_small_products_run_on_one_thread(
 ) -> None:
     X, y = items
     seen = []
-    stepped = Optimizer.step
+    updated = Optimizer.update
 
-    def step(self: Any, loss: Any) -> None:
+    def update(self: Any, gradients: Any) -> None:
         seen.append(torch.get_num_threads())
-        stepped(self, loss)
+        updated(self, gradients)
 
-    monkeypatch.setattr(Optimizer, "step", step)
+    monkeypatch.setattr(Optimizer, "update", update)
     n_threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -236,14 +237,14 @@ def test_monitor_that_is_not_measured(items: Any) -> None:
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, n_batches: int) -> None:
     """Raise KeyboardInterrupt in the batch after `n_batches`, as Ctrl-C would."""
     calls = itertools.count()
-    original = BernoulliVAENetwork.reconstruction
+    original = Data.items
 
-    def reconstruction(self: Any, *args: Any) -> Any:
+    def cut(self: Any, *args: Any) -> Any:
         if next(calls) == n_batches:
             raise KeyboardInterrupt
         return original(self, *args)
 
-    monkeypatch.setattr(BernoulliVAENetwork, "reconstruction", reconstruction)
+    monkeypatch.setattr(Data, "items", cut)
 
 
 def test_interrupt_keeps_the_last_finished_epoch(

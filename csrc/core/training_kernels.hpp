@@ -35,6 +35,15 @@ struct SoftmaxGradient {
     float *weight, *bias;
 };
 
+// All pairs of n items, by column: code [n_bits, n_padded], class probabilities
+// [n_classes, n_padded], n_padded a multiple of kBitBlock.
+struct PairLoss {
+    const float *code, *classes;
+    std::size_t n, n_padded, n_bits, n_classes;
+    float *slope, *excess;           // scratch [n_padded]
+    float *grad_code, *grad_classes; // [n, n_bits], [n, n_classes]
+};
+
 struct TrainingKernels {
     // Catch one row up with the Adam steps that it missed:
     // w -= step m / (sqrt(v) + eps), then m and v decay. The row `ahead` floats further
@@ -59,6 +68,12 @@ struct TrainingKernels {
 
     void (*softmax_tile)(const SoftmaxTile &tile);
     void (*softmax_gradient)(const SoftmaxGradient &tile);
+
+    // x = exp(x) in place, for x <= 0.
+    void (*exp_negatives)(float *x, std::size_t n);
+
+    // pair_loss of ssbhash/nn/losses.py, S_ij the product of the class probabilities.
+    double (*pair_loss)(const PairLoss &pairs);
 };
 
 // The kernels for the instruction set in use.

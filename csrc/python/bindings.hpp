@@ -14,6 +14,7 @@ void bind_search(pybind11::module_ &m);
 void bind_sampling(pybind11::module_ &m);
 void bind_training(pybind11::module_ &m);
 void bind_batches(pybind11::module_ &m);
+void bind_latent(pybind11::module_ &m);
 
 // An array that owns the values, without a copy.
 template <typename T>

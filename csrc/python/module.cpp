@@ -6,4 +6,5 @@ PYBIND11_MODULE(_core, m) {
     bind_sampling(m);
     bind_training(m);
     bind_batches(m);
+    bind_latent(m);
 }

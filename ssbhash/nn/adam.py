@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,16 @@ class FlatAdam:
         parts = torch.split(self.weight, [p.numel() for p in parameters])
         for parameter, weight in zip(parameters, parts, strict=True):
             parameter.data = weight.view_as(parameter)
+
+    @cached_property
+    def gradient(self) -> Tensor:
+        """Memory for the gradient of all parameters in one."""
+        return torch.zeros_like(self.weight)
+
+    def gradient_views(self) -> dict[Tensor, Tensor]:
+        """Give each parameter's part of `gradient`."""
+        parts = torch.split(self.gradient, [p.numel() for p in self.parameters])
+        return {p: x.view_as(p) for p, x in zip(self.parameters, parts, strict=True)}
 
     def gradients(self) -> list[Tensor]:
         """Take the parameters' gradients, flat, and leave them without any."""

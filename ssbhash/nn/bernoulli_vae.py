@@ -120,9 +120,21 @@ class Autoencoder(nn.Module):
 class BernoulliVAENetwork(Autoencoder):
     """reconstruction + beta KL."""
 
+    # Whether nn/fused.py has the step; and what tells which pairs of items are similar.
+    written_out = True
+    pairs_by_prediction = False
+
     def __init__(self, shape: Shape, weights: Weights, generator: torch.Generator) -> None:
         super().__init__(shape, weights, generator)
         self.to_logits = Linear(shape.n_hidden_units, shape.n_bits, generator)
+
+    def heads(self) -> list[Linear]:
+        """Give what sits on the last hidden layer, the logits first."""
+        return [self.to_logits]
+
+    def term_weights(self) -> dict[str, float]:
+        """Weight of each term in the loss."""
+        return {"reconstruction": 1.0, "kl": self.weights.beta}
 
     def code_logits(self, x: Batch) -> Tensor:
         """Logits of the Bernoulli posterior."""
@@ -137,5 +149,10 @@ class BernoulliVAENetwork(Autoencoder):
             "reconstruction": self.reconstruction(code, items.target),
             "kl": losses.bernoulli_kl(logits),
         }
-        terms["loss"] = terms["reconstruction"] + self.weights.beta * terms["kl"]
-        return terms
+        return weighted(terms, self.term_weights())
+
+
+def weighted(terms: Terms, weights: dict[str, float]) -> Terms:
+    """Add the weighted sum as "loss"."""
+    loss = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
+    return terms | {"loss": loss}

@@ -68,22 +68,24 @@ class BatchNorm(nn.BatchNorm1d):
     def forward(self, input: Tensor) -> Tensor:
         """Normalise [m, width]; a training batch of one item uses the running statistics."""
         if self.training and input.shape[0] > 1:
-            self._count()
+            self.count()
             return super().forward(input)
         return F.batch_norm(
             input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
         )
 
-    def _count(self) -> None:
+    def count(self) -> float:
+        """Count a step, and give the weight of its statistics in the running ones."""
         self.n_steps += 1
         self.momentum = max(1 / self.n_steps, 0.01)
+        return self.momentum
 
     def rectified(self, product: Tensor, bias: Tensor) -> Tensor:
         """Normalise max(product + bias, 0), in few passes where it is native."""
         pays = self.training and product.shape[0] > 1 and product.dtype == torch.float32
         if not pays or native_for(product) is None:
             return self.forward(torch.relu(product + bias))
-        self._count()
+        self.count()
         assert self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
         apply: Any = _ReluNorm.apply

@@ -19,6 +19,7 @@ from ssbhash.nn.bernoulli_vae import (
     Shape,
     Terms,
     Weights,
+    weighted,
 )
 from ssbhash.nn.networks import Linear
 from ssbhash.nn.relaxations import relax
@@ -32,6 +33,15 @@ class PHSGSNetwork(BernoulliVAENetwork):
         super().__init__(shape, weights, generator)
         self.classifier = Linear(shape.n_hidden_units, shape.n_classes, generator)
 
+    def heads(self) -> list[Linear]:
+        """Give what sits on the last hidden layer, the logits first."""
+        return [self.to_logits, self.classifier]
+
+    def term_weights(self) -> dict[str, float]:
+        """Weight of each term in the loss."""
+        supervised = {"point": self.weights.alpha * self.weights.gamma, "pair": self.weights.alpha}
+        return super().term_weights() | supervised
+
     def class_scores(self, x: Batch) -> Tensor:
         """Scores of the classifier on the last hidden layer."""
         scores: Tensor = self.classifier(self.encoder(x))
@@ -39,9 +49,8 @@ class PHSGSNetwork(BernoulliVAENetwork):
 
     def _heads(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [m, B] and class scores [m, C] by one product: few columns cost as many."""
-        first, second = self.to_logits, self.classifier
-        weight = torch.cat([first.weight, second.weight], 1)
-        bias = torch.cat([first.bias, second.bias])
+        weight = torch.cat([x.weight for x in self.heads()], 1)
+        bias = torch.cat([x.bias for x in self.heads()])
         both = torch.addmm(bias, hidden, weight).float()
         logits, scores = torch.split(both, [self.shape.n_bits, self.shape.n_classes], 1)
         return logits, scores
@@ -64,8 +73,4 @@ class PHSGSNetwork(BernoulliVAENetwork):
             "point": losses.point_loss(scores, items.labels, items.known, self.shape.multilabel),
             "pair": losses.pair_loss(code, similar) * items.pair_scale,
         }
-        weights = self.weights
-        supervised = weights.gamma * terms["point"] + terms["pair"]
-        unsupervised = terms["reconstruction"] + weights.beta * terms["kl"]
-        terms["loss"] = unsupervised + weights.alpha * supervised
-        return terms
+        return weighted(terms, self.term_weights())

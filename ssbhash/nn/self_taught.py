@@ -42,6 +42,8 @@ N_DRAWINGS = 200
 class SelfTaughtNetwork(PHSGSNetwork):
     """Averaged terms, a teacher, and codewords."""
 
+    written_out = False
+
     def __init__(self, shape: Shape, weights: Weights, generator: torch.Generator) -> None:
         super().__init__(shape, weights, generator)
         self.codewords: Tensor

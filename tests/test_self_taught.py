@@ -20,6 +20,7 @@ from ssbhash.nn.self_taught import (
     CODEWORD_SCALE,
     COUNTS_SCALE,
     RAMP_STEPS,
+    TRUST_POWER,
     SelfTaughtNetwork,
     separated_codewords,
 )
@@ -65,7 +66,7 @@ def test_terms_follow_their_formulas(multilabel: bool) -> None:
     p = torch.sigmoid(scores) if multilabel else torch.softmax(scores, 1)
     confidence = (2 * p - 1).abs().mean(1) if multilabel else p.amax(1)
     belief = torch.cat([items.labels[:2], p[2:]])
-    trust = torch.cat([torch.ones(2), 0.5 * confidence[2:]])  # half of the ramp
+    trust = torch.cat([torch.ones(2), 0.5 * confidence[2:] ** TRUST_POWER])  # half of the ramp
     sign = torch.tanh(built.code_logits(items.x) / 2)
 
     pair, weight = 0.0, 0.0

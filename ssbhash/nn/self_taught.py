@@ -31,6 +31,8 @@ from ssbhash.nn.rows import Batch, SparseBatch
 CODEWORD_SCALE = 8.0
 # The teacher keeps this share of itself at a step, less in the first hundred.
 TEACHER_DECAY = 0.99
+# Predictions count by their confidence to this power.
+TRUST_POWER = 3.0
 # Steps of the optimiser over which predictions gain their full weight.
 RAMP_STEPS = 500
 # Sparse targets are counts of terms: their likelihood is that of each term, not of one.
@@ -133,7 +135,7 @@ class SelfTaughtNetwork(PHSGSNetwork):
             predicted = torch.softmax(scores, 1)
             confidence = predicted.amax(1)
         belief = torch.where(items.known[:, None], items.labels, predicted)
-        return belief, torch.where(items.known, 1.0, confidence * self._ramp())
+        return belief, torch.where(items.known, 1.0, confidence**TRUST_POWER * self._ramp())
 
     def _point(self, scores: Tensor, items: Items) -> Tensor:
         """Cross-entropy of the classifier, mean over the labelled items."""

@@ -71,11 +71,14 @@ class Data:
         target = x if self.target is self.x else self.target.take(ids).to(device)
         if self.labels is None:
             return Items(x, target)
-        numbers = torch.from_numpy(self.labels.numbers[ids]).to(device)
+        numbers = self.labels.numbers[ids]
         if self.labels.multilabel:
-            return Items(x, target, numbers.clamp_min(0), numbers[:, 0] >= 0)
-        classes = torch.arange(len(self.labels.classes), device=device)
-        return Items(x, target, (numbers[:, None] == classes).float(), numbers >= 0)
+            labels, known = np.maximum(numbers, 0), numbers[:, 0] >= 0
+        else:
+            labels = np.equal.outer(numbers, np.arange(len(self.labels.classes)))
+            known = numbers >= 0
+        one_hot = torch.from_numpy(labels.astype(np.float32, copy=False))
+        return Items(x, target, one_hot.to(device), torch.from_numpy(known).to(device))
 
 
 @dataclass(frozen=True)

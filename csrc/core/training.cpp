@@ -53,12 +53,18 @@ void for_each_row(std::size_t n, std::size_t n_threads, const Row &row) {
 
 void catch_up(const AdamRows &adam, const Missed &missed, float eps, std::size_t n_threads) {
     const auto kernel = active_training_kernels().catch_up;
+    const auto scale = [&](float *row, const float *factors, std::size_t i) {
+        for (std::size_t j = 0; factors != nullptr && j < adam.width; ++j)
+            row[j] *= factors[i];
+    };
     for_each_row(missed.n, n_threads, [&](std::size_t i, bool has_next) {
+        if (missed.step[i] == 0)
+            return;
         const auto at = static_cast<std::size_t>(missed.rows[i]) * adam.width;
-        if (missed.step[i] != 0)
-            kernel(adam.weight + at, adam.mean + at, adam.square + at, adam.width,
-                   ahead(missed.rows, i, has_next, adam.width), missed.step[i],
-                   missed.mean_decay[i], missed.square_decay[i], eps);
+        kernel(adam.weight + at, adam.mean + at, adam.square + at, adam.width,
+               ahead(missed.rows, i, has_next, adam.width), missed.step[i], eps);
+        scale(adam.mean + at, missed.mean_decay, i);
+        scale(adam.square + at, missed.square_decay, i);
     });
 }
 
@@ -76,16 +82,17 @@ void sum_rows(const SparseRows &rows, std::size_t i, const float *matrix, std::s
 
 } // namespace
 
-void adam_step(const AdamRows &adam, const std::int64_t *rows, const SparseRows &sums,
+void adam_step(const AdamRows &adam, const Missed &missed, const SparseRows &sums,
                const float *matrix, float step, float eps, std::size_t n_threads) {
     const auto kernel = active_training_kernels().step;
     for_each_row(sums.n_rows, n_threads, [&](std::size_t i, bool has_next) {
         thread_local std::vector<float> grad;
         grad.resize(adam.width);
         sum_rows(sums, i, matrix, adam.width, grad.data());
-        const auto at = static_cast<std::size_t>(rows[i]) * adam.width;
+        const auto at = static_cast<std::size_t>(missed.rows[i]) * adam.width;
         kernel(adam.weight + at, adam.mean + at, adam.square + at, grad.data(), adam.width,
-               ahead(rows, i, has_next, adam.width), step, eps);
+               ahead(missed.rows, i, has_next, adam.width), missed.mean_decay[i],
+               missed.square_decay[i], step, eps);
     });
 }
 
@@ -99,7 +106,7 @@ void adam_step(const AdamRows &adam, const std::vector<const float *> &grads,
         parallel_for(n_pieces, n_threads, [&](std::size_t piece, const Check &) {
             const std::size_t from = piece * kPiece, at = first + from;
             kernel(adam.weight + at, adam.mean + at, adam.square + at, grads[part] + from,
-                   std::min(kPiece, sizes[part] - from), 0, step, eps);
+                   std::min(kPiece, sizes[part] - from), 0, 1, 1, step, eps);
         });
     }
 }

@@ -21,6 +21,8 @@ struct Missed {
     std::size_t n;
 };
 
+// Make the weights current; the moments too if their decays are given, else they decay
+// later, in adam_step.
 void catch_up(const AdamRows &adam, const Missed &missed, float eps, std::size_t n_threads);
 
 // Rows of a sparse matrix, as embedding_bag takes them: the non-zeros of row i
@@ -34,8 +36,9 @@ struct SparseRows {
     std::size_t end(std::size_t row) const { return row + 1 < n_rows ? begin(row + 1) : n_values; }
 };
 
-// One step of rows[i], whose gradient is row i of `sums` times matrix [n, width].
-void adam_step(const AdamRows &adam, const std::int64_t *rows, const SparseRows &sums,
+// One step of the rows that were caught up, whose gradients are those of `sums` times
+// matrix [n, width].
+void adam_step(const AdamRows &adam, const Missed &missed, const SparseRows &sums,
                const float *matrix, float step, float eps, std::size_t n_threads);
 
 // One step of consecutive parameters: those of grad[i] are sizes[i].

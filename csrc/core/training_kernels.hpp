@@ -45,15 +45,14 @@ struct PairLoss {
 };
 
 struct TrainingKernels {
-    // Catch one row up with the Adam steps that it missed:
-    // w -= step m / (sqrt(v) + eps), then m and v decay. The row `ahead` floats further
-    // on is fetched meanwhile.
-    void (*catch_up)(float *weight, float *mean, float *square, std::size_t n, std::ptrdiff_t ahead,
-                     float step, float mean_decay, float square_decay, float eps);
+    // Catch the weights of one row up with the Adam steps that it missed:
+    // w -= step m / (sqrt(v) + eps). The row `ahead` floats further on is fetched meanwhile.
+    void (*catch_up)(float *weight, const float *mean, const float *square, std::size_t n,
+                     std::ptrdiff_t ahead, float step, float eps);
 
-    // One Adam step of one row.
+    // One Adam step of one row, whose moments first decay for the steps missed.
     void (*step)(float *weight, float *mean, float *square, const float *grad, std::size_t n,
-                 std::ptrdiff_t ahead, float step, float eps);
+                 std::ptrdiff_t ahead, float mean_decay, float square_decay, float step, float eps);
 
     // sum += factor * row.
     void (*add_scaled)(float *sum, const float *row, float factor, std::size_t n);

@@ -38,14 +38,16 @@ void check_size(const Floats &array, std::size_t size, const char *name) {
 }
 
 void py_catch_up(Floats weight, Floats mean, Floats square, const Ids &rows, const Floats &step,
-                 const Floats &mean_decay, const Floats &square_decay, float eps,
-                 std::size_t n_threads) {
+                 const std::optional<Floats> &mean_decay, const std::optional<Floats> &square_decay,
+                 float eps, std::size_t n_threads) {
     const AdamRows adam = view(weight, mean, square);
     const std::size_t n = check_rows(rows, weight.shape(0));
     check_size(step, n, "step");
-    check_size(mean_decay, n, "mean_decay");
-    check_size(square_decay, n, "square_decay");
-    const Missed missed{rows.data(), step.data(), mean_decay.data(), square_decay.data(), n};
+    for (const auto &decay : {mean_decay, square_decay})
+        if (decay)
+            check_size(*decay, n, "decay");
+    const Missed missed{rows.data(), step.data(), mean_decay ? mean_decay->data() : nullptr,
+                        square_decay ? square_decay->data() : nullptr, n};
     released([&] { catch_up(adam, missed, eps, n_threads); });
 }
 
@@ -61,7 +63,8 @@ SparseRows view(const Ids &columns, const Floats &values, const Ids &starts,
             n_values};
 }
 
-void py_adam_rows(Floats weight, Floats mean, Floats square, const Ids &rows, const Ids &columns,
+void py_adam_rows(Floats weight, Floats mean, Floats square, const Ids &rows,
+                  const Floats &mean_decay, const Floats &square_decay, const Ids &columns,
                   const Floats &values, const Ids &starts, const Floats &matrix, float step,
                   float eps, std::size_t n_threads) {
     const AdamRows adam = view(weight, mean, square);
@@ -71,9 +74,11 @@ void py_adam_rows(Floats weight, Floats mean, Floats square, const Ids &rows, co
     const SparseRows sums = view(columns, values, starts, matrix.shape(0));
     if (sums.n_rows != n)
         throw py::value_error("starts must have one entry for each of rows");
-    const std::int64_t *at = rows.data();
+    check_size(mean_decay, n, "mean_decay");
+    check_size(square_decay, n, "square_decay");
+    const Missed missed{rows.data(), nullptr, mean_decay.data(), square_decay.data(), n};
     const float *from = matrix.data();
-    released([&] { adam_step(adam, at, sums, from, step, eps, n_threads); });
+    released([&] { adam_step(adam, missed, sums, from, step, eps, n_threads); });
 }
 
 void py_adam_flat(Floats weight, Floats mean, Floats square, const std::vector<Floats> &grads,
@@ -217,9 +222,9 @@ void bind_training(py::module_ &m) {
           py::arg("square").noconvert(), py::arg("rows"), py::arg("step"), py::arg("mean_decay"),
           py::arg("square_decay"), py::arg("eps"), py::arg("n_threads"));
     m.def("adam_rows", &py_adam_rows, py::arg("weight").noconvert(), py::arg("mean").noconvert(),
-          py::arg("square").noconvert(), py::arg("rows"), py::arg("columns"), py::arg("values"),
-          py::arg("starts"), py::arg("matrix"), py::arg("step"), py::arg("eps"),
-          py::arg("n_threads"));
+          py::arg("square").noconvert(), py::arg("rows"), py::arg("mean_decay"),
+          py::arg("square_decay"), py::arg("columns"), py::arg("values"), py::arg("starts"),
+          py::arg("matrix"), py::arg("step"), py::arg("eps"), py::arg("n_threads"));
     m.def("adam_flat", &py_adam_flat, py::arg("weight").noconvert(), py::arg("mean").noconvert(),
           py::arg("square").noconvert(), py::arg("grads"), py::arg("step"), py::arg("eps"),
           py::arg("n_threads"));

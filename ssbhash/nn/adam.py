@@ -29,9 +29,11 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ssbhash.nn.memory import in_large_pages
 from ssbhash.nn.native import native_for
 from ssbhash.nn.rows import Touched
 
@@ -41,6 +43,8 @@ LOG_BETA1, LOG_BETA2 = math.log(BETA1), math.log(BETA2)
 # Beyond so many steps (beta1 / sqrt(beta2))^age < 1e-13: sums of older steps are final.
 HORIZON = 300
 AGE_WEIGHTS = (BETA1 / math.sqrt(BETA2)) ** np.arange(HORIZON, 0, -1)
+
+Column = npt.NDArray[np.float32]
 
 
 class FlatAdam:
@@ -124,13 +128,14 @@ class RowAdam:
     """
 
     def __init__(self, weight: Tensor, learning_rate: float, eps: float = 1e-7) -> None:
+        weight.data = in_large_pages(weight.data)
         self.weight = weight.detach()
         self.learning_rate, self.eps = learning_rate, eps
-        self.mean = torch.zeros_like(self.weight)
-        self.square = torch.zeros_like(self.weight)
+        self.mean, self.square = (in_large_pages(torch.zeros_like(self.weight)) for _ in range(2))
         self.seen = np.zeros(weight.shape[0], np.int64)
         self.n_steps = 0
         self._native = native_for(self.weight)
+        self._owed: list[Column] | None = None
         self._forget()
 
     def _forget(self) -> None:
@@ -140,27 +145,31 @@ class RowAdam:
 
     @torch.no_grad()
     def catch_up(self, rows: Tensor) -> None:
-        """Make rows `rows` (unique, int64) current."""
+        """Make rows `rows` (unique, int64) current: the next step is theirs."""
+        self._settle()
+        step, *decays = self._missed_by(rows)
+        if self._native is None:
+            self._catch_up_by_torch(rows, step, *decays)
+            return
+        # The moments decay in the step that follows, which reads and writes them anyway.
+        self._owed = decays
+        self._owed_by = rows
+        threads = torch.get_num_threads()
+        arrays = self._arrays()
+        self._native.catch_up(*arrays, rows.numpy(), step, None, None, self.eps, threads)
+
+    def _missed_by(self, rows: Tensor) -> tuple[Column, Column, Column]:
+        """Sum of the steps that each row missed, and the decay of its moments; counts it current."""
         ids = rows.cpu().numpy()
         skipped = self.n_steps - self.seen[ids]
         missed = self._missed[self.seen[ids] - self._base]
-        factors = (missed, np.exp(skipped * LOG_BETA1), np.exp(skipped * LOG_BETA2))
-        step, mean_decay, square_decay = (x.astype(np.float32) for x in factors)
         self.seen[ids] = self.n_steps
-        if self._native is not None:
-            self._native.catch_up(
-                *self._arrays(),
-                ids,
-                step,
-                mean_decay,
-                square_decay,
-                self.eps,
-                torch.get_num_threads(),
-            )
-            return
-        columns = (
-            torch.from_numpy(x)[:, None].to(rows.device) for x in (step, mean_decay, square_decay)
-        )
+        decays = (np.exp(skipped * log_beta) for log_beta in (LOG_BETA1, LOG_BETA2))
+        step, mean_decay, square_decay = (x.astype(np.float32) for x in (missed, *decays))
+        return step, mean_decay, square_decay
+
+    def _catch_up_by_torch(self, rows: Tensor, *factors: Column) -> None:
+        columns = (torch.from_numpy(x)[:, None].to(rows.device) for x in factors)
         step, mean_decay, square_decay = columns
         mean, square = self.mean.index_select(0, rows), self.square.index_select(0, rows)
         # MKL's square root takes a slow path for exact zeros, and half of them are.
@@ -168,6 +177,13 @@ class RowAdam:
         self.weight.index_add_(0, rows, mean * step / root, alpha=-1)
         self.mean.index_copy_(0, rows, mean * mean_decay)
         self.square.index_copy_(0, rows, square * square_decay)
+
+    def _settle(self) -> None:
+        """Let the moments decay of rows that were made current and then took no step."""
+        if self._owed is not None:
+            for moment, decay in zip((self.mean, self.square), self._owed, strict=True):
+                moment[self._owed_by] *= torch.from_numpy(decay)[:, None]
+            self._owed = None
 
     @torch.no_grad()
     def step(self, rows: Tensor, grad: Tensor) -> None:
@@ -193,9 +209,13 @@ class RowAdam:
     def _native_step(self, rows: Tensor, sums: tuple[Tensor, ...], matrix: Tensor) -> None:
         """Take one step with the gradients `sums` (as by_column) times matrix."""
         size = self._advance(rows)
-        arrays = (x.numpy() for x in (rows, *sums, matrix))
+        ones = np.ones(len(rows), np.float32)
+        decays, self._owed = self._owed or [ones, ones], None
+        arrays = (x.numpy() for x in (*sums, matrix))
         threads = torch.get_num_threads()
-        self._native.adam_rows(*self._arrays(), *arrays, size, self.eps, threads)
+        self._native.adam_rows(
+            *self._arrays(), rows.numpy(), *decays, *arrays, size, self.eps, threads
+        )
 
     def _advance(self, rows: Tensor) -> float:
         """Count one step, which `rows` take part in, and give its size."""
@@ -215,9 +235,17 @@ class RowAdam:
         start = max(0, end - HORIZON)
         self._missed[start:end] += size * AGE_WEIGHTS[HORIZON - (end - start) :]
 
+    @torch.no_grad()
     def flush(self) -> None:
         """Catch all rows up, so that `weight` is what dense Adam would have."""
-        self.catch_up(torch.arange(self.weight.shape[0], device=self.weight.device))
+        self._settle()
+        rows = torch.arange(self.weight.shape[0], device=self.weight.device)
+        factors = self._missed_by(rows)
+        if self._native is None:
+            self._catch_up_by_torch(rows, *factors)
+        else:
+            threads = torch.get_num_threads()
+            self._native.catch_up(*self._arrays(), rows.numpy(), *factors, self.eps, threads)
         self._forget()
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -68,6 +68,12 @@ struct TrainingKernels {
     void (*softmax_tile)(const SoftmaxTile &tile);
     void (*softmax_gradient)(const SoftmaxGradient &tile);
 
+    // to [n_out, width] += F rows, F [n_out, n] with the given steps, rows [n, width], width a
+    // multiple of kBitBlock. Rows of F and `to` exist to the next multiple of 12 rows.
+    void (*add_product)(const float *factors, std::size_t factor_step, std::size_t k_step,
+                        const float *rows, std::size_t width, std::size_t n, float *to,
+                        std::size_t n_out);
+
     // x = exp(x) in place, for x <= 0.
     void (*exp_negatives)(float *x, std::size_t n);
 

@@ -15,6 +15,7 @@ void bind_sampling(pybind11::module_ &m);
 void bind_training(pybind11::module_ &m);
 void bind_batches(pybind11::module_ &m);
 void bind_latent(pybind11::module_ &m);
+void bind_encoder(pybind11::module_ &m);
 
 // An array that owns the values, without a copy.
 template <typename T>

@@ -1,18 +1,12 @@
 // Bindings of the latent layer's losses.
 #include "core/latent.hpp"
 #include "python/bindings.hpp"
+#include "python/sparse.hpp"
 
 namespace py = pybind11;
 using namespace ssbhash;
 
 namespace {
-
-using Floats = py::array_t<float, py::array::c_style>;
-
-void check_size(const Floats &array, py::ssize_t size, const char *name) {
-    if (array.size() != size)
-        throw py::value_error(std::string(name) + " has the wrong size");
-}
 
 py::tuple py_step(LatentLoss &self, const Floats &heads, const Floats &code,
                   const Floats &grad_code, const Floats &labels, bool predicted, float tau,
@@ -22,9 +16,9 @@ py::tuple py_step(LatentLoss &self, const Floats &heads, const Floats &code,
         throw py::value_error("code and labels must have shapes [n, n_bits] and [n, n_classes]");
     if (factors.size() != 4)
         throw py::value_error("factors must be those of kl, point, pair and code");
-    check_size(heads, code.size() + labels.size(), "heads");
-    check_size(grad_heads, heads.size(), "grad_heads");
-    check_size(grad_code, code.size(), "grad_code");
+    check_size(heads, static_cast<std::size_t>(code.size() + labels.size()), "heads");
+    check_size(grad_heads, static_cast<std::size_t>(heads.size()), "grad_heads");
+    check_size(grad_code, static_cast<std::size_t>(code.size()), "grad_code");
     const LatentTerms given{factors[0].cast<double>(), factors[1].cast<double>(),
                             factors[2].cast<double>(), factors[3].cast<double>()};
     const LatentBatch batch{heads.data(),

@@ -7,4 +7,5 @@ PYBIND11_MODULE(_core, m) {
     bind_training(m);
     bind_batches(m);
     bind_latent(m);
+    bind_encoder(m);
 }

@@ -2,6 +2,7 @@
 #include "core/training.hpp"
 #include "core/decoder.hpp"
 #include "python/bindings.hpp"
+#include "python/sparse.hpp"
 
 #include <optional>
 #include <pybind11/stl.h>
@@ -12,9 +13,6 @@ using namespace ssbhash;
 
 namespace {
 
-using Floats = py::array_t<float, py::array::c_style>;
-using Ids = py::array_t<std::int64_t, py::array::c_style>;
-
 AdamRows view(Floats &weight, Floats &mean, Floats &square) {
     if (weight.ndim() != 2 || mean.ndim() != 2 || square.ndim() != 2)
         throw py::value_error("weight, mean and square must have shape [n_rows, width]");
@@ -23,18 +21,6 @@ AdamRows view(Floats &weight, Floats &mean, Floats &square) {
             throw py::value_error("weight, mean and square must have one shape");
     return {weight.mutable_data(), mean.mutable_data(), square.mutable_data(),
             static_cast<std::size_t>(weight.shape(1))};
-}
-
-std::size_t check_rows(const Ids &rows, py::ssize_t n_rows) {
-    for (py::ssize_t i = 0; i < rows.size(); ++i)
-        if (rows.data()[i] < 0 || rows.data()[i] >= n_rows)
-            throw py::index_error("rows must be 0 ... n_rows - 1");
-    return static_cast<std::size_t>(rows.size());
-}
-
-void check_size(const Floats &array, std::size_t size, const char *name) {
-    if (static_cast<std::size_t>(array.size()) != size)
-        throw py::value_error(std::string(name) + " has the wrong size");
 }
 
 void py_catch_up(Floats weight, Floats mean, Floats square, const Ids &rows, const Floats &step,
@@ -51,18 +37,6 @@ void py_catch_up(Floats weight, Floats mean, Floats square, const Ids &rows, con
     released([&] { catch_up(adam, missed, eps, n_threads); });
 }
 
-SparseRows view(const Ids &columns, const Floats &values, const Ids &starts,
-                py::ssize_t n_columns) {
-    const std::size_t n_values = check_rows(columns, n_columns);
-    check_size(values, n_values, "values");
-    std::int64_t last = 0;
-    for (py::ssize_t i = 0; i < starts.size(); last = starts.data()[i++])
-        if (starts.data()[i] < last || starts.data()[i] > columns.size())
-            throw py::index_error("starts must ascend, up to the number of values");
-    return {columns.data(), starts.data(), values.data(), static_cast<std::size_t>(starts.size()),
-            n_values};
-}
-
 void py_adam_rows(Floats weight, Floats mean, Floats square, const Ids &rows,
                   const Floats &mean_decay, const Floats &square_decay, const Ids &columns,
                   const Floats &values, const Ids &starts, const Floats &matrix, float step,
@@ -71,7 +45,7 @@ void py_adam_rows(Floats weight, Floats mean, Floats square, const Ids &rows,
     const std::size_t n = check_rows(rows, weight.shape(0));
     if (matrix.ndim() != 2 || matrix.shape(1) != weight.shape(1))
         throw py::value_error("matrix must have shape [n, width], the width of weight");
-    const SparseRows sums = view(columns, values, starts, matrix.shape(0));
+    const SparseRows sums = sparse_rows(columns, values, starts, matrix.shape(0));
     if (sums.n_rows != n)
         throw py::value_error("starts must have one entry for each of rows");
     check_size(mean_decay, n, "mean_decay");
@@ -161,7 +135,7 @@ void py_sparse_product(const Ids &columns, const Floats &values, const Ids &star
                        const Floats &weight, Floats out, std::size_t n_threads) {
     if (weight.ndim() != 2 || out.ndim() != 2 || weight.shape(1) != out.shape(1))
         throw py::value_error("weight and out must have shapes [n, width] of one width");
-    const SparseRows rows = view(columns, values, starts, weight.shape(0));
+    const SparseRows rows = sparse_rows(columns, values, starts, weight.shape(0));
     if (starts.size() != out.shape(0))
         throw py::value_error("starts must have one entry for each row of out");
     const float *weights = weight.data();
@@ -179,7 +153,7 @@ double py_forward(SoftmaxRegression &self, const Floats &code, const Floats &wei
     check_size(bias, static_cast<std::size_t>(weight.shape(0)), "bias");
     if (starts.size() != code.shape(0))
         throw py::value_error("starts must have one entry for each row of code");
-    const SparseRows target = view(columns, values, starts, weight.shape(0));
+    const SparseRows target = sparse_rows(columns, values, starts, weight.shape(0));
     if (grad_code)
         check_size(*grad_code, static_cast<std::size_t>(code.size()), "grad_code");
     float *gradient = grad_code ? grad_code->mutable_data() : nullptr;

@@ -7,8 +7,6 @@ Tests compare with autograd, which does whatever `FusedStep.fits` refuses.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -19,48 +17,20 @@ from ssbhash.nn.adam import FlatAdam
 from ssbhash.nn.bernoulli_vae import Autoencoder, BernoulliVAENetwork, Items
 from ssbhash.nn.losses import LOG_FLOOR
 from ssbhash.nn.native import native_for
-from ssbhash.nn.networks import BatchNorm, Linear
 from ssbhash.nn.relaxations import as_seed
 from ssbhash.nn.rows import SparseBatch
 
 Floats = npt.NDArray[np.float32]
 
 
-class _Matrices:
-    """Memory for batches of n items, as tensors and as the arrays that share it."""
+class _Memory:
+    """What a batch of n items leaves from one call to the next."""
 
-    def __init__(self, n_items: int, n_hidden_units: int, n_bits: int, n_heads: int) -> None:
-        names = ("product", "rectified", "hidden", "last_rectified", "last_hidden", "gradient")
-        widths = dict.fromkeys(names, n_hidden_units)
-        widths |= {"code_gradient": n_bits, "heads": n_heads, "heads_gradient": n_heads}
-        self.tensors = {name: torch.empty(n_items, width) for name, width in widths.items()}
-        self.arrays: dict[str, Floats] = {name: x.numpy() for name, x in self.tensors.items()}
-
-
-class _Norm:
-    """A normalised layer's arrays, and those that its gradients go to."""
-
-    def __init__(self, norm: BatchNorm, layer: Linear, gradients: dict[Tensor, Tensor]) -> None:
-        self.norm = norm
-        learned = layer.bias, norm.weight, norm.bias
-        running: Any = norm.running_mean, norm.running_var
-        self.bias, self.scale, self.shift = (x.detach().numpy() for x in learned)
-        self.gradients = [gradients[x].numpy() for x in learned]
-        self.running = [x.numpy() for x in running]
-        self.moments = np.empty((2, len(self.bias)), np.float32)
-
-    def forward(self, native: Any, product: Floats, rectified: Floats, out: Floats) -> None:
-        """Write the normalised max(product + bias, 0) to `out`."""
-        momentum = self.norm.count()
-        written = rectified, out, self.moments, *self.running
-        arrays = product, self.bias, self.scale, self.shift
-        native.relu_norm(*arrays, self.norm.eps, momentum, *written, torch.get_num_threads())
-
-    def backward(self, native: Any, gradient: Floats, rectified: Floats, product: Floats) -> None:
-        """Gradient of the product from that of the output, and those of the parameters."""
-        arrays = gradient, rectified, self.moments, self.scale
-        threads = torch.get_num_threads()
-        native.relu_norm_backward(*arrays, product, *self.gradients, threads)
+    def __init__(self, n_items: int, network: BernoulliVAENetwork) -> None:
+        shape, n_heads = network.shape, sum(len(x.bias) for x in network.heads())
+        self.heads, self.heads_gradient = np.empty((2, n_items, n_heads), np.float32)
+        self.code_gradient = np.empty((n_items, shape.n_bits), np.float32)
+        self.product_gradient = torch.empty(n_items, shape.n_hidden_units)
 
 
 class FusedStep:
@@ -77,18 +47,30 @@ class FusedStep:
     def __init__(self, network: BernoulliVAENetwork, optimizer: FlatAdam) -> None:
         self.network, self.native = network, native_for(network.decoder.weight)
         gradients = optimizer.gradient_views()
+
+        def arrays(*parameters: Tensor) -> list[Floats]:
+            return [x.detach().numpy() for x in parameters]
+
+        def gradients_of(*parameters: Tensor) -> list[Floats]:
+            return [gradients[x].numpy() for x in parameters]
+
         encoder, decoder = network.encoder, network.decoder
-        self._first_norm = _Norm(encoder.first_norm, encoder.first, gradients)
-        self._second_norm = _Norm(encoder.second_norm, encoder.second, gradients)
-        self._first, self._second = (x.weight.detach() for x in (encoder.first, encoder.second))
-        self._second_gradient = gradients[encoder.second.weight]
-        self._heads = network.heads()
-        self._head_gradients = [(gradients[x.weight], gradients[x.bias]) for x in self._heads]
-        parameters = decoder.weight, decoder.bias
-        self._decoder = [x.detach().numpy() for x in parameters]
-        self._decoder_gradients = [gradients[x].numpy() for x in parameters]
+        self._norms = encoder.first_norm, encoder.second_norm
+        layers = []
+        for norm, linear in zip(self._norms, (encoder.first, encoder.second), strict=True):
+            learned, running = (linear.bias, norm.weight, norm.bias), norm.running()
+            layers.append((*arrays(*learned, *running), *gradients_of(*learned)))
+        heads = []
+        for head in network.heads():
+            both = head.weight, head.bias
+            heads.append((*arrays(*both), *gradients_of(*both)))
+        second = encoder.second.weight
+        weights = *arrays(encoder.first.weight, second), *gradients_of(second)
+        self._encoder = self.native.Encoder(*weights, layers, heads, encoder.first_norm.eps)
+        self._decoder = arrays(decoder.weight, decoder.bias)
+        self._decoder_gradients = gradients_of(decoder.weight, decoder.bias)
         self._softmax, self._latent = self.native.SoftmaxRegression(), self.native.LatentLoss()
-        self._matrices: dict[int, _Matrices] = {}
+        self._memories: dict[int, _Memory] = {}
 
     @classmethod
     def of(cls, network: Autoencoder, optimizer: FlatAdam) -> FusedStep | None:
@@ -105,15 +87,17 @@ class FusedStep:
         sparse = isinstance(items.x, SparseBatch) and isinstance(items.target, SparseBatch)
         return sparse and len(items.x) > 1
 
-    @torch.no_grad()
     def __call__(self, items: Items, generator: torch.Generator, factor: float) -> dict[str, float]:
         """Give the terms, and leave the gradients of `factor` times the loss."""
         assert isinstance(items.x, SparseBatch)
         assert isinstance(items.target, SparseBatch)
-        memory = self._memory(len(items.x))
+        n_items = len(items.x)
+        if n_items not in self._memories:
+            self._memories[n_items] = _Memory(n_items, self.network)
+        memory = self._memories[n_items]
         weights = self.network.term_weights()
         self.encode(items.x, memory)
-        logits = memory.arrays["heads"][:, : self.network.shape.n_bits]
+        logits = memory.heads[:, : self.network.shape.n_bits]
         tau = self.network.weights.temperature
         code = ssbhash.sample_relaxed(logits, as_seed(generator), tau=tau)
         reconstruction = self.decode(code, items.target, factor * weights["reconstruction"], memory)
@@ -123,33 +107,16 @@ class FusedStep:
         loss = sum(weights[name] * value for name, value in terms.items())
         return terms | {"loss": loss}
 
-    def _memory(self, n_items: int) -> _Matrices:
-        if n_items not in self._matrices:
-            shape, n_heads = self.network.shape, sum(len(x.bias) for x in self._heads)
-            self._matrices[n_items] = _Matrices(
-                n_items, shape.n_hidden_units, shape.n_bits, n_heads
-            )
-        return self._matrices[n_items]
-
-    def encode(self, x: SparseBatch, memory: _Matrices) -> None:
+    def encode(self, x: SparseBatch, memory: _Memory) -> None:
         """Both hidden layers, and by one product the logits and the class scores."""
-        arrays, tensors = memory.arrays, memory.tensors
-        product = arrays["product"]
+        momentum, _ = (norm.count() for norm in self._norms)
         batch = x.columns.numpy(), x.values.numpy(), x.starts.numpy()
-        threads = torch.get_num_threads()
-        self.native.sparse_product(*batch, self._first.numpy(), product, threads)
-        self._first_norm.forward(self.native, product, arrays["rectified"], arrays["hidden"])
-        torch.mm(tensors["hidden"], self._second, out=tensors["product"])
-        last = arrays["last_rectified"], arrays["last_hidden"]
-        self._second_norm.forward(self.native, product, *last)
-        self._head_weight = torch.cat([x.weight for x in self._heads], 1)
-        bias = torch.cat([x.bias for x in self._heads])
-        torch.addmm(bias, tensors["last_hidden"], self._head_weight, out=tensors["heads"])
+        self._encoder.forward(*batch, momentum, memory.heads, torch.get_num_threads())
 
-    def decode(self, code: Floats, target: SparseBatch, factor: float, memory: _Matrices) -> float:
+    def decode(self, code: Floats, target: SparseBatch, factor: float, memory: _Memory) -> float:
         """Reconstruct; the decoder's gradients, `factor` times, and that of the code."""
         batch = target.columns.numpy(), target.values.numpy(), target.starts.numpy()
-        gradient, threads = memory.arrays["code_gradient"], torch.get_num_threads()
+        gradient, threads = memory.code_gradient, torch.get_num_threads()
         loss: float = self._softmax.forward(
             code, *self._decoder, *batch, LOG_FLOOR, gradient, threads
         )
@@ -157,10 +124,10 @@ class FusedStep:
         return loss
 
     def compare(
-        self, code: Floats, items: Items, factors: dict[str, float], memory: _Matrices
+        self, code: Floats, items: Items, factors: dict[str, float], memory: _Memory
     ) -> dict[str, float]:
         """Other terms, and the gradient of the heads by all terms."""
-        network, arrays = self.network, memory.arrays
+        network = self.network
         if items.labels is None or items.known is None:
             labels = np.empty((len(code), 0), np.float32)
         else:
@@ -168,41 +135,22 @@ class FusedStep:
         scales = {"kl": 1.0, "point": 1.0, "pair": items.pair_scale, "reconstruction": 1.0}
         in_turn = tuple(scale * factors.get(name, 0.0) for name, scale in scales.items())
         kl, point, pair = self._latent.step(
-            arrays["heads"],
+            memory.heads,
             code,
-            arrays["code_gradient"],
+            memory.code_gradient,
             labels,
             network.pairs_by_prediction,
             network.weights.temperature,
             LOG_FLOOR,
             in_turn,
-            arrays["heads_gradient"],
+            memory.heads_gradient,
         )
         terms = {"kl": kl, "point": point, "pair": pair * items.pair_scale}
         return {name: value for name, value in terms.items() if name in factors}
 
-    def propagate(self, x: SparseBatch, memory: _Matrices) -> None:
+    def propagate(self, x: SparseBatch, memory: _Memory) -> None:
         """Gradients of the encoder from that of the heads; the first layer's goes to `x`."""
-        arrays, tensors = memory.arrays, memory.tensors
-        gradient, product, heads = (
-            tensors["gradient"],
-            tensors["product"],
-            tensors["heads_gradient"],
-        )
-        weights, biases, first = torch.mm(tensors["last_hidden"].t(), heads), heads.sum(0), 0
-        for weight, bias in self._head_gradients:
-            width = len(bias)
-            weight.copy_(weights.narrow(1, first, width))
-            bias.copy_(biases.narrow(0, first, width))
-            first += width
-        torch.mm(heads, self._head_weight.t(), out=gradient)
-        self._second_norm.backward(
-            self.native, arrays["gradient"], arrays["last_rectified"], arrays["product"]
-        )
-        torch.mm(tensors["hidden"].t(), product, out=self._second_gradient)
-        torch.mm(product, self._second.t(), out=gradient)
-        self._first_norm.backward(
-            self.native, arrays["gradient"], arrays["rectified"], arrays["product"]
-        )
         assert x.touched is not None
-        x.touched.gradient = product
+        gradient, threads = memory.product_gradient, torch.get_num_threads()
+        self._encoder.backward(memory.heads_gradient, gradient.numpy(), threads)
+        x.touched.gradient = gradient

@@ -76,9 +76,17 @@ class BatchNorm(nn.BatchNorm1d):
 
     def count(self) -> float:
         """Count a step, and give the weight of its statistics in the running ones."""
-        self.n_steps += 1
-        self.momentum = max(1 / self.n_steps, 0.01)
-        return self.momentum
+        # nn.Module's own assignment takes 20 us.
+        steps = vars(self)
+        steps["n_steps"] += 1
+        steps["momentum"] = momentum = max(1 / self.n_steps, 0.01)
+        return momentum
+
+    def running(self) -> tuple[Tensor, Tensor]:
+        """Give the running mean and variance."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        return self.running_mean, self.running_var
 
     def rectified(self, product: Tensor, bias: Tensor) -> Tensor:
         """Normalise max(product + bias, 0), in few passes where it is native."""
@@ -94,10 +102,9 @@ class BatchNorm(nn.BatchNorm1d):
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
         """Scale and shift [width] that normalise by the running statistics."""
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        scale = self.weight * torch.rsqrt(self.running_var + self.eps)
-        return scale, self.bias - self.running_mean * scale
+        mean, variance = self.running()
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return scale, self.bias - mean * scale
 
     def get_extra_state(self) -> Tensor:
         """Give the steps so far, part of a checkpoint."""
@@ -117,7 +124,7 @@ class _ReluNorm(torch.autograd.Function):
     ) -> Tensor:
         rectified, out = torch.empty_like(product), torch.empty_like(product)
         moments = product.new_empty(2, product.shape[1])
-        running: Any = (norm.running_mean, norm.running_var)
+        running = norm.running()
         arrays = (x.detach().numpy() for x in (product, bias, scale, shift))
         written = (x.numpy() for x in (rectified, out, moments, *running))
         threads = torch.get_num_threads()

@@ -1,0 +1,100 @@
+#include "core/encoder.hpp"
+#include "core/product.hpp"
+
+#include <algorithm>
+
+namespace ssbhash {
+
+void Encoder::resize(const EncoderNetwork &network, std::size_t n_items) {
+    n_items_ = n_items;
+    n_units_ = network.n_units;
+    n_heads_ = 0;
+    for (const EncoderHead &head : network.heads)
+        n_heads_ += head.width;
+    const std::size_t n_rows = n_items + kRowsBeyond;
+    for (Activations *layer : {&first_, &second_}) {
+        layer->rectified.resize(n_items * n_units_);
+        layer->hidden.resize(n_rows * n_units_);
+        layer->moments.resize(2 * n_units_);
+    }
+    product_.resize(n_rows * n_units_);
+    gradient_.resize(n_items * n_units_);
+    head_weight_.resize(n_units_ * n_heads_);
+    head_gradient_.resize(n_units_ * n_heads_);
+    heads_gradient_.resize(n_rows * n_heads_);
+}
+
+void Encoder::normalise(const EncoderLayer &layer, float momentum, Activations &to,
+                        std::size_t n_threads) {
+    float *mean = to.moments.data();
+    relu_norm({product_.data(), layer.bias, layer.scale, layer.shift, n_items_, n_units_, layer.eps,
+               momentum, to.rectified.data(), to.hidden.data(), mean, mean + n_units_,
+               layer.running_mean, layer.running_variance},
+              n_threads);
+}
+
+void Encoder::forward(const EncoderNetwork &network, const SparseRows &x, float momentum,
+                      float *heads, std::size_t n_threads) {
+    resize(network, x.n_rows);
+    sparse_product(x, network.first.weight, n_units_, product_.data(), n_threads);
+    normalise(network.first, momentum, first_, n_threads);
+    product({first_.hidden.data(), n_units_, 1}, {network.second.weight, n_units_, 1}, n_items_,
+            n_units_, n_units_, product_.data(), n_threads);
+    normalise(network.second, momentum, second_, n_threads);
+    // Few columns cost a product as many: all heads at once.
+    std::size_t first = 0;
+    for (const EncoderHead &head : network.heads) {
+        for (std::size_t i = 0; i < n_units_; ++i)
+            std::copy_n(head.weight + i * head.width, head.width,
+                        head_weight_.data() + i * n_heads_ + first);
+        first += head.width;
+    }
+    product({second_.hidden.data(), n_units_, 1}, {head_weight_.data(), n_heads_, 1}, n_items_,
+            n_units_, n_heads_, heads, n_threads);
+    for (std::size_t i = 0; i < n_items_; ++i)
+        for (const EncoderHead &head : network.heads)
+            for (std::size_t j = 0; j < head.width; ++j)
+                *heads++ += head.bias[j];
+}
+
+void Encoder::differentiate_heads(const EncoderNetwork &network, const float *grad_heads,
+                                  std::size_t n_threads) {
+    std::copy_n(grad_heads, n_items_ * n_heads_, heads_gradient_.begin());
+    product({second_.hidden.data(), 1, n_units_}, {grad_heads, n_heads_, 1}, n_units_, n_items_,
+            n_heads_, head_gradient_.data(), n_threads);
+    std::size_t first = 0;
+    for (const EncoderHead &head : network.heads) {
+        for (std::size_t i = 0; i < n_units_; ++i)
+            std::copy_n(head_gradient_.data() + i * n_heads_ + first, head.width,
+                        head.grad_weight + i * head.width);
+        std::fill_n(head.grad_bias, head.width, 0.0f);
+        for (std::size_t i = 0; i < n_items_; ++i)
+            for (std::size_t j = 0; j < head.width; ++j)
+                head.grad_bias[j] += grad_heads[i * n_heads_ + first + j];
+        first += head.width;
+    }
+    product({heads_gradient_.data(), n_heads_, 1}, {head_weight_.data(), 1, n_heads_}, n_items_,
+            n_heads_, n_units_, gradient_.data(), n_threads);
+}
+
+void Encoder::differentiate(const EncoderLayer &layer, const Activations &from, float *to,
+                            std::size_t n_threads) {
+    const float *mean = from.moments.data();
+    relu_norm_backward({gradient_.data(), from.rectified.data(), mean, mean + n_units_, layer.scale,
+                        n_items_, n_units_, to, layer.grad_bias, layer.grad_scale,
+                        layer.grad_shift},
+                       n_threads);
+}
+
+void Encoder::backward(const EncoderNetwork &network, const float *grad_heads, float *to,
+                       std::size_t n_threads) {
+    differentiate_heads(network, grad_heads, n_threads);
+    differentiate(network.second, second_, product_.data(), n_threads);
+    product({first_.hidden.data(), 1, n_units_}, {product_.data(), n_units_, 1}, n_units_, n_items_,
+            n_units_, network.second.grad_weight, n_threads);
+    product({product_.data(), n_units_, 1}, {network.second.weight, 1, n_units_}, n_items_,
+            n_units_, n_units_, gradient_.data(), n_threads);
+    differentiate(network.first, first_, to, n_threads);
+}
+
+} // namespace ssbhash

@@ -8,13 +8,19 @@
 namespace ssbhash {
 
 Planes::Planes(const Codes &codes, const Kernels &kernels, std::size_t n_threads)
-    : block_bytes_(codes.n_bytes * 8 * kernels.word_bytes),
+    : balls_(Balls::group(codes, kernels, n_threads)),
+      block_bytes_(codes.n_bytes * 8 * kernels.word_bytes),
       n_blocks_(codes.n / kernels.block_codes), data_(n_blocks_ * block_bytes_) {
     constexpr std::size_t run = 256; // blocks in a task
     parallel_for((n_blocks_ + run - 1) / run, n_threads, [&](std::size_t task, const Check &) {
-        for (std::size_t i = task * run; i < std::min((task + 1) * run, n_blocks_); ++i)
-            kernels.transpose(codes.row(i * kernels.block_codes), codes.n_bytes,
+        Scratch copy(balls_ ? kernels.block_codes * codes.n_bytes : 0);
+        for (std::size_t i = task * run; i < std::min((task + 1) * run, n_blocks_); ++i) {
+            const std::size_t first = i * kernels.block_codes;
+            if (balls_)
+                gather(codes, balls_->order() + first, kernels.block_codes, copy.data());
+            kernels.transpose(balls_ ? copy.data() : codes.row(first), codes.n_bytes,
                               data_.data() + i * block_bytes_);
+        }
     });
 }
 
@@ -22,6 +28,8 @@ BlockReader::BlockReader(const Database &database, const Kernels &kernels)
     : database_(database), kernels_(kernels) {}
 
 Block BlockReader::rows(std::size_t first, std::size_t n) {
+    if (const Balls *balls = database_.balls())
+        return {database_.codes.data, n, nullptr, 0, nullptr, balls->order() + first};
     if (!database_.ids)
         return {database_.row(first), n, nullptr, static_cast<std::int64_t>(first), nullptr};
     const std::size_t n_bytes = database_.codes.n_bytes;
@@ -57,7 +65,10 @@ const void *BlockReader::planes_of(const Block &block, std::size_t first) {
     const std::uint8_t *rows = block.rows;
     if (block.n < n_codes) { // the last block: zeros after the end, never offered
         const std::size_t used = block.n * n_bytes;
-        if (rows != rows_.data()) {
+        if (block.order) {
+            rows_.resize(n_codes * n_bytes);
+            gather(database_.codes, block.order, block.n, rows_.data());
+        } else if (rows != rows_.data()) {
             rows_.resize(n_codes * n_bytes);
             std::memcpy(rows_.data(), rows, used);
         }

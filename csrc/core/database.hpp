@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/aligned.hpp"
+#include "core/balls.hpp"
 #include "core/codes.hpp"
 #include "core/kernels.hpp"
 
@@ -9,16 +10,21 @@
 
 namespace ssbhash {
 
-// The bit planes of all full blocks, kept so that searches need not transpose.
+// The bit planes of all full blocks, kept so that searches need not transpose; in an
+// order of their own where that pays.
 class Planes {
   public:
     Planes(const Codes &codes, const Kernels &kernels, std::size_t n_threads);
 
     std::size_t n_blocks() const { return n_blocks_; }
     const void *block(std::size_t i) const { return data_.data() + i * block_bytes_; }
-    std::size_t n_bytes_total() const { return data_.size(); }
+    const Balls *balls() const { return balls_.get(); } // null: in order of id
+    std::size_t n_bytes_total() const {
+        return data_.size() + (balls_ ? balls_->n_bytes_total() : 0);
+    }
 
   private:
+    std::unique_ptr<const Balls> balls_;
     std::size_t block_bytes_;
     std::size_t n_blocks_;
     Scratch data_;
@@ -33,6 +39,9 @@ struct Database {
     std::size_t n() const { return ids ? n_ids : codes.n; }
     std::size_t id(std::size_t i) const { return ids ? static_cast<std::size_t>(ids[i]) : i; }
     const std::uint8_t *row(std::size_t i) const { return codes.row(id(i)); }
+
+    // Not null: rows and ids are in its order, for id() and row() do not hold then.
+    const Balls *balls() const { return planes && !ids ? planes->balls() : nullptr; }
 };
 
 // Reads a database in blocks and runs; owns the scratch for one at a time.

@@ -25,6 +25,8 @@ constexpr std::size_t units_of(std::size_t n_bytes) { return (n_bytes + 1) / 2; 
 struct Sink {
     std::int32_t limit;    // only codes with distance < limit are wanted
     std::size_t k;         // 0: all of a radius, so limit stays
+    bool by_id;            // codes are offered in ascending order of id
+    std::int64_t last_id;  // of distance limit - 1, only smaller ids are wanted
     std::size_t below;     // k > 0: how many found have distance < limit
     std::uint32_t *counts; // k > 0: found so far by distance
     Neighbour *found;
@@ -43,15 +45,18 @@ struct Tile {
     std::uint8_t *parities;       // [n_slots] parity of the query
     std::uint8_t *offsets;        // [n_slots][n_units * kUnitPicks]
     std::uint64_t *starts;        // [n_slots][kMaxCounterBits + 1]: see set_limit
+    std::size_t n_chosen;
+    std::uint32_t *chosen; // [n_chosen] the slots to be scanned, ascending
 };
 
 // One block of codes, ready to be scanned.
 struct Block {
-    const std::uint8_t *rows; // [block_codes][n_bytes], for exact distances
+    const std::uint8_t *rows; // [block_codes][n_bytes], or all rows for `order`: exact distances
     std::size_t n;            // of these, the codes that exist
     const std::int64_t *ids;  // [n] ascending, or null: first_id + position
     std::int64_t first_id;
-    const void *planes; // [8 * n_bytes] words, or null
+    const void *planes;                   // [8 * n_bytes] words, or null
+    const std::uint32_t *order = nullptr; // [n] or null: position i is row and id order[i]
 };
 
 struct Kernels {
@@ -75,7 +80,7 @@ struct Kernels {
     void (*set_query)(const Tile &tile, std::size_t slot);
     void (*set_limit)(const Tile &tile, std::size_t slot);
 
-    // Offer every code of the block that qualifies to the sinks of all slots.
+    // Offer every code of the block that qualifies to the sinks of the chosen slots.
     // The picks are taken in segments of segment_units[0] ... units, whose carry
     // tables are built one after the other in `scratch`, of scratch_bytes(); slots
     // whose codes have all reached their limit skip the rest. Two segments of at

@@ -43,6 +43,9 @@ void scan_all(const Database &database, const Codes &queries, std::size_t k,
               const Schedule &schedule, Scan &&scan, Done &&done) {
     const Kernels &kernels = active_kernels();
     const Plan plan(queries.n, database.n(), k, schedule.n_threads, kernels.block_codes);
+    Database in_order = database; // few queries are scanned by row, best from end to end
+    if (database.balls())
+        in_order.planes = nullptr;
     std::vector<FindingsList> parts(plan.n_tiles * plan.n_slices);
     std::vector<std::atomic<std::size_t>> missing(plan.n_tiles);
     for (auto &one : missing)
@@ -55,8 +58,9 @@ void scan_all(const Database &database, const Codes &queries, std::size_t k,
             const Codes some{queries.row(first), std::min(plan.tile, queries.n - first),
                              queries.n_bytes};
             const std::size_t begin = s * plan.slice;
-            parts[i] = scan(ScanTask{database, some, begin,
-                                     std::min(begin + plan.slice, database.n()), kernels, check});
+            const Database &rows = some.n < kMinPreparedQueries ? in_order : database;
+            parts[i] = scan(ScanTask{rows, some, begin, std::min(begin + plan.slice, database.n()),
+                                     kernels, check});
             if (--missing[t] == 0)
                 done(first, parts.data() + t * plan.n_slices, plan.n_slices);
         },
@@ -66,6 +70,7 @@ void scan_all(const Database &database, const Codes &queries, std::size_t k,
 // One query's findings of all slices, ascending by (distance, id).
 std::vector<Neighbour> merged(FindingsList *slices, std::size_t n_slices, std::size_t query,
                               std::size_t max_distance) {
+    const bool by_id = slices[0][query]->by_id;
     std::vector<Neighbour> all = slices[0][query]->take();
     for (std::size_t s = 1; s < n_slices; ++s) {
         const std::vector<Neighbour> more = slices[s][query]->take();
@@ -73,7 +78,10 @@ std::vector<Neighbour> merged(FindingsList *slices, std::size_t n_slices, std::s
     }
     for (std::size_t s = 0; s < n_slices; ++s)
         slices[s][query].reset();
-    sort_by_distance(all, max_distance);
+    if (by_id)
+        sort_by_distance(all, max_distance);
+    else
+        sort_by_distance_id(all);
     return all;
 }
 

@@ -1,6 +1,6 @@
 #include "core/tile.hpp"
 
-#include <algorithm>
+#include <numeric>
 
 namespace ssbhash {
 
@@ -8,9 +8,11 @@ QueryTile::QueryTile(const Codes &queries, std::vector<std::unique_ptr<Findings>
                      const Kernels &kernels)
     : kernels_(kernels), queries_(queries.n), sinks_(queries.n), parities_(queries.n),
       offsets_(queries.n * units_of(queries.n_bytes) * kUnitPicks),
-      starts_(queries.n * (kMaxCounterBits + 1)),
+      starts_(queries.n * (kMaxCounterBits + 1)), chosen_(queries.n),
       tile_{queries.n,     queries.n_bytes,  units_of(queries.n_bytes), queries_.data(),
-            sinks_.data(), parities_.data(), offsets_.data(),           starts_.data()} {
+            sinks_.data(), parities_.data(), offsets_.data(),           starts_.data(),
+            queries.n,     chosen_.data()} {
+    std::iota(chosen_.begin(), chosen_.end(), 0u);
     for (std::size_t slot = 0; slot < queries.n; ++slot) {
         queries_[slot] = queries.row(slot);
         sinks_[slot] = findings[slot].get();
@@ -32,6 +34,7 @@ void QueryTile::drop_finished() {
         if (sinks_[slot]->limit > 0)
             kernels_.set_limit(tile_, slot);
     }
+    tile_.n_chosen = tile_.n_slots;
 }
 
 } // namespace ssbhash

@@ -16,7 +16,7 @@ class QueryTile {
     QueryTile(const Codes &queries, std::vector<std::unique_ptr<Findings>> &findings,
               const Kernels &kernels);
 
-    const Tile &tile() const { return tile_; }
+    Tile &tile() { return tile_; }
 
     // Drop slots whose sink wants nothing any more (limit 0).
     void drop_finished();
@@ -28,6 +28,7 @@ class QueryTile {
     std::vector<std::uint8_t> parities_;
     Scratch offsets_;
     std::vector<std::uint64_t> starts_;
+    std::vector<std::uint32_t> chosen_;
     Tile tile_;
 };
 

@@ -1,12 +1,22 @@
 #include "core/top_k.hpp"
 
 #include <algorithm>
+#include <limits>
 
 namespace ssbhash {
 
-Findings::Findings(std::size_t k, std::size_t n_bytes, std::int32_t limit)
-    : Sink{limit, k, 0, nullptr, nullptr, 0, 0, &make_room}, counts_(k ? 8 * n_bytes + 1 : 0),
-      found_(k ? 2 * k + 64 : 0) {
+namespace {
+
+bool is_before(const Neighbour &a, const Neighbour &b) {
+    return a.distance != b.distance ? a.distance < b.distance : a.id < b.id;
+}
+
+} // namespace
+
+Findings::Findings(std::size_t k, std::size_t n_bytes, std::int32_t limit, bool by_id)
+    : Sink{limit, k, by_id,     std::numeric_limits<std::int64_t>::max(), 0, nullptr, nullptr,
+           0,     0, &make_room},
+      counts_(k ? 8 * n_bytes + 1 : 0), found_(k ? 2 * k + 64 : 0) {
     counts = counts_.data();
     found = found_.data();
     capacity = found_.size();
@@ -23,8 +33,22 @@ void Findings::make_room(Sink &sink) {
     sink.capacity = self.found_.size();
 }
 
-// Drop what cannot be among the k smallest, keeping the order of ids.
+// Drop what cannot be among the k smallest.
 void Findings::compact() {
+    if (by_id)
+        return compact_by_id();
+    if (n_found < k)
+        return;
+    // The limit has never fallen, or only to where k found lie below: the k-th is at limit - 1.
+    Neighbour *kth = found + k - 1;
+    std::nth_element(found, kth, found + n_found, is_before);
+    counts[limit - 1] -= static_cast<std::uint32_t>(below - k);
+    below = n_found = k;
+    last_id = kth->id;
+}
+
+// The same in one pass, keeping the order of ids.
+void Findings::compact_by_id() {
     std::size_t ties = k - below; // below < k
     std::size_t kept = 0;
     for (std::size_t i = 0; i < n_found; ++i) {
@@ -42,6 +66,10 @@ std::vector<Neighbour> Findings::take() {
         compact();
     found_.resize(n_found);
     return std::move(found_);
+}
+
+void sort_by_distance_id(std::vector<Neighbour> &found) {
+    std::sort(found.begin(), found.end(), is_before);
 }
 
 void sort_by_distance(std::vector<Neighbour> &found, std::size_t max_distance) {

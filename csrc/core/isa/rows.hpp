@@ -33,7 +33,7 @@ void row_distances(const std::uint8_t *codes, std::size_t n, std::size_t n_bytes
 SSBHASH_INLINE void offer_rows(const Block &block, std::size_t begin, std::size_t end,
                                std::size_t n_bytes, const std::uint8_t *query, Sink &sink) {
     for (std::size_t i = begin; i < end; ++i)
-        offer(sink, distance(block.rows + i * n_bytes, query, n_bytes), id_at(block, i));
+        offer(sink, distance(row_at(block, i, n_bytes), query, n_bytes), id_at(block, i));
 }
 
 #ifdef __AVX2__
@@ -142,6 +142,8 @@ void scan_rows_of(const Block &block, std::size_t n_bytes, const std::uint8_t *q
 #endif
 
 void scan_rows(const Block &block, std::size_t n_bytes, const std::uint8_t *query, Sink &sink) {
+    if (block.order) // rows all over memory
+        return offer_rows(block, 0, block.n, n_bytes, query, sink);
     switch (n_bytes) {
     case 4:
         return scan_rows_of<4>(block, n_bytes, query, sink);

@@ -131,7 +131,8 @@ void scan_halves(const Tile &tile, const Segment &segment, State<kHigh> &state) 
     constexpr int half = kUnits / 2;
     const std::uint8_t *second = segment.table + half * kUnitTable * sizeof(Word);
     std::size_t kept = 0;
-    for (std::size_t slot = 0; slot < state.n_slots; ++slot) {
+    for (std::size_t i = 0; i < state.n_slots; ++i) {
+        const std::size_t slot = tile.chosen[i];
         const std::uint8_t *offsets = tile.offsets + slot * kUnits * kUnitPicks;
         Counter<kHigh> counter = start<kHigh>(tile, slot, segment.ends);
         add_units<half>(counter, half, segment.table, offsets);
@@ -154,7 +155,7 @@ void scan_segment(const Tile &tile, const Segment &segment, State<kHigh> &state)
     const std::uint8_t *offsets = tile.offsets + segment.first_unit * kUnitPicks;
     std::size_t kept = 0;
     for (std::size_t i = 0; i < state.n_slots; ++i) {
-        const std::size_t slot = kFirst ? i : state.slots[i];
+        const std::size_t slot = kFirst ? tile.chosen[i] : state.slots[i];
         Counter<kHigh> counter =
             kFirst ? start<kHigh>(tile, slot, segment.ends) : state.counters[i];
         add_units<kUnits>(counter, segment.n_units, segment.table, offsets + slot * stride);
@@ -186,7 +187,7 @@ void offer_hits(const Tile &tile, const Block &block, std::size_t slot, const Wo
         for (std::size_t lane = 0; lane < lanes; ++lane) {
             const std::size_t position = bit * lanes + lane;
             if ((hits[lane] >> bit & 1) && position < block.n)
-                offer(sink, distance(block.rows + position * tile.n_bytes, query, tile.n_bytes),
+                offer(sink, distance(row_at(block, position, tile.n_bytes), query, tile.n_bytes),
                       id_at(block, position));
         }
     }
@@ -231,7 +232,7 @@ template <int kHigh>
 void scan_block_of(const Tile &tile, const Block &block, const std::size_t *segment_units,
                    std::size_t n_segments, void *scratch) {
     State<kHigh> state;
-    state.n_slots = tile.n_slots;
+    state.n_slots = tile.n_chosen;
     state.counters = static_cast<Counter<kHigh> *>(scratch);
     Word *ends = reinterpret_cast<Word *>(state.counters + tile.n_slots);
     Word *table = ends + 4;

@@ -13,7 +13,7 @@ from ssbhash.arrays import Codes
 
 @dataclass(frozen=True, eq=False)
 class PreparedCodes:
-    """Codes with their bit planes, made by `ssbhash.prepare`; stands for them in a search.
+    """Codes with what speeds up searching them, made by `ssbhash.prepare`; stands for them in a search.
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class PreparedCodes:
 
     @property
     def nbytes(self) -> int:
-        """Memory in bytes: at most twice that of the codes."""
+        """Memory in bytes: at most three times that of the codes."""
         return self.codes.nbytes + (0 if self.planes is None else int(self.planes.nbytes))
 
     def __repr__(self) -> str:

@@ -55,7 +55,7 @@ def test_filters_are_exact(backend: str, codes: np.ndarray, data: st.DataObject)
 def test_prepared_codes_give_the_same(backend: str, codes, n_queries: int, k: int) -> None:
     prepared = ssbhash.prepare(codes, backend=backend)
     assert len(prepared) == len(codes)
-    assert prepared.nbytes <= 2 * codes.nbytes
+    assert prepared.nbytes <= 3 * codes.nbytes
     queries = codes[:n_queries] ^ 1
     for plain, found in (
         (ssbhash.search(codes, queries, k), ssbhash.search(prepared, queries, k, backend=backend)),
@@ -63,6 +63,53 @@ def test_prepared_codes_give_the_same(backend: str, codes, n_queries: int, k: in
     ):
         for a, b in zip(plain, found, strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+@st.composite
+def large_clusters(draw: st.DrawFn) -> np.ndarray:
+    """Enough codes to be put in an order of their own; duplicates and ties abound."""
+    n_bits = draw(st.sampled_from([33, 40, 64, 100, 128, 256, 300]))
+    n = draw(st.sampled_from([2048, 4096, 4097, 6000, 9999, 140_000]))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    n_centres = draw(st.sampled_from([1, 2, 7, 40]))
+    centres = rng.random((n_centres, n_bits)) < 0.5
+    noise = rng.random((n, n_bits), np.float32) < draw(st.sampled_from([0.0, 0.003, 0.02, 0.1]))
+    return ssbhash.pack(centres[rng.integers(0, n_centres, n)] ^ noise)
+
+
+@settings(common, max_examples=25)
+@given(codes=large_clusters(), data=st.data())
+def test_codes_in_an_order_of_their_own_give_the_same(backend: str, codes, data) -> None:
+    n = len(codes)
+    prepared = ssbhash.prepare(codes, backend=backend)
+    rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
+    queries = codes[rng.integers(0, n, data.draw(st.sampled_from([3, 8, 40])))]
+    queries = queries ^ np.uint8(data.draw(st.sampled_from([0, 1, 255])))
+    n_threads = data.draw(st.sampled_from([1, 2, 3]))
+    distances = ssbhash.distances(codes, queries[0], backend="reference")
+    ties = int((distances == distances.min()).sum())  # k at and beside their end
+    ks = [1, 10, max(1, ties - 1), ties, ties + 1, 200, *([n] if n < 5000 else [])]
+    k = min(data.draw(st.sampled_from(ks)), 7000)
+    kinds = {"backend": backend, "n_threads": n_threads}
+    plain = ssbhash.search(codes, queries, k, backend="reference")
+    found = ssbhash.search(prepared, queries, k, **kinds)
+    np.testing.assert_array_equal(plain.distances, found.distances)
+    np.testing.assert_array_equal(plain.ids, found.ids)
+    radius = data.draw(st.sampled_from([0, 1, 5] if n > 10_000 else [0, 1, 5, 20, 300]))
+    in_range = ssbhash.within(codes, queries, radius, backend="reference")
+    for a, b in zip(in_range, ssbhash.within(prepared, queries, radius, **kinds), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_clustered_codes_get_an_order_and_uniform_ones_none() -> None:
+    if "native" not in ssbhash.backends():
+        pytest.skip("the native engine's own")
+    rng = np.random.default_rng(0)
+    uniform = rng.integers(0, 256, (20_000, 8), dtype=np.uint8)
+    clustered = uniform[rng.integers(0, 40, 20_000)].copy()
+    clustered[np.arange(20_000), rng.integers(0, 8, 20_000)] ^= 1
+    assert ssbhash.prepare(uniform, backend="native").nbytes <= 2 * uniform.nbytes
+    assert ssbhash.prepare(clustered, backend="native").nbytes > 2.4 * clustered.nbytes
 
 
 @common

@@ -19,9 +19,24 @@ constexpr std::size_t kLevels = 256;      // of distances to a centre, in sortin
 constexpr std::size_t kRun = 1 << 14;     // codes in a task
 constexpr double kMinSkipped = 0.3;       // of the pairs of query and block
 constexpr std::size_t kTrialQueries = 64, kTrialK = 10, kTrialCodes = 1024;
+constexpr std::size_t kSample = 1 << 16; // codes, to see whether grouping all is worth it
+
+// Codes from all over.
+const std::uint8_t *trial_query(const Codes &codes, std::size_t i) {
+    return codes.row((2 * i + 1) * codes.n / (2 * kTrialQueries));
+}
+
+template <typename Do>
+void for_runs(std::size_t n, std::size_t run, std::size_t n_threads, Do &&run_it) {
+    parallel_for((n + run - 1) / run, n_threads, [&](std::size_t task, const Check &) {
+        run_it(task * run, std::min((task + 1) * run, n));
+    });
+}
+
+} // namespace
 
 // Distances of one code to several, with its memory.
-class Nearest {
+class Balls::Nearest {
   public:
     Nearest(const Kernels &kernels, std::size_t most) : kernels_(kernels), distances_(most) {}
 
@@ -41,15 +56,6 @@ class Nearest {
     std::vector<std::uint16_t> distances_;
 };
 
-template <typename Do>
-void for_runs(std::size_t n, std::size_t run, std::size_t n_threads, Do &&run_it) {
-    parallel_for((n + run - 1) / run, n_threads, [&](std::size_t task, const Check &) {
-        run_it(task * run, std::min((task + 1) * run, n));
-    });
-}
-
-} // namespace
-
 void gather(const Codes &codes, const std::uint32_t *ids, std::size_t n, std::uint8_t *rows) {
     if (codes.n_bytes == 8) { // so that the copy is a move
         for (std::size_t i = 0; i < n; ++i)
@@ -65,17 +71,18 @@ std::unique_ptr<const Balls> Balls::group(const Codes &codes, const Kernels &ker
     if (codes.n < kMinCodes || codes.n > std::numeric_limits<std::uint32_t>::max() ||
         codes.n_bytes < kMinBytes || units_of(codes.n_bytes) > kMaxUnits)
         return nullptr;
-    std::unique_ptr<Balls> balls(new Balls(codes, kernels, n_threads));
+    std::unique_ptr<Balls> balls(new Balls(codes, kernels));
+    if (codes.n >= 8 * kSample && balls->share_expected(codes, kernels) < kMinSkipped / 2)
+        return nullptr;
+    balls->sort(codes, kernels, n_threads);
+    balls->bound(codes, kernels, n_threads);
     if (balls->share_skipped(codes, kernels) < kMinSkipped)
         return nullptr;
     return balls;
 }
 
-Balls::Balls(const Codes &codes, const Kernels &kernels, std::size_t n_threads)
-    : n_bytes_(codes.n_bytes) {
+Balls::Balls(const Codes &codes, const Kernels &kernels) : n_bytes_(codes.n_bytes) {
     draw_centres(codes, kernels);
-    sort(codes, kernels, n_threads);
-    bound(codes, kernels, n_threads);
 }
 
 std::size_t Balls::n_bytes_total() const {
@@ -105,19 +112,25 @@ void Balls::draw_centres(const Codes &codes, const Kernels &kernels) {
     }
 }
 
+// The centre next to a code, nearly, and its distance.
+Balls::Place Balls::place(const std::uint8_t *code, Nearest &nearest) const {
+    const std::size_t own = nearest({coarse_.data(), owned_.size() - 1, n_bytes_}, code);
+    const Codes some{centres_.data() + owned_[own] * n_bytes_, owned_[own + 1] - owned_[own],
+                     n_bytes_};
+    const std::size_t centre = owned_[own] + nearest(some, code);
+    return {centre, nearest.distance};
+}
+
 // Order by (centre, distance to it, id), by counting.
 void Balls::sort(const Codes &codes, const Kernels &kernels, std::size_t n_threads) {
-    const std::size_t n_centres = owned_.back(), n_coarse = owned_.size() - 1;
+    const std::size_t n_centres = owned_.back();
     const std::size_t width = (8 * n_bytes_ + kLevels) / kLevels; // distances in a level
     std::vector<std::uint32_t> keys(codes.n);
     for_runs(codes.n, kRun, n_threads, [&](std::size_t begin, std::size_t end) {
         Nearest nearest(kernels, n_centres);
         for (std::size_t i = begin; i < end; ++i) {
-            const std::size_t own = nearest({coarse_.data(), n_coarse, n_bytes_}, codes.row(i));
-            const Codes some{centres_.data() + owned_[own] * n_bytes_,
-                             owned_[own + 1] - owned_[own], n_bytes_};
-            const std::size_t centre = owned_[own] + nearest(some, codes.row(i));
-            keys[i] = static_cast<std::uint32_t>(centre * kLevels + nearest.distance / width);
+            const Place at = place(codes.row(i), nearest);
+            keys[i] = static_cast<std::uint32_t>(at.centre * kLevels + at.distance / width);
         }
     });
     std::vector<std::uint32_t> next(n_centres * kLevels + 1, 0);
@@ -155,12 +168,37 @@ void Balls::bound(const Codes &codes, const Kernels &kernels, std::size_t n_thre
     });
 }
 
-// With codes from all over as queries, and the limits that they would begin with.
+// Of the pairs of a query and a code those that its shell would skip, were each block one
+// shell; the limit is the least distance of a sample. Uniform codes are known by it in 5% of
+// the time that grouping them takes.
+double Balls::share_expected(const Codes &codes, const Kernels &kernels) const {
+    const std::size_t step = codes.n / kSample;
+    Scratch rows(kSample * n_bytes_);
+    std::vector<Place> places(kSample);
+    Nearest nearest(kernels, std::max(kSample, owned_.back()));
+    for (std::size_t i = 0; i < kSample; ++i) {
+        std::copy_n(codes.row(i * step), n_bytes_, rows.data() + i * n_bytes_);
+        places[i] = place(codes.row(i * step), nearest);
+    }
+    std::vector<std::uint16_t> from(owned_.back());
+    std::size_t skipped = 0;
+    for (std::size_t i = 0; i < kTrialQueries; ++i) {
+        const std::uint8_t *query = trial_query(codes, i);
+        nearest({rows.data(), kSample, n_bytes_}, query);
+        const std::size_t limit = nearest.distance + 1;
+        kernels.row_distances(centres_.data(), from.size(), n_bytes_, query, from.data());
+        for (const Place &at : places)
+            skipped +=
+                from[at.centre] >= at.distance + limit || at.distance >= from[at.centre] + limit;
+    }
+    return static_cast<double>(skipped) / static_cast<double>(kTrialQueries * kSample);
+}
+
+// With the blocks as they are and the limits that a search would begin with.
 double Balls::share_skipped(const Codes &codes, const Kernels &kernels) const {
     Scratch rows(kTrialQueries * n_bytes_);
     for (std::size_t i = 0; i < kTrialQueries; ++i)
-        std::copy_n(codes.row((2 * i + 1) * codes.n / (2 * kTrialQueries)), n_bytes_,
-                    rows.data() + i * n_bytes_);
+        std::copy_n(trial_query(codes, i), n_bytes_, rows.data() + i * n_bytes_);
     Bounds bounds(*this, codes, {rows.data(), kTrialQueries, n_bytes_}, kernels);
     std::size_t skipped = 0;
     for (std::size_t query = 0; query < kTrialQueries; ++query) {

@@ -32,16 +32,23 @@ class Balls {
     // The id of each position.
     const std::uint32_t *order() const { return order_.data(); }
     const Ball &of_block(std::size_t i) const { return balls_[i]; }
-    const Codes centres() const { return {centres_.data(), first_.size(), n_bytes_}; }
+    const Codes centres() const { return {centres_.data(), owned_.back(), n_bytes_}; }
     // The first position of the codes around a centre.
     std::size_t first(std::size_t centre) const { return first_[centre]; }
     std::size_t n_bytes_total() const;
 
   private:
-    Balls(const Codes &codes, const Kernels &kernels, std::size_t n_threads);
+    class Nearest;
+    struct Place {
+        std::size_t centre, distance;
+    };
+
+    Balls(const Codes &codes, const Kernels &kernels);
+    Place place(const std::uint8_t *code, Nearest &nearest) const;
     void draw_centres(const Codes &codes, const Kernels &kernels);
     void sort(const Codes &codes, const Kernels &kernels, std::size_t n_threads);
     void bound(const Codes &codes, const Kernels &kernels, std::size_t n_threads);
+    double share_expected(const Codes &codes, const Kernels &kernels) const;
     double share_skipped(const Codes &codes, const Kernels &kernels) const;
 
     std::size_t n_bytes_;

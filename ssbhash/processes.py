@@ -16,10 +16,13 @@ from torch import Tensor
 
 from ssbhash.nn.rows import Ids
 
+# Asking costs 10 us, several times a step.
+AVAILABLE = dist.is_available()
+
 
 def world_size() -> int:
     """Count the processes of the group; 1 where there is none."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return dist.get_world_size() if AVAILABLE and dist.is_initialized() else 1
 
 
 def rank() -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +151,7 @@ class Training:
             disable=None if options.verbose and processes.rank() == 0 else True,
         )
         finished: tuple[int, dict[str, Tensor]] | None = None
+        spare: dict[str, Tensor] = {}
         try:
             with bar, as_many_as_pay(options.batch_size, self.network.shape.n_hidden_units):
                 if self._resume():
@@ -158,7 +159,9 @@ class Training:
                     bar.update(len(outcome.history) * n_batches)
                 while len(outcome.history) < options.n_epochs and not self._stalled():
                     row = self._epoch(len(outcome.history) + 1, bar)
-                    finished = len(outcome.history), self._weights()
+                    weights, last = self._weights(spare), finished
+                    finished = len(outcome.history), weights
+                    spare = last[1] if last else {}
                     self._write_checkpoint()
                     bar.set_postfix(epoch=len(outcome.history), loss=f"{row['loss']:.3f}")
         except KeyboardInterrupt:
@@ -239,6 +242,8 @@ class Training:
     def _joining(self, known: Ids, rng: np.random.Generator) -> Ids:
         """Labelled items that join a batch, drawn without replacement where there are enough."""
         n_labelled = self.options.n_labelled if len(known) else 0
+        if not n_labelled:
+            return known[:0]
         return rng.choice(known, n_labelled, replace=n_labelled > len(known))
 
     def _terms(self, items: Items, generator: torch.Generator) -> dict[str, Tensor]:
@@ -254,24 +259,24 @@ class Training:
         known = self.data.known(self.train_ids)
         generator = self._generator(epoch)
         self.network.train()
-        sums: Tensor | None = None
-        names: list[str] = []
+        sums: dict[str, Tensor | float] = {}
         for batch in self._batches(shuffled):
             ids = np.concatenate([batch, self._joining(known, rng)])
             weight = processes.weight(ids)
             try:
-                names, values = self._step(self._items(ids), generator, weight)
+                terms = self._step(self._items(ids), generator, weight)
             except NotFiniteError as error:
                 raise _diverged(epoch, "nan") from error
             self.network.stepped()
-            values = values * (weight * len(batch) / len(shuffled))
-            sums = values if sums is None else sums + values
+            share = weight * len(batch) / len(shuffled)
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0.0) + share * value
             bar.update()
         self.optimizer.flush()
-        assert sums is not None
-        processes.add_up(sums)
+        values = torch.tensor([float(value) for value in sums.values()], device=self.device)
+        processes.add_up(values)
         processes.average(self.network.statistics())
-        row = {"epoch": float(epoch), **dict(zip(names, sums.tolist(), strict=True))}
+        row = {"epoch": float(epoch), **dict(zip(sums, values.tolist(), strict=True))}
         if not np.isfinite(row["loss"]):
             raise _diverged(epoch, row["loss"])
         row |= self._validate()
@@ -282,27 +287,28 @@ class Training:
 
     def _step(
         self, items: Items, generator: torch.Generator, weight: float
-    ) -> tuple[list[str], Tensor]:
+    ) -> dict[str, Tensor] | dict[str, float]:
         """Take a step with the gradient of `weight` times the loss, and give its terms."""
         if self.fused is not None and self.fused.fits(items):
             numbers = self.fused(items, generator, weight)
             self.optimizer.update([self.optimizer.dense.gradient])
-            return list(numbers), torch.tensor(list(numbers.values()))
+            return numbers
         terms = self._terms(items, generator)
         self.optimizer.step(terms["loss"] * weight)
-        return list(terms), torch.stack(list(terms.values())).detach()
+        return {name: value.detach() for name, value in terms.items()}
 
     def _items(self, ids: Ids) -> Items:
         """Cut a batch, or this process's share of it, and attach it to the optimiser."""
         mine = processes.share(ids)
         items = self.data.items(mine, self.device)
-        columns = None
+        columns, n_in_batch = None, None
         if processes.world_size() > 1:
-            items = replace(items, n_in_batch=len(ids))
+            n_in_batch = len(ids)
             whole = self.data.x.take(ids).to(self.device)
             if isinstance(whole, SparseBatch):
                 columns = torch.unique(whole.columns)
-        return replace(items, x=self.optimizer.attach(items.x, columns))
+        x = self.optimizer.attach(items.x, columns)
+        return Items(x, items.target, items.labels, items.known, n_in_batch)
 
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
@@ -352,8 +358,14 @@ class Training:
             return False
         return len(self.outcome.history) - best >= patience
 
-    def _weights(self) -> dict[str, Tensor]:
-        return {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
+    def _weights(self, into: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Copy the weights, to memory that is there already if it fits: to fault it in is dear."""
+        state = self.network.state_dict()
+        if into is None or into.keys() != state.keys():
+            return {name: tensor.clone() for name, tensor in state.items()}
+        for name, tensor in state.items():
+            into[name].copy_(tensor)
+        return into
 
 
 def shuffle(ids: Ids, rng: np.random.Generator, window_starts: Ids | None) -> Ids:

@@ -24,9 +24,8 @@ the noise of the first batches.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +37,7 @@ from ssbhash.nn.native import native_for
 from ssbhash.nn.rows import Touched
 
 BETA1, BETA2 = 0.9, 0.999  # also in csrc/core/isa/training.inc
-LOG_BETA1, LOG_BETA2 = math.log(BETA1), math.log(BETA2)
+LOG_BETA1, LOG_BETA2 = np.float32(math.log(BETA1)), np.float32(math.log(BETA2))
 
 # Beyond so many steps (beta1 / sqrt(beta2))^age < 1e-13: sums of older steps are final.
 HORIZON = 300
@@ -66,6 +65,7 @@ class FlatAdam:
         self.mean, self.square = torch.zeros_like(self.weight), torch.zeros_like(self.weight)
         self.n_steps = 0
         self._native = native_for(self.weight)
+        self._arrays = [] if self._native is None else [x.numpy() for x in self._state()]
         parts = torch.split(self.weight, [p.numel() for p in parameters])
         for parameter, weight in zip(parameters, parts, strict=True):
             parameter.data = weight.view_as(parameter)
@@ -89,20 +89,21 @@ class FlatAdam:
             parameter.grad = None
         return taken
 
-    @torch.no_grad()
     def step(self, gradients: list[Tensor]) -> None:
         """Take one step with flat gradients, of the parameters in turn or of all in one."""
         self.n_steps += 1
-        size = _step_size(self.learning_rate, self.n_steps)
-        state = self.weight, self.mean, self.square
         if self._native is not None:
-            arrays, grads = (x.numpy() for x in state), [x.numpy() for x in gradients]
-            self._native.adam_flat(*arrays, grads, size, self.eps, torch.get_num_threads())
-            return
-        weight, mean, square = state
-        _update(
-            weight, torch.cat(gradients), mean, square, self.n_steps, self.learning_rate, self.eps
-        )
+            size, grads = (
+                _step_size(self.learning_rate, self.n_steps),
+                [x.numpy() for x in gradients],
+            )
+            self._native.adam_flat(*self._arrays, grads, size, self.eps, torch.get_num_threads())
+        else:
+            whole = torch.cat(gradients)
+            _update(self._state(), whole, self.n_steps, self.learning_rate, self.eps)
+
+    def _state(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.weight, self.mean, self.square
 
     def state_dict(self) -> dict[str, Tensor]:
         """Give moments and counter."""
@@ -135,7 +136,8 @@ class RowAdam:
         self.seen = np.zeros(weight.shape[0], np.int64)
         self.n_steps = 0
         self._native = native_for(self.weight)
-        self._owed: list[Column] | None = None
+        self._arrays = [] if self._native is None else [x.numpy() for x in self._state()]
+        self._owed: Sequence[Column] | None = None
         self._forget()
 
     def _forget(self) -> None:
@@ -143,7 +145,6 @@ class RowAdam:
         self._base = self.n_steps
         self._missed = np.zeros(256)
 
-    @torch.no_grad()
     def catch_up(self, rows: Tensor) -> None:
         """Make rows `rows` (unique, int64) current: the next step is theirs."""
         self._settle()
@@ -154,20 +155,19 @@ class RowAdam:
         # The moments decay in the step that follows, which reads and writes them anyway.
         self._owed = decays
         self._owed_by = rows
-        threads = torch.get_num_threads()
-        arrays = self._arrays()
-        self._native.catch_up(*arrays, rows.numpy(), step, None, None, self.eps, threads)
+        factors = step, None, None, self.eps, torch.get_num_threads()
+        self._native.catch_up(*self._arrays, rows.numpy(), *factors)
 
     def _missed_by(self, rows: Tensor) -> tuple[Column, Column, Column]:
         """Sum of the steps that each row missed, and the decay of its moments; counts it current."""
         ids = rows.cpu().numpy()
-        skipped = self.n_steps - self.seen[ids]
-        missed = self._missed[self.seen[ids] - self._base]
+        seen = self.seen[ids]
         self.seen[ids] = self.n_steps
-        decays = (np.exp(skipped * log_beta) for log_beta in (LOG_BETA1, LOG_BETA2))
-        step, mean_decay, square_decay = (x.astype(np.float32) for x in (missed, *decays))
-        return step, mean_decay, square_decay
+        step = self._missed[seen - self._base].astype(np.float32)
+        skipped = (self.n_steps - seen).astype(np.float32)
+        return step, np.exp(skipped * LOG_BETA1), np.exp(skipped * LOG_BETA2)
 
+    @torch.no_grad()
     def _catch_up_by_torch(self, rows: Tensor, *factors: Column) -> None:
         columns = (torch.from_numpy(x)[:, None].to(rows.device) for x in factors)
         step, mean_decay, square_decay = columns
@@ -185,7 +185,6 @@ class RowAdam:
                 moment[self._owed_by] *= torch.from_numpy(decay)[:, None]
             self._owed = None
 
-    @torch.no_grad()
     def step(self, rows: Tensor, grad: Tensor) -> None:
         """Take one Adam step: `rows` are current and have gradients [k, width], others none."""
         if self._native is not None:
@@ -193,10 +192,9 @@ class RowAdam:
             self._native_step(rows, (each, torch.ones(len(rows)), each), grad)
             return
         self._advance(rows)
-        state = [x.index_select(0, rows) for x in (self.weight, self.mean, self.square)]
-        weight, mean, square = state
-        _update(weight, grad, mean, square, self.n_steps, self.learning_rate, self.eps)
-        for whole, part in zip((self.weight, self.mean, self.square), state, strict=True):
+        state = [x.index_select(0, rows) for x in self._state()]
+        _update(state, grad, self.n_steps, self.learning_rate, self.eps)
+        for whole, part in zip(self._state(), state, strict=True):
             whole.index_copy_(0, rows, part)
 
     def step_touched(self, touched: Touched) -> None:
@@ -209,12 +207,11 @@ class RowAdam:
     def _native_step(self, rows: Tensor, sums: tuple[Tensor, ...], matrix: Tensor) -> None:
         """Take one step with the gradients `sums` (as by_column) times matrix."""
         size = self._advance(rows)
-        ones = np.ones(len(rows), np.float32)
-        decays, self._owed = self._owed or [ones, ones], None
+        decays, self._owed = self._owed or [np.ones(len(rows), np.float32)] * 2, None
         arrays = (x.numpy() for x in (*sums, matrix))
         threads = torch.get_num_threads()
         self._native.adam_rows(
-            *self._arrays(), rows.numpy(), *decays, *arrays, size, self.eps, threads
+            *self._arrays, rows.numpy(), *decays, *arrays, size, self.eps, threads
         )
 
     def _advance(self, rows: Tensor) -> float:
@@ -225,8 +222,8 @@ class RowAdam:
         self._extend_missed(size)
         return size
 
-    def _arrays(self) -> tuple[Any, Any, Any]:
-        return self.weight.numpy(), self.mean.numpy(), self.square.numpy()
+    def _state(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.weight, self.mean, self.square
 
     def _extend_missed(self, size: float) -> None:
         end = self.n_steps - self._base
@@ -245,7 +242,7 @@ class RowAdam:
             self._catch_up_by_torch(rows, *factors)
         else:
             threads = torch.get_num_threads()
-            self._native.catch_up(*self._arrays(), rows.numpy(), *factors, self.eps, threads)
+            self._native.catch_up(*self._arrays, rows.numpy(), *factors, self.eps, threads)
         self._forget()
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -274,16 +271,12 @@ def _step_size(learning_rate: float, n_steps: int) -> float:
     return learning_rate * _correction(n_steps) / (1 - BETA1**n_steps)
 
 
+@torch.no_grad()
 def _update(
-    weight: Tensor,
-    grad: Tensor,
-    mean: Tensor,
-    square: Tensor,
-    n_steps: int,
-    learning_rate: float,
-    eps: float,
+    state: Sequence[Tensor], grad: Tensor, n_steps: int, learning_rate: float, eps: float
 ) -> None:
     """Fused step of torch.optim.Adam, without its bookkeeping for each parameter."""
+    weight, mean, square = state
     torch._fused_adam_(
         [weight],
         [grad],

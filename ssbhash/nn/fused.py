@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-import ssbhash
+from ssbhash.arrays import NotFiniteError
 from ssbhash.nn.adam import FlatAdam
 from ssbhash.nn.bernoulli_vae import Autoencoder, BernoulliVAENetwork, Items
 from ssbhash.nn.losses import LOG_FLOOR
@@ -97,9 +97,7 @@ class FusedStep:
         memory = self._memories[n_items]
         weights = self.network.term_weights()
         self.encode(items.x, memory)
-        logits = memory.heads[:, : self.network.shape.n_bits]
-        tau = self.network.weights.temperature
-        code = ssbhash.sample_relaxed(logits, as_seed(generator), tau=tau)
+        code = self.sample(memory.heads[:, : self.network.shape.n_bits], as_seed(generator))
         reconstruction = self.decode(code, items.target, factor * weights["reconstruction"], memory)
         factors = {name: factor * value for name, value in weights.items()}
         terms = {"reconstruction": reconstruction} | self.compare(code, items, factors, memory)
@@ -112,6 +110,15 @@ class FusedStep:
         momentum, _ = (norm.count() for norm in self._norms)
         batch = x.columns.numpy(), x.values.numpy(), x.starts.numpy()
         self._encoder.forward(*batch, momentum, memory.heads, torch.get_num_threads())
+
+    def sample(self, logits: Floats, seed: int) -> Floats:
+        """Relaxed bits of the logits: `ssbhash.sample_relaxed` without its checks."""
+        tau, threads = self.network.weights.temperature, torch.get_num_threads()
+        code: Floats
+        code, bad_row = self.native.sample_relaxed(logits, tau, seed, 0, threads)
+        if bad_row >= 0:
+            raise NotFiniteError(bad_row)
+        return code
 
     def decode(self, code: Floats, target: SparseBatch, factor: float, memory: _Memory) -> float:
         """Reconstruct; the decoder's gradients, `factor` times, and that of the code."""

@@ -52,7 +52,7 @@ class SparseBatch:
     touched: Touched | None = None
 
     def __len__(self) -> int:
-        return int(self.starts.shape[0])
+        return self.starts.shape[0]
 
     def to(self, device: torch.device) -> SparseBatch:
         """Move the batch to a device."""

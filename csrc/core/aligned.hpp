@@ -1,17 +1,25 @@
-// Memory for words: aligned to the widest of them.
+// Memory for words: aligned to the widest of them, in large pages where there is much of it.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <new>
 #include <vector>
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
 namespace ssbhash {
 
 template <typename T>
 struct AlignedAllocator {
     using value_type = T;
-    static constexpr std::align_val_t kAlignment{64};
+    static constexpr std::size_t kLargePage = std::size_t{1} << 21;
+
+    // With pages of 4 KiB a buffer of megabytes misses the TLB at every page, each time.
+    static std::align_val_t alignment(std::size_t n) {
+        return std::align_val_t{n * sizeof(T) < kLargePage ? 64 : kLargePage};
+    }
 
     AlignedAllocator() = default;
     template <typename U>
@@ -20,9 +28,14 @@ struct AlignedAllocator {
     T *allocate(std::size_t n) {
         if (n > static_cast<std::size_t>(-1) / sizeof(T))
             throw std::bad_array_new_length();
-        return static_cast<T *>(::operator new(n * sizeof(T), kAlignment));
+        void *memory = ::operator new(n * sizeof(T), alignment(n));
+#ifdef MADV_HUGEPAGE
+        if (n * sizeof(T) >= kLargePage)
+            madvise(memory, n * sizeof(T), MADV_HUGEPAGE);
+#endif
+        return static_cast<T *>(memory);
     }
-    void deallocate(T *p, std::size_t) { ::operator delete(p, kAlignment); }
+    void deallocate(T *p, std::size_t n) { ::operator delete(p, alignment(n)); }
 
     // Scratch is written before it is read: leave it as it is.
     template <typename U>

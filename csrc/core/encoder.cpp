@@ -1,5 +1,6 @@
 #include "core/encoder.hpp"
 #include "core/product.hpp"
+#include "core/training_kernels.hpp"
 
 #include <algorithm>
 
@@ -95,6 +96,39 @@ void Encoder::backward(const EncoderNetwork &network, const float *grad_heads, f
     product({product_.data(), n_units_, 1}, {network.second.weight, 1, n_units_}, n_items_,
             n_units_, n_units_, gradient_.data(), n_threads);
     differentiate(network.first, first_, to, n_threads);
+}
+
+void encode(const TrainedEncoder &encoder, const SparseRows &x, float *hidden,
+            std::size_t n_threads) {
+    const std::size_t n_units = encoder.n_units;
+    std::vector<Panel> panels((n_units + Panel::kColumns - 1) / Panel::kColumns);
+    for (std::size_t i = 0; i < panels.size(); ++i)
+        panels[i].pack({encoder.weight, n_units, 1}, n_units, n_units, i * Panel::kColumns);
+    const auto &kernels = active_training_kernels();
+    const std::vector<float> ones(n_units, 1.0f), zeros(n_units, 0.0f);
+    const std::size_t n_blocks = (x.n_rows + kProductRows - 1) / kProductRows;
+    // A block of rows stays in the second-level cache from its sparse rows to its result.
+    parallel_for(n_blocks, n_threads, [&](std::size_t block, const Check &) {
+        thread_local std::vector<float> first;
+        first.resize((kProductRows + kRowsBeyond) * n_units);
+        const std::size_t from = block * kProductRows;
+        const std::size_t n_rows = std::min(kProductRows, x.n_rows - from);
+        for (std::size_t i = 0; i < n_rows; ++i) {
+            const std::size_t begin = x.begin(from + i);
+            float *row = first.data() + i * n_units;
+            kernels.sum_rows(x.columns + begin, x.values + begin, x.end(from + i) - begin,
+                             encoder.first_weight, n_units, row);
+            kernels.rectify(row, encoder.first_bias, ones.data(), zeros.data(), n_units, row);
+        }
+        for (const Panel &panel : panels) {
+            const std::size_t column = panel.first();
+            const float *sums = panel.multiply({first.data(), n_units, 1}, n_rows);
+            for (std::size_t i = 0; i < n_rows; ++i)
+                kernels.rectify(sums + i * panel.width(), encoder.bias + column,
+                                encoder.scale + column, encoder.shift + column, panel.n_columns(),
+                                hidden + (from + i) * n_units + column);
+        }
+    });
 }
 
 } // namespace ssbhash

@@ -64,4 +64,15 @@ class Encoder {
     Memory head_weight_, head_gradient_, heads_gradient_; // all heads side by side
 };
 
+// Of a trained encoder, whose first normalisation is folded into the second weight and bias.
+struct TrainedEncoder {
+    const float *first_weight, *first_bias, *weight, *bias;
+    const float *scale, *shift; // after the second ReLU
+    std::size_t n_units;
+};
+
+// hidden [n, n_units]: the last layer of x. A row does not depend on the others.
+void encode(const TrainedEncoder &encoder, const SparseRows &x, float *hidden,
+            std::size_t n_threads);
+
 } // namespace ssbhash

@@ -1,7 +1,11 @@
 // Matrix products for the layers of small networks.
 #pragma once
 
+#include "core/aligned.hpp"
+
+#include <algorithm>
 #include <cstddef>
+#include <vector>
 
 namespace ssbhash {
 
@@ -13,9 +17,32 @@ struct Strided {
 
 // A product may read so many rows of its left side beyond the last, whose values do not matter.
 constexpr std::size_t kRowsBeyond = 12;
+// Rows of a result whose sums stay in the first-level cache.
+constexpr std::size_t kProductRows = 96;
 
 // out [m, n] = left [m, k] right [k, n]
 void product(const Strided &left, const Strided &right, std::size_t m, std::size_t k, std::size_t n,
              float *out, std::size_t n_threads);
+
+// Some columns of a right side, packed to be multiplied from the left.
+class Panel {
+  public:
+    static constexpr std::size_t kColumns = 32;
+
+    // Columns first ... first + kColumns of right [k, n], as far as they exist.
+    void pack(const Strided &right, std::size_t k, std::size_t n, std::size_t first);
+
+    // Left rows times the columns, for at most kProductRows rows: row i at i * width() of what
+    // is returned, which this thread's next product overwrites.
+    const float *multiply(const Strided &left, std::size_t n_rows) const;
+
+    std::size_t first() const { return first_; }
+    std::size_t n_columns() const { return n_columns_; }
+    std::size_t width() const { return width_; }
+
+  private:
+    std::vector<float, AlignedAllocator<float>> rows_;
+    std::size_t k_ = 0, first_ = 0, n_columns_ = 0, width_ = 0;
+};
 
 } // namespace ssbhash

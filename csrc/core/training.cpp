@@ -71,13 +71,11 @@ void catch_up(const AdamRows &adam, const Missed &missed, float eps, std::size_t
 namespace {
 
 // to [width] = row i of `rows` times matrix.
-void sum_rows(const SparseRows &rows, std::size_t i, const float *matrix, std::size_t width,
-              float *to) {
-    const auto add_scaled = active_training_kernels().add_scaled;
-    std::fill_n(to, width, 0.0f);
-    for (std::size_t at = rows.begin(i); at < rows.end(i); ++at)
-        add_scaled(to, matrix + static_cast<std::size_t>(rows.columns[at]) * width, rows.values[at],
-                   width);
+void sum_row(const SparseRows &rows, std::size_t i, const float *matrix, std::size_t width,
+             float *to) {
+    const std::size_t first = rows.begin(i);
+    active_training_kernels().sum_rows(rows.columns + first, rows.values + first,
+                                       rows.end(i) - first, matrix, width, to);
 }
 
 } // namespace
@@ -88,7 +86,7 @@ void adam_step(const AdamRows &adam, const Missed &missed, const SparseRows &sum
     for_each_row(sums.n_rows, n_threads, [&](std::size_t i, bool has_next) {
         thread_local std::vector<float> grad;
         grad.resize(adam.width);
-        sum_rows(sums, i, matrix, adam.width, grad.data());
+        sum_row(sums, i, matrix, adam.width, grad.data());
         const auto at = static_cast<std::size_t>(missed.rows[i]) * adam.width;
         kernel(adam.weight + at, adam.mean + at, adam.square + at, grad.data(), adam.width,
                ahead(missed.rows, i, has_next, adam.width), missed.mean_decay[i],
@@ -114,7 +112,7 @@ void adam_step(const AdamRows &adam, const std::vector<const float *> &grads,
 void sparse_product(const SparseRows &rows, const float *weight, std::size_t width, float *out,
                     std::size_t n_threads) {
     for_each_row(rows.n_rows, n_threads,
-                 [&](std::size_t i, bool) { sum_rows(rows, i, weight, width, out + i * width); });
+                 [&](std::size_t i, bool) { sum_row(rows, i, weight, width, out + i * width); });
 }
 
 void exp_rows(float *x, const float *bias, std::size_t n, std::size_t width, float *top, float *sum,

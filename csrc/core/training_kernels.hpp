@@ -57,8 +57,16 @@ struct TrainingKernels {
     // sum += factor * row.
     void (*add_scaled)(float *sum, const float *row, float factor, std::size_t n);
 
+    // to [width] = sum of values[i] times row columns[i] of matrix [., width].
+    void (*sum_rows)(const std::int64_t *columns, const float *values, std::size_t n_rows,
+                     const float *matrix, std::size_t width, float *to);
+
     // y = x + bias, x = exp(y - max y) in place. Returns max y, and the sum in *sum.
     float (*exp_row)(float *x, const float *bias, std::size_t n, float *sum);
+
+    // out = max(x + bias, 0) * scale + shift, all [n].
+    void (*rectify)(const float *x, const float *bias, const float *scale, const float *shift,
+                    std::size_t n, float *out);
 
     // See relu_norm and relu_norm_backward in training.hpp: columns first ... first + n,
     // n <= kNormColumns.

@@ -79,9 +79,30 @@ class PyEncoder {
     Encoder encoder_;
 };
 
+void py_encode(const Ids &columns, const Floats &values, const Ids &starts,
+               const Floats &first_weight, const Floats &first_bias, const Floats &weight,
+               const Floats &bias, const Floats &scale, const Floats &shift, Floats hidden,
+               std::size_t n_threads) {
+    if (first_weight.ndim() != 2)
+        throw py::value_error("first_weight must have shape [n_features, n_units]");
+    const SparseRows x = sparse_rows(columns, values, starts, first_weight.shape(0));
+    const auto n_units = static_cast<std::size_t>(first_weight.shape(1));
+    for (const Floats *array : {&first_bias, &bias, &scale, &shift})
+        check_size(*array, n_units, "an array of one number a unit");
+    check_size(weight, n_units * n_units, "weight");
+    check_size(hidden, x.n_rows * n_units, "hidden");
+    const TrainedEncoder encoder{first_weight.data(), first_bias.data(), weight.data(), bias.data(),
+                                 scale.data(),        shift.data(),      n_units};
+    float *to = hidden.mutable_data();
+    released([&] { encode(encoder, x, to, n_threads); });
+}
+
 } // namespace
 
 void bind_encoder(py::module_ &m) {
+    m.def("encode", &py_encode, py::arg("columns"), py::arg("values"), py::arg("starts"),
+          py::arg("first_weight"), py::arg("first_bias"), py::arg("weight"), py::arg("bias"),
+          py::arg("scale"), py::arg("shift"), py::arg("hidden").noconvert(), py::arg("n_threads"));
     py::class_<PyEncoder>(m, "Encoder")
         .def(py::init<const Floats &, const Floats &, Floats, const py::list &, const py::list &,
                       float>(),

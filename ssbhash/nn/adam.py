@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -55,25 +54,27 @@ class FlatAdam:
         Their data become views of the vector.
     learning_rate, eps
         As in Adam.
+
+    Attributes
+    ----------
+    gradient
+        Memory for the gradient of all parameters in one, for whoever writes it there.
     """
 
     def __init__(self, parameters: Iterable[Tensor], learning_rate: float, eps: float) -> None:
         parameters = list(parameters)
         self.learning_rate, self.eps = learning_rate, eps
         self.parameters = parameters
-        self.weight = torch.cat([p.detach().flatten() for p in parameters])
-        self.mean, self.square = torch.zeros_like(self.weight), torch.zeros_like(self.weight)
+        weight = torch.cat([p.detach().flatten() for p in parameters])
+        # In one piece: large enough for large pages.
+        state = in_large_pages(torch.stack([weight, *torch.zeros(3, *weight.shape).to(weight)]))
+        self.weight, self.mean, self.square, self.gradient = state
         self.n_steps = 0
         self._native = native_for(self.weight)
         self._arrays = [] if self._native is None else [x.numpy() for x in self._state()]
         parts = torch.split(self.weight, [p.numel() for p in parameters])
         for parameter, weight in zip(parameters, parts, strict=True):
             parameter.data = weight.view_as(parameter)
-
-    @cached_property
-    def gradient(self) -> Tensor:
-        """Memory for the gradient of all parameters in one."""
-        return torch.zeros_like(self.weight)
 
     def gradient_views(self) -> dict[Tensor, Tensor]:
         """Give each parameter's part of `gradient`."""

@@ -174,6 +174,13 @@ class Encoder(nn.Module):
         )
         weight = self.second.weight * scale[:, None]
         bias = torch.addmv(self.second.bias, self.second.weight.t(), shift)
+        native = native_for(weight)
+        if native is not None and isinstance(x, SparseBatch) and weight.dtype == torch.float32:
+            out = weight.new_empty(len(x), len(bias))
+            layers = self.first.weight, self.first.bias, weight, bias, last_scale, last_shift
+            arrays = (t.detach().numpy() for t in (x.columns, x.values, x.starts, *layers, out))
+            native.encode(*arrays, torch.get_num_threads())
+            return out
         hidden = torch.addmm(bias, self.first(x).relu_(), weight).relu_()
         return hidden.mul_(last_scale).add_(last_shift)
 

@@ -35,7 +35,7 @@ const SamplingKernels &active_sampling_kernels() {
 namespace {
 
 constexpr std::size_t kTileUnits = 256; // buffers of a tile stay in L1
-constexpr std::size_t kTaskUnits = 1 << 14;
+constexpr std::size_t kTaskTiles = 64;
 
 std::size_t size_of(LogitType type) {
     return type == LogitType::float64 ? 8 : type == LogitType::float32 ? 4 : 2;
@@ -145,17 +145,20 @@ class FirstBadRow {
 template <typename Tile>
 std::int64_t for_each_tile(const Logits &logits, const Schedule &schedule, const Tile &tile) {
     const std::size_t per_row = units_per_row(logits), n_units = logits.n * per_row;
+    const std::size_t tile_units = // whole rows, if they fit
+        per_row <= kTileUnits ? kTileUnits / per_row * per_row : kTileUnits;
+    const std::size_t task_units = kTaskTiles * tile_units;
     FirstBadRow bad;
     const auto task = [&](std::size_t index, const Check &) {
         Reader reader(logits);
-        const std::size_t end = std::min(n_units, (index + 1) * kTaskUnits);
-        for (std::size_t first = index * kTaskUnits; first < end; first += kTileUnits) {
-            const std::size_t n = std::min(kTileUnits, end - first);
+        const std::size_t end = std::min(n_units, (index + 1) * task_units);
+        for (std::size_t first = index * task_units; first < end; first += tile_units) {
+            const std::size_t n = std::min(tile_units, end - first);
             if (!tile(first, n, reader))
                 bad.search(logits, first / per_row, (first + n - 1) / per_row + 1);
         }
     };
-    parallel_for((n_units + kTaskUnits - 1) / kTaskUnits, schedule.n_threads, task, schedule.poll);
+    parallel_for((n_units + task_units - 1) / task_units, schedule.n_threads, task, schedule.poll);
     return bad.get();
 }
 
@@ -227,7 +230,7 @@ std::int64_t sample(const Logits &logits, std::uint64_t seed, std::uint64_t firs
     const std::size_t per_row = units_per_row(logits);
     const Decider decider(logits, seed, first_row);
     return for_each_tile(logits, schedule, [&](std::size_t first, std::size_t n, Reader &reader) {
-        alignas(64) std::uint8_t random[kTileUnits * 16], unsure[kTileUnits];
+        alignas(64) std::uint8_t random[(kTileUnits + kBlocksAtOnce) * 16], unsure[kTileUnits];
         const void *units = reader.units(first, n);
         bool is_finite = true;
         for (std::size_t number = 0; number < n_samples; ++number) {
@@ -276,7 +279,7 @@ std::int64_t sample_relaxed(const Logits &logits, double tau, std::uint64_t seed
     const auto noise_scale = static_cast<float>(-1.0 / tau);
     const std::size_t per_row = units_per_row(logits);
     return for_each_tile(logits, schedule, [&](std::size_t first, std::size_t n, Reader &reader) {
-        alignas(64) std::uint8_t random[kTileUnits * 32];
+        alignas(64) std::uint8_t random[(kTileUnits * 2 + kBlocksAtOnce) * 16];
         const BlockRange range{first_row + first / per_row,
                                static_cast<std::uint32_t>(2 * (first % per_row)),
                                static_cast<std::uint32_t>(2 * per_row),
@@ -284,7 +287,8 @@ std::int64_t sample_relaxed(const Logits &logits, double tau, std::uint64_t seed
                                0,
                                seed};
         const std::size_t n_whole = (n + kRelaxUnits - 1) / kRelaxUnits * kRelaxUnits;
-        kernels.random_blocks(range, 2 * n_whole, random);
+        kernels.random_blocks(range, 2 * n, random);
+        std::memset(random + 32 * n, 0, 32 * (n_whole - n));
         const void *units = reader.units(first, n, n_whole);
         if (n == n_whole && logits.n_bits % 8 == 0)
             return relax(units, random, n, logit_scale, noise_scale, relaxed + 8 * first);

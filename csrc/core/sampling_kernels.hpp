@@ -22,14 +22,15 @@ struct BlockRange {
     std::uint64_t seed;
 };
 
-inline constexpr std::size_t kBlocksAtOnce = 8; // random_blocks writes whole multiples of it
+inline constexpr std::size_t kBlocksAtOnce = 8;
 
 inline constexpr std::size_t kRelaxUnits = 8;
 
 struct SamplingKernels {
     const char *name;
 
-    // Write 16 bytes for each of n blocks, n rounded up to kBlocksAtOnce.
+    // Write 16 bytes for each of n blocks and up to kBlocksAtOnce - 1 more. Whole rows
+    // take less time.
     void (*random_blocks)(const BlockRange &range, std::size_t n, std::uint8_t *out);
 
     // One code byte for each unit from its 8 random halves. A bit whose random

@@ -54,9 +54,12 @@ def as_numpy(array: Any, name: str) -> npt.NDArray[Any]:
 
 def _view(array: Any) -> npt.NDArray[Any]:
     if is_torch(array):
-        if array.is_cpu and not array.requires_grad:  # the quick way for most
-            return np.asarray(array.resolve_conj().resolve_neg().numpy())
-        return np.asarray(array.detach().cpu().resolve_conj().resolve_neg().numpy())
+        array = array.detach() if array.requires_grad else array
+        try:
+            view: npt.NDArray[Any] = array.numpy()  # the quick way, for most
+        except (RuntimeError, TypeError):  # negated in name only; on another device
+            view = array.cpu().resolve_conj().resolve_neg().numpy()
+        return view
     if not hasattr(array, "__array__") and hasattr(array, "__dlpack__"):
         return np.from_dlpack(array)
     return np.asarray(array)

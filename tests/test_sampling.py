@@ -74,22 +74,29 @@ def assert_all_equal(results):
 
 SHAPES = st.tuples(st.integers(0, 40), st.integers(1, 150))
 DTYPES = st.sampled_from(["f2", "f4", "f8"])
+FIRST_ROWS = st.integers(0, 2**64 - 100) | st.integers(2**32 - 300, 2**32 + 1)
+VIEWS = {  # of an array of two more columns
+    "whole": lambda a: np.ascontiguousarray(a[:, 2:]),
+    "columns": lambda a: a[:, :-2],
+    "turned": lambda a: a[::-1, 2:],
+    "every other": lambda a: np.repeat(np.repeat(a[:, 2:], 2, axis=0), 2, axis=1)[::2, ::-2],
+    "transposed": lambda a: np.asfortranarray(a)[:, 2:],
+}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
-    SHAPES,
+    SHAPES | st.tuples(st.integers(250, 300), st.sampled_from([3, 9, 50, 64])),
     DTYPES,
     st.integers(0, 2**64 - 1),
-    st.integers(0, 2**64 - 100),
+    FIRST_ROWS,
     st.floats(0.01, 60),
-    st.integers(1, 3),
+    st.sampled_from(list(VIEWS)),
 )
-def test_engines_agree_to_the_last_bit(shape, dtype, seed, first_row, scale, step):
+def test_engines_agree_to_the_last_bit(shape, dtype, seed, first_row, scale, view):
     rng = np.random.default_rng(seed)
     n, n_bits = shape
-    whole = (rng.standard_normal((n * step, n_bits * step)) * scale).astype(dtype)
-    logits = whole[::step, ::-step]
+    logits = VIEWS[view]((rng.standard_normal((n, n_bits + 2)) * scale).astype(dtype))
     options = {"seed": seed, "first_row": first_row}
     assert_all_equal(engine_draws(ssbhash.sample, logits, n_samples=2, **options))
     assert_all_equal(engine_draws(ssbhash.sample_relaxed, logits, **options))
@@ -98,6 +105,16 @@ def test_engines_agree_to_the_last_bit(shape, dtype, seed, first_row, scale, ste
     assert_all_equal(engine_draws(ssbhash.binarize, logits, threshold=threshold))
     bits = logits.astype(np.float64) > threshold
     assert np.array_equal(ssbhash.binarize(logits, threshold), ssbhash.pack(bits))
+
+
+@pytest.mark.parametrize("function", [ssbhash.sample, ssbhash.binarize, ssbhash.sample_relaxed])
+def test_what_lies_beside_a_view_does_not_matter(backend, function):
+    whole = np.random.default_rng(0).standard_normal((300, 53)).astype(np.float32)
+    logits = whole[:, :50].copy()
+    whole[:, 50:] = np.nan
+    np.testing.assert_array_equal(
+        function(whole[:, :50], backend=backend), function(logits, backend=backend)
+    )
 
 
 def test_engines_agree_where_the_native_filter_is_unsure():

@@ -43,20 +43,26 @@ std::size_t size_of(LogitType type) {
 
 std::size_t units_per_row(const Logits &logits) { return (logits.n_bits + 7) / 8; }
 
-// Units of 8 logits in a row of memory: as they are, or gathered.
+// Units of 8 logits: as they lie in memory, or gathered.
 class Reader {
   public:
     explicit Reader(const Logits &logits)
         : logits_(logits), size_(size_of(logits.type)), per_row_(units_per_row(logits)),
-          is_flat_(logits.n_bits % 8 == 0 &&
-                   logits.bit_stride == static_cast<std::ptrdiff_t>(size_) &&
-                   logits.row_stride == static_cast<std::ptrdiff_t>(size_ * logits.n_bits)) {}
+          stride_(logits.row_stride / static_cast<std::ptrdiff_t>(size_)),
+          in_place_(logits.bit_stride == static_cast<std::ptrdiff_t>(size_) &&
+                    logits.row_stride % static_cast<std::ptrdiff_t>(size_) == 0 &&
+                    stride_ >= static_cast<std::ptrdiff_t>(logits.n_bits)) {}
 
     // Zeros fill up to n_padded units.
-    const void *units(std::size_t first, std::size_t n, std::size_t n_padded = 0) {
-        const auto *data = static_cast<const std::byte *>(logits_.data);
-        if (is_flat_ && n_padded <= n)
-            return data + first * 8 * size_;
+    Units units(std::size_t first, std::size_t n, std::size_t n_padded = 0) {
+        const std::size_t in_row = first % per_row_;
+        const std::size_t last_row = (first + n - 1) / per_row_;
+        if (in_place_ && n_padded <= n && is_inside(last_row)) {
+            const auto *row = static_cast<const std::byte *>(logits_.data) +
+                              static_cast<std::ptrdiff_t>(first / per_row_) * logits_.row_stride;
+            return {row + in_row * 8 * size_, in_row, per_row_,
+                    stride_ - static_cast<std::ptrdiff_t>(8 * per_row_)};
+        }
         for (std::size_t i = 0; i < n;) {
             const std::size_t row = (first + i) / per_row_, unit = (first + i) % per_row_;
             const std::size_t n_here = std::min(n - i, per_row_ - unit);
@@ -65,10 +71,16 @@ class Reader {
         }
         if (n_padded > n)
             std::memset(buffer_ + n * 8 * size_, 0, (n_padded - n) * 8 * size_);
-        return buffer_;
+        return {buffer_, in_row, per_row_, 0};
     }
 
   private:
+    // Whether a row's last unit, which may go on after the row, ends with the last row at most.
+    bool is_inside(std::size_t row) const {
+        return 8 * per_row_ <=
+               (logits_.n - 1 - row) * static_cast<std::size_t>(stride_) + logits_.n_bits;
+    }
+
     // Copy units of one row, `n` of them; zeros fill the last one up.
     void gather(std::size_t row, std::size_t unit, std::size_t n, std::byte *to) const {
         const std::size_t n_values = std::min(8 * n, logits_.n_bits - 8 * unit);
@@ -85,7 +97,8 @@ class Reader {
 
     const Logits &logits_;
     std::size_t size_, per_row_;
-    bool is_flat_;
+    std::ptrdiff_t stride_; // values
+    bool in_place_;
     alignas(64) std::byte buffer_[kTileUnits * 8 * sizeof(double)];
 };
 
@@ -221,6 +234,13 @@ float round_down(double value) {
                            : nearest;
 }
 
+// Of a tile of n units those whose relaxed bits can be written at once: a row's last unit
+// goes on into what comes later in the same tile.
+std::size_t relaxed_in_place(std::size_t n, std::size_t n_bits) {
+    const std::size_t n_whole = n / kRelaxUnits * kRelaxUnits;
+    return n_bits % 8 == 0 || n_whole == 0 ? n_whole : n_whole - kRelaxUnits;
+}
+
 } // namespace
 
 std::int64_t sample(const Logits &logits, std::uint64_t seed, std::uint64_t first_row,
@@ -231,7 +251,7 @@ std::int64_t sample(const Logits &logits, std::uint64_t seed, std::uint64_t firs
     const Decider decider(logits, seed, first_row);
     return for_each_tile(logits, schedule, [&](std::size_t first, std::size_t n, Reader &reader) {
         alignas(64) std::uint8_t random[(kTileUnits + kBlocksAtOnce) * 16], unsure[kTileUnits];
-        const void *units = reader.units(first, n);
+        const Units units = reader.units(first, n);
         bool is_finite = true;
         for (std::size_t number = 0; number < n_samples; ++number) {
             std::uint8_t *out = codes + number * logits.n * per_row + first;
@@ -263,8 +283,7 @@ std::int64_t binarize(const Logits &logits, const std::vector<double> &threshold
                              ? static_cast<const void *>(wide.data())
                              : static_cast<const void *>(narrow.data());
     return for_each_tile(logits, schedule, [&](std::size_t first, std::size_t n, Reader &reader) {
-        const bool is_finite =
-            kernel(reader.units(first, n), of_row, first % per_row, per_row, n, codes + first);
+        const bool is_finite = kernel(reader.units(first, n), of_row, n, codes + first);
         clear_padding(logits, first, n, codes + first);
         return is_finite;
     });
@@ -272,34 +291,42 @@ std::int64_t binarize(const Logits &logits, const std::vector<double> &threshold
 
 std::int64_t sample_relaxed(const Logits &logits, double tau, std::uint64_t seed,
                             std::uint64_t first_row, const Schedule &schedule, float *relaxed) {
-    static_assert(kTileUnits % kRelaxUnits == 0);
     const SamplingKernels &kernels = active_sampling_kernels();
     const auto relax = kernels.relax[static_cast<std::size_t>(logits.type)];
     const auto logit_scale = static_cast<float>(-0x1.71547652b82fep+0 / tau); // log2(e)
     const auto noise_scale = static_cast<float>(-1.0 / tau);
     const std::size_t per_row = units_per_row(logits);
     return for_each_tile(logits, schedule, [&](std::size_t first, std::size_t n, Reader &reader) {
-        alignas(64) std::uint8_t random[(kTileUnits * 2 + kBlocksAtOnce) * 16];
+        alignas(64) std::uint8_t random[(kTileUnits + 2 * kRelaxUnits) * 32];
         const BlockRange range{first_row + first / per_row,
                                static_cast<std::uint32_t>(2 * (first % per_row)),
                                static_cast<std::uint32_t>(2 * per_row),
                                static_cast<std::uint32_t>(Stream::relaxed),
                                0,
                                seed};
-        const std::size_t n_whole = (n + kRelaxUnits - 1) / kRelaxUnits * kRelaxUnits;
         kernels.random_blocks(range, 2 * n, random);
-        std::memset(random + 32 * n, 0, 32 * (n_whole - n));
-        const void *units = reader.units(first, n, n_whole);
-        if (n == n_whole && logits.n_bits % 8 == 0)
-            return relax(units, random, n, logit_scale, noise_scale, relaxed + 8 * first);
-        alignas(64) float padded[kTileUnits * 8];
-        const bool is_finite = relax(units, random, n_whole, logit_scale, noise_scale, padded);
-        for (std::size_t i = 0; i < n;) { // row by row
-            const std::size_t row = (first + i) / per_row, unit = (first + i) % per_row;
-            const std::size_t n_here = std::min(n - i, per_row - unit);
-            std::copy_n(padded + 8 * i, std::min(8 * n_here, logits.n_bits - 8 * unit),
-                        relaxed + row * logits.n_bits + 8 * unit);
-            i += n_here;
+        const std::size_t n_direct = relaxed_in_place(n, logits.n_bits);
+        const auto at = [&](std::size_t unit) {
+            return relaxed + unit / per_row * logits.n_bits + 8 * (unit % per_row);
+        };
+        bool is_finite = true;
+        if (n_direct > 0) {
+            const auto gap = static_cast<std::ptrdiff_t>(logits.n_bits) -
+                             static_cast<std::ptrdiff_t>(8 * per_row);
+            is_finite = relax(reader.units(first, n_direct), random, n_direct, logit_scale,
+                              noise_scale, at(first), gap);
+        }
+        const std::size_t n_left = n - n_direct, n_padded = n_left ? 2 * kRelaxUnits : 0;
+        std::memset(random + 32 * n, 0, 32 * (n_padded - n_left));
+        alignas(64) float padded[2 * kRelaxUnits * 8];
+        if (n_left > 0)
+            is_finite &=
+                relax(reader.units(first + n_direct, n_left, n_padded), random + 32 * n_direct,
+                      n_padded, logit_scale, noise_scale, padded, 0);
+        for (std::size_t i = 0; i < n_left; ++i) {
+            const std::size_t unit = first + n_direct + i;
+            std::copy_n(padded + 8 * i,
+                        std::min<std::size_t>(8, logits.n_bits - 8 * (unit % per_row)), at(unit));
         }
         return is_finite;
     });

@@ -26,6 +26,16 @@ inline constexpr std::size_t kBlocksAtOnce = 8;
 
 inline constexpr std::size_t kRelaxUnits = 8;
 
+// Where units lie, 8 values each: `gap` values between a row's last unit and the next
+// row, less than 0 where n_bits is no multiple of 8 (the last values of a row's last unit
+// are then what follows in memory).
+struct Units {
+    const void *data;
+    std::size_t in_row; // number of the first in its row
+    std::size_t per_row;
+    std::ptrdiff_t gap;
+};
+
 struct SamplingKernels {
     const char *name;
 
@@ -36,18 +46,20 @@ struct SamplingKernels {
     // One code byte for each unit from its 8 random halves. A bit whose random
     // half is too near its probability to tell is set in `unsure`: the caller
     // decides it exactly. Returns false if a logit may not be finite.
-    bool (*draw[kLogitTypes])(const void *logits, const std::uint8_t *random, std::size_t n_units,
+    bool (*draw[kLogitTypes])(const Units &logits, const std::uint8_t *random, std::size_t n_units,
                               std::uint8_t *codes, std::uint8_t *unsure);
 
-    // bit = logit > threshold, thresholds [per_row * 8] taken from unit `first`
-    // on and around. float for all types but float64, which takes doubles.
-    bool (*threshold[kLogitTypes])(const void *logits, const void *thresholds, std::size_t first,
-                                   std::size_t per_row, std::size_t n_units, std::uint8_t *codes);
+    // bit = logit > threshold, thresholds [per_row * 8]: float for all types but
+    // float64, which takes doubles.
+    bool (*threshold[kLogitTypes])(const Units &logits, const void *thresholds, std::size_t n_units,
+                                   std::uint8_t *codes);
 
     // Binary Concrete from 8 random words for each unit, n_units a multiple of
-    // kRelaxUnits: 1 / (1 + 2^(logit_scale * logit + noise_scale * noise)).
-    bool (*relax[kLogitTypes])(const void *logits, const std::uint8_t *random, std::size_t n_units,
-                               float logit_scale, float noise_scale, float *relaxed);
+    // kRelaxUnits: 1 / (1 + 2^(logit_scale * logit + noise_scale * noise)). Written in
+    // order, `gap` floats between rows as in the logits.
+    bool (*relax[kLogitTypes])(const Units &logits, const std::uint8_t *random, std::size_t n_units,
+                               float logit_scale, float noise_scale, float *relaxed,
+                               std::ptrdiff_t gap);
 };
 
 // The kernels for the instruction set in use.

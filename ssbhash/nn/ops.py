@@ -35,7 +35,7 @@ def _keep_relaxed(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _relaxed_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
     (relaxed,) = ctx.saved_tensors
     slope: Tensor = torch.ops.aten.sigmoid_backward(grad, relaxed)
-    return slope / ctx.tau, None, None, None
+    return slope.div_(ctx.tau), None, None, None
 
 
 def _sample_bits(logits: Tensor, seed: int, first_row: int = 0) -> Tensor:

@@ -123,6 +123,7 @@ class Training:
     def __init__(self, network: Autoencoder, data: Data, options: Options) -> None:
         self.network, self.data, self.options = network, data, options
         self.device = torch.device(options.device)
+        self.alone = processes.world_size() == 1
         network.to(self.device)
         network.begin()
         self.optimizer = Optimizer(network, options.learning_rate, data.sparse)
@@ -261,8 +262,9 @@ class Training:
         self.network.train()
         sums: dict[str, Tensor | float] = {}
         for batch in self._batches(shuffled):
-            ids = np.concatenate([batch, self._joining(known, rng)])
-            weight = processes.weight(ids)
+            joining = self._joining(known, rng)
+            ids = np.concatenate([batch, joining]) if len(joining) else batch
+            weight = 1.0 if self.alone else processes.weight(ids)
             try:
                 terms = self._step(self._items(ids), generator, weight)
             except NotFiniteError as error:
@@ -299,10 +301,9 @@ class Training:
 
     def _items(self, ids: Ids) -> Items:
         """Cut a batch, or this process's share of it, and attach it to the optimiser."""
-        mine = processes.share(ids)
-        items = self.data.items(mine, self.device)
         columns, n_in_batch = None, None
-        if processes.world_size() > 1:
+        items = self.data.items(ids if self.alone else processes.share(ids), self.device)
+        if not self.alone:
             n_in_batch = len(ids)
             whole = self.data.x.take(ids).to(self.device)
             if isinstance(whole, SparseBatch):

@@ -27,12 +27,18 @@ Batch cut_rows(const Index *indptr, const Index *indices, const float *values,
     batch.columns.reserve(n_values);
     batch.rows.reserve(n_values);
     batch.values.reserve(n_values);
-    for (std::size_t i = 0; i < n; ++i)
+    constexpr std::size_t n_ahead = 8; // rows lie anywhere in memory
+    for (std::size_t i = 0; i < n; ++i) {
+        if (i + n_ahead < n) {
+            __builtin_prefetch(indices + indptr[ids[i + n_ahead]]);
+            __builtin_prefetch(values + indptr[ids[i + n_ahead]]);
+        }
         for (Index at = indptr[ids[i]]; at < indptr[ids[i] + 1]; ++at) {
             batch.columns.push_back(static_cast<std::int64_t>(indices[at]));
             batch.rows.push_back(static_cast<std::int64_t>(i));
             batch.values.push_back(values[at]);
         }
+    }
     return batch;
 }
 

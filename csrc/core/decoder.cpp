@@ -163,8 +163,9 @@ void SoftmaxRegression::backward_tile(std::size_t tile, float factor, float *wei
 
 void SoftmaxRegression::backward(float factor, float *weight, float *bias,
                                  std::size_t n_threads) const {
-    parallel_for(n_tiles_, n_threads, [&](std::size_t tile, const Check &) {
-        backward_tile(tile, factor, weight, bias);
+    // The last tiles are still in the second-level cache.
+    parallel_for(n_tiles_, n_threads, [&](std::size_t task, const Check &) {
+        backward_tile(n_tiles_ - 1 - task, factor, weight, bias);
     });
     const auto add_scaled = active_training_kernels().add_scaled;
     for (std::size_t at = 0; at < values_.size(); ++at) {

@@ -29,6 +29,8 @@ class _Memory:
     def __init__(self, n_items: int, network: BernoulliVAENetwork) -> None:
         shape, n_heads = network.shape, sum(len(x.bias) for x in network.heads())
         self.heads, self.heads_gradient = np.empty((2, n_items, n_heads), np.float32)
+        self.logits = self.heads[:, : shape.n_bits]
+        self.no_labels = np.empty((n_items, 0), np.float32)
         self.code_gradient = np.empty((n_items, shape.n_bits), np.float32)
         self.product_gradient = torch.empty(n_items, shape.n_hidden_units)
 
@@ -70,6 +72,7 @@ class FusedStep:
         self._decoder = arrays(decoder.weight, decoder.bias)
         self._decoder_gradients = gradients_of(decoder.weight, decoder.bias)
         self._softmax, self._latent = self.native.SoftmaxRegression(), self.native.LatentLoss()
+        self._weights, self._tau = network.term_weights(), network.weights.temperature
         self._memories: dict[int, _Memory] = {}
 
     @classmethod
@@ -95,15 +98,13 @@ class FusedStep:
         if n_items not in self._memories:
             self._memories[n_items] = _Memory(n_items, self.network)
         memory = self._memories[n_items]
-        weights = self.network.term_weights()
         self.encode(items.x, memory)
-        code = self.sample(memory.heads[:, : self.network.shape.n_bits], as_seed(generator))
-        reconstruction = self.decode(code, items.target, factor * weights["reconstruction"], memory)
-        factors = {name: factor * value for name, value in weights.items()}
-        terms = {"reconstruction": reconstruction} | self.compare(code, items, factors, memory)
+        code = self.sample(memory.logits, as_seed(generator))
+        terms = {"reconstruction": self.decode(code, items.target, factor, memory)}
+        terms |= self.compare(code, items, factor, memory)
         self.propagate(items.x, memory)
-        loss = sum(weights[name] * value for name, value in terms.items())
-        return terms | {"loss": loss}
+        terms["loss"] = sum(self._weights[name] * value for name, value in terms.items())
+        return terms
 
     def encode(self, x: SparseBatch, memory: _Memory) -> None:
         """Both hidden layers, and by one product the logits and the class scores."""
@@ -113,47 +114,51 @@ class FusedStep:
 
     def sample(self, logits: Floats, seed: int) -> Floats:
         """Relaxed bits of the logits: `ssbhash.sample_relaxed` without its checks."""
-        tau, threads = self.network.weights.temperature, torch.get_num_threads()
         code: Floats
-        code, bad_row = self.native.sample_relaxed(logits, tau, seed, 0, threads)
+        threads = torch.get_num_threads()
+        code, bad_row = self.native.sample_relaxed(logits, self._tau, seed, 0, threads)
         if bad_row >= 0:
             raise NotFiniteError(bad_row)
         return code
 
     def decode(self, code: Floats, target: SparseBatch, factor: float, memory: _Memory) -> float:
-        """Reconstruct; the decoder's gradients, `factor` times, and that of the code."""
+        """Reconstruct; the decoder's gradients, and that of the code without the factor."""
         batch = target.columns.numpy(), target.values.numpy(), target.starts.numpy()
         gradient, threads = memory.code_gradient, torch.get_num_threads()
         loss: float = self._softmax.forward(
             code, *self._decoder, *batch, LOG_FLOOR, gradient, threads
         )
+        factor *= self._weights["reconstruction"]
         self._softmax.backward(factor, *self._decoder_gradients, threads)
         return loss
 
     def compare(
-        self, code: Floats, items: Items, factors: dict[str, float], memory: _Memory
+        self, code: Floats, items: Items, factor: float, memory: _Memory
     ) -> dict[str, float]:
         """Other terms, and the gradient of the heads by all terms."""
-        network = self.network
-        if items.labels is None or items.known is None:
-            labels = np.empty((len(code), 0), np.float32)
-        else:
-            labels = items.labels.numpy()
-        scales = {"kl": 1.0, "point": 1.0, "pair": items.pair_scale, "reconstruction": 1.0}
-        in_turn = tuple(scale * factors.get(name, 0.0) for name, scale in scales.items())
+        supervised = "point" in self._weights
+        labels = items.labels.numpy() if supervised and items.labels is not None else None
+        pair_scale = items.pair_scale
+        factors = (
+            factor * self._weights["kl"],
+            factor * self._weights.get("point", 0.0),
+            factor * self._weights.get("pair", 0.0) * pair_scale,
+            factor * self._weights["reconstruction"],
+        )
         kl, point, pair = self._latent.step(
             memory.heads,
             code,
             memory.code_gradient,
-            labels,
-            network.pairs_by_prediction,
-            network.weights.temperature,
+            memory.no_labels if labels is None else labels,
+            self.network.pairs_by_prediction,
+            self._tau,
             LOG_FLOOR,
-            in_turn,
+            factors,
             memory.heads_gradient,
         )
-        terms = {"kl": kl, "point": point, "pair": pair * items.pair_scale}
-        return {name: value for name, value in terms.items() if name in factors}
+        if labels is None:
+            return {"kl": kl}
+        return {"kl": kl, "point": point, "pair": pair * pair_scale}
 
     def propagate(self, x: SparseBatch, memory: _Memory) -> None:
         """Gradients of the encoder from that of the heads; the first layer's goes to `x`."""

@@ -18,6 +18,8 @@ namespace ssbhash::wide_word {
 extern const Kernels kernels;
 }
 
+void check_training(); // training_tests.cpp
+
 namespace {
 
 std::mt19937_64 generator(1);
@@ -181,5 +183,6 @@ int main() {
         std::printf("%s: ok, %zu ordered\n", kernels->name, n_ordered);
     }
     check_threads();
+    check_training();
     std::printf("core_tests: %d checks passed\n", n_checks);
 }

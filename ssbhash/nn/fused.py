@@ -19,6 +19,7 @@ from ssbhash.nn.losses import LOG_FLOOR
 from ssbhash.nn.native import native_for
 from ssbhash.nn.relaxations import as_seed
 from ssbhash.nn.rows import SparseBatch
+from ssbhash.nn.threads import is_small
 
 Floats = npt.NDArray[np.float32]
 
@@ -86,9 +87,11 @@ class FusedStep:
         return None if native_for(network.decoder.weight) is None else cls(network, optimizer)
 
     def fits(self, items: Items) -> bool:
-        """Whether these items can be taken: sparse, and two at least."""
+        """Whether these items can be taken: sparse, two at least, their products small."""
         sparse = isinstance(items.x, SparseBatch) and isinstance(items.target, SparseBatch)
-        return sparse and len(items.x) > 1
+        n_items = len(items.x)
+        # Of large ones MKL's weight gradient is twice as fast, and the rest matters less.
+        return sparse and n_items > 1 and is_small(n_items, self.network.shape.n_hidden_units)
 
     def __call__(self, items: Items, generator: torch.Generator, factor: float) -> dict[str, float]:
         """Give the terms, and leave the gradients of `factor` times the loss."""

@@ -13,11 +13,16 @@ import torch
 SMALL_PRODUCT = 1e8
 
 
+def is_small(batch_size: int, n_hidden_units: int) -> bool:
+    """Whether the second layer's product is a small one."""
+    return 2 * batch_size * n_hidden_units**2 < SMALL_PRODUCT
+
+
 @contextmanager
 def as_many_as_pay(batch_size: int, n_hidden_units: int) -> Iterator[None]:
     """Run on one thread where products are small; torch's setting is put back."""
     n_threads = torch.get_num_threads()
-    if 2 * batch_size * n_hidden_units**2 < SMALL_PRODUCT:
+    if is_small(batch_size, n_hidden_units):
         torch.set_num_threads(1)
     try:
         yield

@@ -167,6 +167,7 @@ void check_training() {
         check_product(5, 7, 33, transposed);
         check_product(100, 130, 70, transposed);
         check_product(97, 257, 24, transposed);
+        check_product(1031, 3, 40, transposed);
     }
     check_step(2, 1, 1, 1);
     check_step(37, 70, 13, 5);

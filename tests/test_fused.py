@@ -17,7 +17,7 @@ from ssbhash.backends import native_module
 from ssbhash.nn.bernoulli_vae import BernoulliVAENetwork, Items, Shape, Weights
 from ssbhash.nn.fused import FusedStep
 from ssbhash.nn.phs_gs import PHSGSNetwork
-from ssbhash.nn.rows import row_source
+from ssbhash.nn.rows import SparseBatch, row_source
 from ssbhash.nn.ssb_vae import SSBVAENetwork
 from ssbhash.optimizer import Optimizer
 
@@ -140,4 +140,21 @@ def test_what_is_not_written_out_goes_by_autograd() -> None:
     assert step is not None
     assert not step.fits(batch(1, 2))
     items = batch(3, 2)
+    assert isinstance(items.x, SparseBatch)
     assert not step.fits(replace(items, target=items.x.dense()))
+
+
+@pytest.mark.parametrize(("n_items", "n_units"), [(1, 1), (96, 32), (203, 37)])
+def test_sparse_rows_are_encoded_as_dense_ones_are(n_items: int, n_units: int) -> None:
+    generator = torch.Generator().manual_seed(1)
+    network = SSBVAENetwork(Shape(70, 70, 4, 3, n_units), WEIGHTS, generator).eval()
+    items = batch(n_items, 3)
+    x = items.x
+    assert isinstance(x, SparseBatch)
+    with torch.inference_mode():
+        for norm in (network.encoder.first_norm, network.encoder.second_norm):
+            mean, variance = norm.running()
+            mean.uniform_(-1, 1, generator=generator)
+            variance.uniform_(0.1, 2, generator=generator)
+        sparse, dense = network.encoder(x), network.encoder(x.dense())
+    torch.testing.assert_close(sparse, dense, rtol=1e-4, atol=1e-4)

@@ -156,5 +156,5 @@ def test_sparse_rows_are_encoded_as_dense_ones_are(n_items: int, n_units: int) -
             mean, variance = norm.running()
             mean.uniform_(-1, 1, generator=generator)
             variance.uniform_(0.1, 2, generator=generator)
-        sparse, dense = network.encoder(x), network.encoder(x.dense())
+        sparse, dense = network.code_logits(x), network.code_logits(x.dense())
     torch.testing.assert_close(sparse, dense, rtol=1e-4, atol=1e-4)

@@ -98,19 +98,29 @@ void Encoder::backward(const EncoderNetwork &network, const float *grad_heads, f
     differentiate(network.first, first_, to, n_threads);
 }
 
-void encode(const TrainedEncoder &encoder, const SparseRows &x, float *hidden,
-            std::size_t n_threads) {
-    const std::size_t n_units = encoder.n_units;
-    std::vector<Panel> panels((n_units + Panel::kColumns - 1) / Panel::kColumns);
+namespace {
+
+std::vector<Panel> packed(const float *weight, std::size_t k, std::size_t n) {
+    std::vector<Panel> panels((n + Panel::kColumns - 1) / Panel::kColumns);
     for (std::size_t i = 0; i < panels.size(); ++i)
-        panels[i].pack({encoder.weight, n_units, 1}, n_units, n_units, i * Panel::kColumns);
+        panels[i].pack({weight, n, 1}, k, n, i * Panel::kColumns);
+    return panels;
+}
+
+} // namespace
+
+void encode(const TrainedEncoder &encoder, const SparseRows &x, float *out, std::size_t n_threads) {
+    const std::size_t n_units = encoder.n_units;
+    const std::vector<Panel> panels = packed(encoder.weight, n_units, n_units),
+                             head = packed(encoder.head_weight, n_units, encoder.n_outputs);
     const auto &kernels = active_training_kernels();
     const std::vector<float> ones(n_units, 1.0f), zeros(n_units, 0.0f);
     const std::size_t n_blocks = (x.n_rows + kProductRows - 1) / kProductRows;
     // A block of rows stays in the second-level cache from its sparse rows to its result.
     parallel_for(n_blocks, n_threads, [&](std::size_t block, const Check &) {
-        thread_local std::vector<float> first;
-        first.resize((kProductRows + kRowsBeyond) * n_units);
+        thread_local std::vector<float> first, last;
+        for (std::vector<float> *layer : {&first, &last})
+            layer->resize((kProductRows + kRowsBeyond) * n_units);
         const std::size_t from = block * kProductRows;
         const std::size_t n_rows = std::min(kProductRows, x.n_rows - from);
         for (std::size_t i = 0; i < n_rows; ++i) {
@@ -126,7 +136,14 @@ void encode(const TrainedEncoder &encoder, const SparseRows &x, float *hidden,
             for (std::size_t i = 0; i < n_rows; ++i)
                 kernels.rectify(sums + i * panel.width(), encoder.bias + column,
                                 encoder.scale + column, encoder.shift + column, panel.n_columns(),
-                                hidden + (from + i) * n_units + column);
+                                last.data() + i * n_units + column);
+        }
+        for (const Panel &panel : head) {
+            const float *sums = panel.multiply({last.data(), n_units, 1}, n_rows);
+            for (std::size_t i = 0; i < n_rows; ++i)
+                for (std::size_t j = 0; j < panel.n_columns(); ++j)
+                    out[(from + i) * encoder.n_outputs + panel.first() + j] =
+                        sums[i * panel.width() + j] + encoder.head_bias[panel.first() + j];
         }
     });
 }

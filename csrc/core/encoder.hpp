@@ -69,10 +69,11 @@ struct TrainedEncoder {
     const float *first_weight, *first_bias, *weight, *bias;
     const float *scale, *shift; // after the second ReLU
     std::size_t n_units;
+    const float *head_weight, *head_bias; // linear, on the last layer
+    std::size_t n_outputs;
 };
 
-// hidden [n, n_units]: the last layer of x. A row does not depend on the others.
-void encode(const TrainedEncoder &encoder, const SparseRows &x, float *hidden,
-            std::size_t n_threads);
+// out [n, n_outputs]: the head of x. A row does not depend on the others.
+void encode(const TrainedEncoder &encoder, const SparseRows &x, float *out, std::size_t n_threads);
 
 } // namespace ssbhash

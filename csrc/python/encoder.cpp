@@ -81,7 +81,8 @@ class PyEncoder {
 
 void py_encode(const Ids &columns, const Floats &values, const Ids &starts,
                const Floats &first_weight, const Floats &first_bias, const Floats &weight,
-               const Floats &bias, const Floats &scale, const Floats &shift, Floats hidden,
+               const Floats &bias, const Floats &scale, const Floats &shift,
+               const Floats &head_weight, const Floats &head_bias, Floats out,
                std::size_t n_threads) {
     if (first_weight.ndim() != 2)
         throw py::value_error("first_weight must have shape [n_features, n_units]");
@@ -90,10 +91,13 @@ void py_encode(const Ids &columns, const Floats &values, const Ids &starts,
     for (const Floats *array : {&first_bias, &bias, &scale, &shift})
         check_size(*array, n_units, "an array of one number a unit");
     check_size(weight, n_units * n_units, "weight");
-    check_size(hidden, x.n_rows * n_units, "hidden");
-    const TrainedEncoder encoder{first_weight.data(), first_bias.data(), weight.data(), bias.data(),
-                                 scale.data(),        shift.data(),      n_units};
-    float *to = hidden.mutable_data();
+    const auto n_outputs = static_cast<std::size_t>(head_bias.size());
+    check_size(head_weight, n_units * n_outputs, "head_weight");
+    check_size(out, x.n_rows * n_outputs, "out");
+    const TrainedEncoder encoder{
+        first_weight.data(), first_bias.data(), weight.data(),      bias.data(),      scale.data(),
+        shift.data(),        n_units,           head_weight.data(), head_bias.data(), n_outputs};
+    float *to = out.mutable_data();
     released([&] { encode(encoder, x, to, n_threads); });
 }
 
@@ -102,7 +106,8 @@ void py_encode(const Ids &columns, const Floats &values, const Ids &starts,
 void bind_encoder(py::module_ &m) {
     m.def("encode", &py_encode, py::arg("columns"), py::arg("values"), py::arg("starts"),
           py::arg("first_weight"), py::arg("first_bias"), py::arg("weight"), py::arg("bias"),
-          py::arg("scale"), py::arg("shift"), py::arg("hidden").noconvert(), py::arg("n_threads"));
+          py::arg("scale"), py::arg("shift"), py::arg("head_weight"), py::arg("head_bias"),
+          py::arg("out").noconvert(), py::arg("n_threads"));
     py::class_<PyEncoder>(m, "Encoder")
         .def(py::init<const Floats &, const Floats &, Floats, const py::list &, const py::list &,
                       float>(),

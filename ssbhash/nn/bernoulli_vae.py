@@ -138,8 +138,7 @@ class BernoulliVAENetwork(Autoencoder):
 
     def code_logits(self, x: Batch) -> Tensor:
         """Logits of the Bernoulli posterior."""
-        logits: Tensor = self.to_logits(self.encoder(x))
-        return logits
+        return self.encoder.project(x, self.to_logits)
 
     def terms(self, items: Items, generator: torch.Generator) -> Terms:
         """Terms of the loss of one batch."""

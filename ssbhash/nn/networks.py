@@ -166,23 +166,31 @@ class Encoder(nn.Module):
         dropped: Tensor = _dropped(hidden, dropout, generator)
         return dropped
 
-    def _encode(self, x: Batch) -> Tensor:
-        """Encode without gradients: the first normalisation is folded into the second layer."""
-        (scale, shift), (last_scale, last_shift) = (
-            self.first_norm.scale_and_shift(),
-            self.second_norm.scale_and_shift(),
-        )
+    def project(self, x: Batch, head: Linear) -> Tensor:
+        """Encode and apply a linear head, in one pass where it is native and learns nothing."""
+        native = native_for(head.weight)
+        learns = self.training or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu")
+        if learns or native is None or not isinstance(x, SparseBatch):
+            projected: Tensor = head(self(x))
+            return projected
+        out = head.weight.new_empty(len(x), len(head.bias))
+        layers = self.first.weight, self.first.bias, *self._folded(), head.weight, head.bias
+        arrays = (t.detach().numpy() for t in (x.columns, x.values, x.starts, *layers, out))
+        native.encode(*arrays, torch.get_num_threads())
+        return out
+
+    def _folded(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Second weight and bias, the first normalisation folded in; last scale and shift."""
+        scale, shift = self.first_norm.scale_and_shift()
         weight = self.second.weight * scale[:, None]
         bias = torch.addmv(self.second.bias, self.second.weight.t(), shift)
-        native = native_for(weight)
-        if native is not None and isinstance(x, SparseBatch) and weight.dtype == torch.float32:
-            out = weight.new_empty(len(x), len(bias))
-            layers = self.first.weight, self.first.bias, weight, bias, last_scale, last_shift
-            arrays = (t.detach().numpy() for t in (x.columns, x.values, x.starts, *layers, out))
-            native.encode(*arrays, torch.get_num_threads())
-            return out
+        return weight, bias, *self.second_norm.scale_and_shift()
+
+    def _encode(self, x: Batch) -> Tensor:
+        """Encode without gradients."""
+        weight, bias, scale, shift = self._folded()
         hidden = torch.addmm(bias, self.first(x).relu_(), weight).relu_()
-        return hidden.mul_(last_scale).add_(last_shift)
+        return hidden.mul_(scale).add_(shift)
 
 
 def _dropped(x: Any, share: float, generator: torch.Generator | None) -> Any:

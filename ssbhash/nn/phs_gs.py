@@ -44,8 +44,7 @@ class PHSGSNetwork(BernoulliVAENetwork):
 
     def class_scores(self, x: Batch) -> Tensor:
         """Scores of the classifier on the last hidden layer."""
-        scores: Tensor = self.classifier(self.encoder(x))
-        return scores
+        return self.encoder.project(x, self.classifier)
 
     def _heads(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [m, B] and class scores [m, C] by one product: few columns cost as many."""

@@ -30,8 +30,7 @@ class VDSHNetwork(Autoencoder):
 
     def code_logits(self, x: Batch) -> Tensor:
         """Latent mean minus the threshold of each bit."""
-        mean: Tensor = self.to_mean(self.encoder(x))
-        return mean.float() - self.threshold
+        return self.encoder.project(x, self.to_mean).float() - self.threshold
 
     def _latent(self, items: Items, generator: torch.Generator) -> tuple[Tensor, Terms]:
         hidden = self.encoder(items.x)
@@ -60,7 +59,7 @@ class VDSHSNetwork(VDSHNetwork):
 
     def class_scores(self, x: Batch) -> Tensor:
         """Scores of the classifier at the latent mean."""
-        scores: Tensor = self.classifier(self.to_mean(self.encoder(x)))
+        scores: Tensor = self.classifier(self.encoder.project(x, self.to_mean))
         return scores
 
     def terms(self, items: Items, generator: torch.Generator) -> Terms:

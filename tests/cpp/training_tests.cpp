@@ -139,23 +139,27 @@ void check_step(std::size_t n, std::size_t n_units, std::size_t n_bits, std::siz
 }
 
 void check_encode(std::size_t n, std::size_t n_units) {
-    Layer first(70, n_units), second(n_units, n_units);
+    constexpr std::size_t n_outputs = 13;
+    Layer first(70, n_units), second(n_units, n_units), head(n_units, n_outputs);
     const Sparse x(n, 70);
-    Floats hidden(n * n_units), one(n_units);
+    Floats out(n * n_outputs), one(n_outputs);
     const TrainedEncoder encoder{first.weight.data(),
                                  first.bias.data(),
                                  second.weight.data(),
                                  second.bias.data(),
                                  second.scale.data(),
                                  second.shift.data(),
-                                 n_units};
-    encode(encoder, x.view(), hidden.data(), 2);
+                                 n_units,
+                                 head.weight.data(),
+                                 head.bias.data(),
+                                 n_outputs};
+    encode(encoder, x.view(), out.data(), 2);
     for (std::size_t i = 0; i < n; ++i) { // alone, a row is the same to the last bit
         const std::size_t begin = x.view().begin(i), end = x.view().end(i);
         const std::int64_t start = 0;
         encode(encoder, {x.columns.data() + begin, &start, x.values.data() + begin, 1, end - begin},
                one.data(), 1);
-        require(std::equal(one.begin(), one.end(), hidden.data() + i * n_units), "encode");
+        require(std::equal(one.begin(), one.end(), out.data() + i * n_outputs), "encode");
     }
 }
 

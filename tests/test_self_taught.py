@@ -43,6 +43,19 @@ def batch(multilabel: bool = False) -> Items:
     return Items(x, x / x.sum(1, keepdim=True), labels.float(), known)
 
 
+@pytest.mark.parametrize(("n_bits", "excess"), [(16, 1), (32, 1), (64, 2)])
+def test_more_bits_want_more_of_the_pairs_and_less_reconstruction(
+    n_bits: int, excess: float
+) -> None:
+    shape = Shape(6, 6, n_bits, 3, n_hidden_units=8)
+    built = SelfTaughtNetwork(shape, WEIGHTS, torch.Generator().manual_seed(0)).eval()
+    built.begin()
+    terms = built.terms(batch(), torch.Generator().manual_seed(2))
+    weights = {"reconstruction": 2 / excess, "kl": 0.5, "point": 3, "pair": 5 * excess}
+    expected = sum(weight * terms[name] for name, weight in weights.items()) + 7 * terms["codeword"]
+    torch.testing.assert_close(terms["loss"], expected)
+
+
 def test_a_nat_of_sparse_counts_weighs_more() -> None:
     items, losses = batch(), []
     sparse = row_source(sp.csr_array(items.target.numpy())).take(np.arange(5))

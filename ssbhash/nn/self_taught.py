@@ -37,6 +37,9 @@ TRUST_POWER = 3.0
 RAMP_STEPS = 500
 # Sparse targets are counts of terms: their likelihood is that of each term, not of one.
 COUNTS_SCALE = 5.0
+# Bits from which on the balance of pairs and reconstruction is kept: a pair's distance is a
+# share of the bits, so that each feels it less the more there are, but the decoder all of each.
+BALANCED_BITS = 32
 # Drawings of codewords of which the best separated is kept.
 N_DRAWINGS = 200
 
@@ -106,11 +109,12 @@ class SelfTaughtNetwork(PHSGSNetwork):
             "pair": self._pair(logits, belief, trust, items),
             "codeword": self._codeword(logits, belief, trust),
         }
+        excess = max(1.0, self.shape.n_bits / BALANCED_BITS)
         terms["loss"] = (
-            weights.reconstruction * self._scale(items.target) * terms["reconstruction"]
+            weights.reconstruction * self._scale(items.target) / excess * terms["reconstruction"]
             + weights.beta * terms["kl"]
             + weights.point * terms["point"]
-            + weights.pair * terms["pair"]
+            + weights.pair * excess * terms["pair"]
             + weights.codeword * terms["codeword"]
         )
         return terms

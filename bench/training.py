@@ -27,7 +27,7 @@ import torch
 
 import ssbhash
 from ssbhash import datasets, metrics
-from ssbhash.model import ENCODE_ROWS
+from ssbhash.model import ENCODE_SPARSE_ROWS
 from ssbhash.nn.adam import FlatAdam, RowAdam
 from ssbhash.nn.fused import FusedStep
 from ssbhash.optimizer import Optimizer
@@ -109,7 +109,7 @@ def profile(hasher: Any, X: Any, y: Any, target: Any) -> None:
 def encode_rate(hasher: Any, X: Any, n_rows: int) -> None:
     """Print rows/s of transform, and of its 500 x 500 product alone, interleaved."""
     many = scipy.sparse.vstack([X] * -(-n_rows // X.shape[0]), format="csr")[:n_rows]
-    hidden = torch.rand(ENCODE_ROWS, hasher.n_hidden_units)
+    hidden = torch.rand(ENCODE_SPARSE_ROWS, hasher.n_hidden_units)
     weight = torch.rand(hasher.n_hidden_units, hasher.n_hidden_units)
     out = torch.empty_like(hidden)
     whole, product = [], []
@@ -118,7 +118,7 @@ def encode_rate(hasher: Any, X: Any, n_rows: int) -> None:
         hasher.transform(many)
         whole.append(time.perf_counter() - started)
         started = time.perf_counter()
-        for _ in range(-(-n_rows // ENCODE_ROWS)):
+        for _ in range(-(-n_rows // ENCODE_SPARSE_ROWS)):
             torch.mm(hidden, weight, out=out)
         product.append(time.perf_counter() - started)
     print(

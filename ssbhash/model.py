@@ -17,13 +17,16 @@ from ssbhash.labels import Labels
 from ssbhash.nn.bernoulli_vae import Autoencoder, Shape
 from ssbhash.nn.latent import LatentRows
 from ssbhash.nn.networks import TILE
-from ssbhash.nn.rows import Batch, RowSource, StandardisedRows, padded, row_source
+from ssbhash.nn.rows import Batch, RowSource, SparseRows, StandardisedRows, padded, row_source
 
 Floats = npt.NDArray[np.float32]
 
 # Rows encoded at once: enough for the matrix product to fill the cores, few enough
 # that the hidden layers (2 x 500 floats a row) stay within the cache.
 ENCODE_ROWS = 2048
+# Sparse ones: blocks of them stay within the cache in any case, and what comes before the
+# first block (the second weight folded and packed) is shared by more.
+ENCODE_SPARSE_ROWS = 16_384
 
 
 @dataclass
@@ -53,9 +56,10 @@ class Model:
         """Apply a function of the network to all rows: float32 [n, width]."""
         device = next(self.network.parameters()).device
         out = np.empty((len(rows), width), np.float32)
+        step = ENCODE_SPARSE_ROWS if isinstance(rows, SparseRows) else ENCODE_ROWS
         with torch.inference_mode():
-            for start in range(0, len(rows), ENCODE_ROWS):
-                stop = min(start + ENCODE_ROWS, len(rows))
+            for start in range(0, len(rows), step):
+                stop = min(start + step, len(rows))
                 # Whole tiles: an item's code does not depend on those encoded with it.
                 batch = padded(rows.take(np.arange(start, stop)), TILE).to(device)
                 out[start:stop] = function(batch)[: stop - start].float().cpu().numpy()

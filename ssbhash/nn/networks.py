@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -174,8 +175,10 @@ class Encoder(nn.Module):
             projected: Tensor = head(self(x))
             return projected
         out = head.weight.new_empty(len(x), len(head.bias))
-        layers = self.first.weight, self.first.bias, *self._folded(), head.weight, head.bias
-        arrays = (t.detach().numpy() for t in (x.columns, x.values, x.starts, *layers, out))
+        batch = (x.columns, x.values, x.starts, self.first.weight, self.first.bias)
+        arrays = [t.detach().numpy() for t in batch]
+        arrays += self._folded_by_numpy()
+        arrays += [t.detach().numpy() for t in (head.weight, head.bias, out)]
         native.encode(*arrays, torch.get_num_threads())
         return out
 
@@ -185,6 +188,13 @@ class Encoder(nn.Module):
         weight = self.second.weight * scale[:, None]
         bias = torch.addmv(self.second.bias, self.second.weight.t(), shift)
         return weight, bias, *self.second_norm.scale_and_shift()
+
+    def _folded_by_numpy(self) -> list[np.ndarray]:
+        """Fold on one thread: torch's go on spinning for a while, in the native ones' way."""
+        weight, bias = self.second.weight.detach().numpy(), self.second.bias.detach().numpy()
+        scale, shift = (t.detach().numpy() for t in self.first_norm.scale_and_shift())
+        last = [t.detach().numpy() for t in self.second_norm.scale_and_shift()]
+        return [weight * scale[:, None], bias + np.einsum("ij,i->j", weight, shift), *last]
 
     def _encode(self, x: Batch) -> Tensor:
         """Encode without gradients."""

@@ -273,7 +273,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--contenders",
         nargs="+",
-        default=["native", "numba", "faiss"],
+        default=["native", "prepared", "numba", "faiss"],
         help="of native, prepared, numba, faiss, usearch",
     )
     parser.add_argument("--seconds", type=float, default=1.0, help="for each contender and row")

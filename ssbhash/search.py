@@ -197,8 +197,8 @@ def prepare(
     a trial on the codes says that it pays (codes of a trained model, as a rule), it
     also groups them around centres, so that a query skips the groups too far from it:
     4 bytes a code, less than the codes take. Batches of 7 queries and more gain.
-    Ten million codes of 64 bits take about two seconds on one thread where that pays. The codes must
-    not change any more.
+    Ten million codes of 64 bits take about two seconds on one thread where that pays.
+    The codes must not change any more.
 
     Examples
     --------

@@ -174,22 +174,23 @@ void Balls::bound(const Codes &codes, const Kernels &kernels, std::size_t n_thre
 double Balls::share_expected(const Codes &codes, const Kernels &kernels) const {
     const std::size_t step = codes.n / kSample;
     Scratch rows(kSample * n_bytes_);
-    std::vector<Place> places(kSample);
+    std::vector<Ball> shells(kSample);
     Nearest nearest(kernels, std::max(kSample, owned_.back()));
     for (std::size_t i = 0; i < kSample; ++i) {
         std::copy_n(codes.row(i * step), n_bytes_, rows.data() + i * n_bytes_);
-        places[i] = place(codes.row(i * step), nearest);
+        const Place at = place(codes.row(i * step), nearest);
+        const auto distance = static_cast<std::int16_t>(at.distance);
+        shells[i] = {static_cast<std::uint32_t>(at.centre), 0, distance, distance};
     }
     std::vector<std::uint16_t> from(owned_.back());
     std::size_t skipped = 0;
     for (std::size_t i = 0; i < kTrialQueries; ++i) {
         const std::uint8_t *query = trial_query(codes, i);
         nearest({rows.data(), kSample, n_bytes_}, query);
-        const std::size_t limit = nearest.distance + 1;
+        const auto limit = static_cast<std::int32_t>(nearest.distance) + 1;
         kernels.row_distances(centres_.data(), from.size(), n_bytes_, query, from.data());
-        for (const Place &at : places)
-            skipped +=
-                from[at.centre] >= at.distance + limit || at.distance >= from[at.centre] + limit;
+        for (const Ball &shell : shells)
+            skipped += !shell.can_hold(from[shell.centre], limit);
     }
     return static_cast<double>(skipped) / static_cast<double>(kTrialQueries * kSample);
 }

@@ -94,10 +94,8 @@ class FlatAdam:
         """Take one step with flat gradients, of the parameters in turn or of all in one."""
         self.n_steps += 1
         if self._native is not None:
-            size, grads = (
-                _step_size(self.learning_rate, self.n_steps),
-                [x.numpy() for x in gradients],
-            )
+            size = _step_size(self.learning_rate, self.n_steps)
+            grads = [x.numpy() for x in gradients]
             self._native.adam_flat(*self._arrays, grads, size, self.eps, torch.get_num_threads())
         else:
             whole = torch.cat(gradients)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -175,32 +175,32 @@ class Encoder(nn.Module):
             projected: Tensor = head(self(x))
             return projected
         out = head.weight.new_empty(len(x), len(head.bias))
-        batch = (x.columns, x.values, x.starts, self.first.weight, self.first.bias)
-        arrays = [t.detach().numpy() for t in batch]
-        arrays += self._folded_by_numpy()
-        arrays += [t.detach().numpy() for t in (head.weight, head.bias, out)]
+        first = x.columns, x.values, x.starts, self.first.weight, self.first.bias
+        last = head.weight, head.bias, out
+        arrays = *map(_array, first), *self._folded(_array), *map(_array, last)
         native.encode(*arrays, torch.get_num_threads())
         return out
 
-    def _folded(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Second weight and bias, the first normalisation folded in; last scale and shift."""
-        scale, shift = self.first_norm.scale_and_shift()
-        weight = self.second.weight * scale[:, None]
-        bias = torch.addmv(self.second.bias, self.second.weight.t(), shift)
-        return weight, bias, *self.second_norm.scale_and_shift()
+    def _folded(self, form: Callable[[Tensor], Any] = lambda x: x) -> list[Any]:
+        """Second weight and bias, the first normalisation folded in; last scale and shift.
 
-    def _folded_by_numpy(self) -> list[np.ndarray]:
-        """Fold on one thread: torch's go on spinning for a while, in the native ones' way."""
-        weight, bias = self.second.weight.detach().numpy(), self.second.bias.detach().numpy()
-        scale, shift = (t.detach().numpy() for t in self.first_norm.scale_and_shift())
-        last = [t.detach().numpy() for t in self.second_norm.scale_and_shift()]
-        return [weight * scale[:, None], bias + np.einsum("ij,i->j", weight, shift), *last]
+        `form` turns tensors into what is calculated with: numpy stays on one thread, where
+        torch's others would go on spinning for a while, in the way of the native ones.
+        """
+        learned = self.second.weight, self.second.bias, *self.first_norm.scale_and_shift()
+        weight, bias, scale, shift = map(form, learned)
+        last = map(form, self.second_norm.scale_and_shift())
+        return [weight * scale[:, None], bias + (weight * shift[:, None]).sum(0), *last]
 
     def _encode(self, x: Batch) -> Tensor:
         """Encode without gradients."""
         weight, bias, scale, shift = self._folded()
         hidden = torch.addmm(bias, self.first(x).relu_(), weight).relu_()
         return hidden.mul_(scale).add_(shift)
+
+
+def _array(tensor: Tensor) -> Any:
+    return tensor.detach().numpy()
 
 
 def _dropped(x: Any, share: float, generator: torch.Generator | None) -> Any:

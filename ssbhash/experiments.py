@@ -23,7 +23,7 @@ import numpy as np
 
 from ssbhash import datasets, files, metrics
 from ssbhash._version import __version__
-from ssbhash.arrays import as_count
+from ssbhash.arrays import Codes, as_count
 from ssbhash.asymmetric import expected_distances
 from ssbhash.baselines import BASELINES, ClassifierCodes
 from ssbhash.datasets import Dataset
@@ -172,9 +172,8 @@ def run(cell: Cell, data: Dataset, weights: PaperWeights | None = None) -> Row:
     -------
     dict
         The cell's fields; `P@k`, `R@k` and `MAP@k` for k in `CUTOFFS`, expected over
-        ties; "asymmetric" ones by expected distance to the query's posterior, where the
-        method has a Bernoulli posterior; `precision_by_radius` and `recall_by_radius`; `distinct_codes` of the
-        database; `train_seconds`; `encode_seconds` of database and queries; `source` of
+        ties; those of `_two_sided`; `precision_by_radius` and `recall_by_radius`;
+        `distinct_codes` of the database; `train_seconds`; `encode_seconds` of database and queries; `source` of
         the features; `version`.
 
     Raises
@@ -198,17 +197,10 @@ def run(cell: Cell, data: Dataset, weights: PaperWeights | None = None) -> Row:
     encoded = time.perf_counter()
     sides = codes, data.y, query_codes, data.y_query
     curve = metrics.precision_recall_by_radius(*sides, n_bits=cell.n_bits)
-    asymmetric = {}
-    if cell.method.removesuffix(PAPER) in BERNOULLI:
-        logits = hasher.logits(data.X_query)
-        ranked = metrics.evaluate_distances(
-            lambda part: expected_distances(codes, logits[part]), data.y, data.y_query, CUTOFFS
-        )
-        asymmetric = {f"asymmetric {name}": value for name, value in ranked.items()}
     return {
         **asdict(cell),
         **metrics.evaluate(*sides, CUTOFFS, n_bits=cell.n_bits),
-        **asymmetric,
+        **_two_sided(cell, hasher, data, codes, query_codes),
         "precision_by_radius": curve.precision.tolist(),
         "recall_by_radius": curve.recall.tolist(),
         "distinct_codes": len(np.unique(codes, axis=0)),
@@ -217,6 +209,29 @@ def run(cell: Cell, data: Dataset, weights: PaperWeights | None = None) -> Row:
         "source": data.source,
         "version": __version__,
     }
+
+
+def _two_sided(cell: Cell, hasher: Any, data: Dataset, codes: Codes, query_codes: Codes) -> Row:
+    """Measure what treats database and queries differently, at the same size of codes.
+
+    "database codes ...": codes of the database of their own, where the method has such.
+    "asymmetric ...": these codes by expected distance to the query's posterior, where the
+    method has a Bernoulli posterior.
+    """
+    found: Row = {}
+    if cell.method.removesuffix(PAPER) not in BERNOULLI:
+        return found
+    own = hasher.database_codes(data.X)
+    labels = data.y, data.y_query
+    if not np.array_equal(own, codes):
+        sides = own, labels[0], query_codes, labels[1]
+        row = metrics.evaluate(*sides, CUTOFFS, n_bits=cell.n_bits)
+        found |= {f"database codes {name}": value for name, value in row.items()}
+    logits = hasher.logits(data.X_query)
+    row = metrics.evaluate_distances(
+        lambda part: expected_distances(own, logits[part]), *labels, CUTOFFS
+    )
+    return found | {f"asymmetric {name}": value for name, value in row.items()}
 
 
 def run_grid(

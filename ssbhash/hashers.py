@@ -6,23 +6,28 @@ Importing this module needs the `train` extra (torch, scikit-learn, scipy, tqdm)
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
+from ssbhash.arrays import Codes
+from ssbhash.codes import pack
 from ssbhash.estimator import ClassifyingHasher, Hasher, load
 from ssbhash.model import Model
 from ssbhash.nn.bernoulli_vae import Autoencoder, BernoulliVAENetwork, Weights
 from ssbhash.nn.latent import fit_latent, fit_scale
 from ssbhash.nn.phs_gs import PHSGSNetwork
 from ssbhash.nn.rows import DenseRows, Raw, RowSource
-from ssbhash.nn.self_taught import SelfTaughtNetwork
+from ssbhash.nn.self_taught import SelfTaughtNetwork, hedged_threshold
 from ssbhash.nn.ssb_vae import SSBVAENetwork
 from ssbhash.nn.vdsh_s import VDSHNetwork, VDSHSNetwork
 from ssbhash.training import Data, Options
 
 __all__ = ["METHODS", "PHSGS", "SSBVAE", "VDSH", "VDSHS", "BernoulliVAE", "load"]
+
+# Items whose logits tell the thresholds of database codes.
+THRESHOLD_ITEMS = 1 << 16
 
 
 @dataclass(eq=False, repr=False)
@@ -77,7 +82,7 @@ class SSBVAE(ClassifyingHasher):
     preset: str = "default"
     reconstruction_weight: float = 3.0
     point_weight: float = 2.0
-    pair_weight: float = 5.0
+    pair_weight: float = 10.0
     codeword_weight: float = 1.0
     dropout: float = 0.3
     n_components: int = 400
@@ -85,6 +90,36 @@ class SSBVAE(ClassifyingHasher):
     alpha: float | None = None
     gamma: float | None = None
     temperature: float = 2 / 3
+
+    def database_codes(self, X: Any) -> Codes:
+        """Codes of items to be searched, uint8 [n, n_bytes]; queries take those of `transform`.
+
+        They differ in bits that an item is not certain of, so that a query meets items of a
+        certain class first (`hedged_threshold`); with preset "paper" they are the same.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_digits
+        >>> from ssbhash import SSBVAE, search
+        >>> X, y = load_digits(return_X_y=True)
+        >>> y[200:] = -1  # unlabelled
+        >>> hasher = SSBVAE(n_bits=16, n_epochs=2, n_hidden_units=64).fit(X[:1700], y[:1700])
+        >>> codes = hasher.database_codes(X[:1700])
+        >>> search(codes, hasher.transform(X[1700:]), k=10).ids.shape
+        (97, 10)
+        """
+        network = self._fitted().network
+        if not isinstance(network, SelfTaughtNetwork):
+            return self.transform(X)
+        return np.asarray(pack(self.logits(X) > network.database_threshold.cpu().numpy()))
+
+    def _finish(self, model: Model, rows: RowSource) -> None:
+        network = model.network
+        if isinstance(network, SelfTaughtNetwork):
+            n = min(len(rows), THRESHOLD_ITEMS)
+            some = np.arange(n, dtype=np.int64) * len(rows) // n
+            logits = model.encode(network.code_logits, rows, network.shape.n_bits, some)
+            network.database_threshold.copy_(torch.from_numpy(hedged_threshold(logits)))
 
     def _network(self) -> type[Autoencoder]:
         return SSBVAENetwork if self.preset == "paper" else SelfTaughtNetwork

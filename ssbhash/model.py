@@ -17,7 +17,7 @@ from ssbhash.labels import Labels
 from ssbhash.nn.bernoulli_vae import Autoencoder, Shape
 from ssbhash.nn.latent import LatentRows
 from ssbhash.nn.networks import TILE
-from ssbhash.nn.rows import Batch, RowSource, SparseRows, StandardisedRows, padded, row_source
+from ssbhash.nn.rows import Batch, Ids, RowSource, SparseRows, StandardisedRows, padded, row_source
 
 Floats = npt.NDArray[np.float32]
 
@@ -52,16 +52,24 @@ class Model:
         components = self.statistics.get("components")
         return self.network.shape.n_features if components is None else components.shape[0]
 
-    def encode(self, function: Callable[[Batch], Tensor], rows: RowSource, width: int) -> Floats:
-        """Apply a function of the network to all rows: float32 [n, width]."""
+    def encode(
+        self,
+        function: Callable[[Batch], Tensor],
+        rows: RowSource,
+        width: int,
+        ids: Ids | None = None,
+    ) -> Floats:
+        """Apply a function of the network to all rows, or to `ids`: float32 [n, width]."""
         device = next(self.network.parameters()).device
-        out = np.empty((len(rows), width), np.float32)
+        n = len(rows) if ids is None else len(ids)
+        out = np.empty((n, width), np.float32)
         step = ENCODE_SPARSE_ROWS if isinstance(rows, SparseRows) else ENCODE_ROWS
         with torch.inference_mode():
-            for start in range(0, len(rows), step):
-                stop = min(start + step, len(rows))
+            for start in range(0, n, step):
+                stop = min(start + step, n)
+                part = np.arange(start, stop) if ids is None else ids[start:stop]
                 # Whole tiles: an item's code does not depend on those encoded with it.
-                batch = padded(rows.take(np.arange(start, stop)), TILE).to(device)
+                batch = padded(rows.take(part), TILE).to(device)
                 out[start:stop] = function(batch)[: stop - start].float().cpu().numpy()
         return out
 

@@ -70,13 +70,16 @@ class Pipeline:
         counts = self.text.fit(items.texts).counts(items.texts)
         return self.text.inputs(counts), self.text.targets(counts)
 
-    def encode(self, items: Items) -> Codes:
-        """Turn items, of the kind it was trained on, into packed codes."""
+    def encode(self, items: Items, *, database: bool = False) -> Codes:
+        """Turn items, of the kind it was trained on, into packed codes.
+
+        With `database` those of `Hasher.database_codes`, for items to be searched.
+        """
         if (self.text is not None) != (items.texts is not None):
             kinds = ("features", "texts") if self.text is None else ("texts", "features")
             raise ValueError(f"the model was trained on {kinds[0]}, but the items are {kinds[1]}")
         x = items.features if self.text is None else self.text.transform(items.texts or [])
-        codes: Codes = self.hasher.transform(x)
+        codes: Codes = (self.hasher.database_codes if database else self.hasher.transform)(x)
         return codes
 
     def save(self, folder: str | Path) -> None:

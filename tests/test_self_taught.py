@@ -116,6 +116,7 @@ def test_no_gradient_reaches_the_teacher_and_it_follows_the_student() -> None:
     built.stepped()  # the first step: half of the way
     torch.testing.assert_close(built.teacher.classifier.weight, before + 0.5)
     built.finish()
+    torch.testing.assert_close(built.classifier.weight, before + 0.5)  # the teacher stays
     assert not any(name.startswith("teacher") for name in built.state_dict())
 
 

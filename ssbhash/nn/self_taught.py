@@ -17,6 +17,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -40,6 +42,8 @@ COUNTS_SCALE = 5.0
 # Bits from which on the balance of pairs and reconstruction is kept: a pair's distance is a
 # share of the bits, so that each feels it less the more there are, but the decoder all of each.
 BALANCED_BITS = 32
+# Share of a bit's commoner value that database codes give up where it is least certain.
+HEDGED_SHARE = 0.25
 # Drawings of codewords of which the best separated is kept.
 N_DRAWINGS = 200
 
@@ -54,6 +58,8 @@ class SelfTaughtNetwork(PHSGSNetwork):
         self.codewords: Tensor
         words = separated_codewords(shape.n_classes, shape.n_bits, generator)
         self.register_buffer("codewords", words)
+        self.database_threshold: Tensor
+        self.register_buffer("database_threshold", torch.zeros(shape.n_bits))
         self.teacher: PHSGSNetwork | None = None
         self.n_steps = 0
 
@@ -86,13 +92,19 @@ class SelfTaughtNetwork(PHSGSNetwork):
     def _ramp(self) -> float:
         return min(1.0, (self.n_steps + 1) / RAMP_STEPS)
 
+    def class_scores(self, x: Batch) -> Tensor:
+        """Scores of the classifier: the teacher's, while there is one."""
+        return super().class_scores(x) if self.teacher is None else self.teacher.class_scores(x)
+
     def finish(self) -> None:
-        """Leave the student alone in the network."""
+        """Keep the teacher's weights: averaged, they encode better than the last ones."""
+        assert self.teacher is not None
+        self.load_state_dict(self.state_dict() | self.teacher.state_dict())
         self.teacher = None
 
     def _student(self) -> dict[str, Tensor]:
         state = self.state_dict()
-        own = ("codewords", "teacher.", "_extra_state")
+        own = ("codewords", "database_threshold", "teacher.", "_extra_state")
         return {name: value for name, value in state.items() if not name.startswith(own)}
 
     def terms(self, items: Items, generator: torch.Generator) -> Terms:
@@ -131,7 +143,7 @@ class SelfTaughtNetwork(PHSGSNetwork):
         assert items.labels is not None
         assert items.known is not None
         assert self.teacher is not None
-        scores = self.teacher.class_scores(items.x).float()
+        scores = self.class_scores(items.x).float()
         if self.shape.multilabel:
             predicted = torch.sigmoid(scores)
             confidence = (2 * predicted - 1).abs().mean(1)
@@ -181,3 +193,20 @@ def separated_codewords(n_classes: int, n_bits: int, generator: torch.Generator)
         if key < best_key:
             best, best_key = words, key
     return best
+
+
+def hedged_threshold(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Thresholds [n_bits] of database codes, from the logits [n, n_bits] of items.
+
+    In each bit those of the commoner value that are least certain of it, `HEDGED_SHARE` of
+    them, get the rarer one. An item of a doubtful class so leaves the codeword of its class,
+    where a query meets those that are certain first (docs/decisions.md).
+    """
+    n = len(logits)
+    n_ones = (logits > 0).sum(0)
+    sign = np.where(2 * n_ones > n, np.float32(1), np.float32(-1))
+    n_rarer = np.minimum(n_ones, n - n_ones)
+    rank = np.minimum(n_rarer + ((n - n_rarer) * HEDGED_SHARE).astype(np.int64), n - 1)
+    certainty = np.sort(logits * sign, axis=0)
+    threshold: npt.NDArray[np.float32] = sign * np.take_along_axis(certainty, rank[None], 0)[0]
+    return threshold

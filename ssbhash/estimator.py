@@ -343,17 +343,15 @@ class ClassifyingHasher(Hasher):
         model = self._fitted()
         rows = model.rows(self._checked(X, reset=False))
         network = model.network
-        scores = torch.from_numpy(model.encode(network.class_scores, rows, network.shape.n_classes))
-        multilabel = network.shape.multilabel
-        probabilities = torch.sigmoid(scores) if multilabel else torch.softmax(scores, 1)
-        return np.asarray(probabilities.numpy())
+        scores = model.encode(network.class_scores, rows, network.shape.n_classes)
+        return probabilities(scores, network.shape.multilabel)
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
         """Class ids [n]; multi-label: int64 indicator matrix of probabilities above 1/2."""
-        probabilities = self.predict_proba(X)
+        predicted = self.predict_proba(X)
         if self._model.network.shape.multilabel:
-            return (probabilities > 0.5).astype(np.int64)
-        return np.asarray(self.classes_[probabilities.argmax(1)])
+            return (predicted > 0.5).astype(np.int64)
+        return np.asarray(self.classes_[predicted.argmax(1)])
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -361,6 +359,13 @@ class ClassifyingHasher(Hasher):
         tags.target_tags.multi_output = True
         tags.classifier_tags = ClassifierTags()
         return tags
+
+
+def probabilities(scores: Floats, multilabel: bool) -> Floats:
+    """Class probabilities of the scores of a classifier."""
+    values = torch.from_numpy(scores)
+    found = torch.sigmoid(values) if multilabel else torch.softmax(values, 1)
+    return np.asarray(found.numpy())
 
 
 def load(path: str | Path) -> Hasher:

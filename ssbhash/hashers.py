@@ -13,13 +13,13 @@ import torch
 
 from ssbhash.arrays import Codes
 from ssbhash.codes import pack
-from ssbhash.estimator import ClassifyingHasher, Hasher, load
+from ssbhash.estimator import ClassifyingHasher, Hasher, load, probabilities
 from ssbhash.model import Model
 from ssbhash.nn.bernoulli_vae import Autoencoder, BernoulliVAENetwork, Weights
 from ssbhash.nn.latent import fit_latent, fit_scale
 from ssbhash.nn.phs_gs import PHSGSNetwork
 from ssbhash.nn.rows import DenseRows, Raw, RowSource
-from ssbhash.nn.self_taught import SelfTaughtNetwork, hedged_threshold
+from ssbhash.nn.self_taught import HEDGE, SelfTaughtNetwork, doubt, hedged_threshold
 from ssbhash.nn.ssb_vae import SSBVAENetwork
 from ssbhash.nn.vdsh_s import VDSHNetwork, VDSHSNetwork
 from ssbhash.training import Data, Options
@@ -114,12 +114,15 @@ class SSBVAE(ClassifyingHasher):
         return np.asarray(pack(self.logits(X) > network.database_threshold.cpu().numpy()))
 
     def _finish(self, model: Model, rows: RowSource) -> None:
-        network = model.network
-        if isinstance(network, SelfTaughtNetwork):
-            n = min(len(rows), THRESHOLD_ITEMS)
-            some = np.arange(n, dtype=np.int64) * len(rows) // n
-            logits = model.encode(network.code_logits, rows, network.shape.n_bits, some)
-            network.database_threshold.copy_(torch.from_numpy(hedged_threshold(logits)))
+        network, shape = model.network, model.network.shape
+        if not isinstance(network, SelfTaughtNetwork):
+            return
+        n = min(len(rows), THRESHOLD_ITEMS)
+        some = np.arange(n, dtype=np.int64) * len(rows) // n
+        logits = model.encode(network.code_logits, rows, shape.n_bits, some)
+        scores = model.encode(network.class_scores, rows, shape.n_classes, some)
+        share = min(HEDGE * doubt(probabilities(scores, shape.multilabel), shape.multilabel), 0.5)
+        network.database_threshold.copy_(torch.from_numpy(hedged_threshold(logits, share)))
 
     def _network(self) -> type[Autoencoder]:
         return SSBVAENetwork if self.preset == "paper" else SelfTaughtNetwork

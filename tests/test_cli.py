@@ -126,8 +126,8 @@ def test_train_encode_search_evaluate(tmp_path: Path, suffix: str) -> None:
     )
     assert report["items"] == report["labelled"] == N
     assert report["epochs"] == 5
-    for name in (database, queries):
-        call("encode", model, name, "-o", name.with_suffix(".codes.npy"))
+    call("encode", model, database, "--database", "-o", database.with_suffix(".codes.npy"))
+    call("encode", model, queries, "-o", queries.with_suffix(".codes.npy"))
     codes, n_bits = read_codes(database.with_suffix(".codes.npy"))
     assert codes.shape == (N, 2)
     assert n_bits == 16
@@ -135,6 +135,9 @@ def test_train_encode_search_evaluate(tmp_path: Path, suffix: str) -> None:
     from_items = json.loads(call("evaluate", database, queries, "--model", model, "--json", *both))
     assert from_items["queries"] == N_QUERIES
     assert from_items["MAP@100"] > 0.5, "chance is 0.33"
+    if both:
+        files = [path.with_suffix(".codes.npy") for path in (database, queries)]
+        assert json.loads(call("evaluate", *files, "--json", *both)) == from_items
     neighbours = call("search", database.with_suffix(".codes.npy"), queries, "--model", model)
     assert len(neighbours.splitlines()) == N_QUERIES
 

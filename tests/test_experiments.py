@@ -80,6 +80,7 @@ def test_run(method, digits, weights):
     assert row["R@1000"] == pytest.approx(1)  # there are 600
     assert 1 < row["distinct_codes"] <= 600
     assert ("asymmetric MAP@100" in row) == (method == "ssb-vae")
+    assert ("database codes MAP@100" in row) == (method == "ssb-vae")
     assert row["train_seconds"] > 0
     json.dumps(row)
 

@@ -22,6 +22,8 @@ from ssbhash.nn.self_taught import (
     RAMP_STEPS,
     TRUST_POWER,
     SelfTaughtNetwork,
+    doubt,
+    hedged_threshold,
     separated_codewords,
 )
 
@@ -167,6 +169,44 @@ def test_saved_and_loaded(sparse: bool, multilabel: bool, tmp_path: Any) -> None
     assert loaded.n_features_in_ == 30
     np.testing.assert_array_equal(loaded.logits(features), hasher.logits(features))
     np.testing.assert_array_equal(loaded.predict(features), hasher.predict(features))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize("n", [1, 2, 7, 1000])
+def test_the_least_certain_of_the_commoner_bits_are_hedged(n: int, share: float) -> None:
+    logits = np.random.default_rng(0).normal([-3, -0.5, 0, 0.5, 3], 1, (n, 5)).astype(np.float32)
+    before, after = logits > 0, logits > hedged_threshold(logits, share)
+    for bit in range(5):
+        common = 2 * before[:, bit].sum() > n
+        is_common, moved = before[:, bit] == common, before[:, bit] != after[:, bit]
+        certainty = np.abs(logits[:, bit])
+        assert not (moved & ~is_common).any()
+        assert abs(moved.sum() - share * is_common.sum()) <= 1
+        kept = certainty[is_common & ~moved]
+        assert certainty[moved].max(initial=0) <= kept.min(initial=np.inf)
+
+
+def test_doubt_is_the_share_of_expected_mistakes() -> None:
+    p = np.array([[0.5, 0.25, 0.25], [1, 0, 0], [0.1, 0.1, 0.8], [0.3, 0.3, 0.4]], np.float32)
+    assert doubt(p, False) == pytest.approx((0.5 + 0 + 0.2 + 0.6) / 4)
+    assert doubt(p, True) == pytest.approx((1 + 0 + 0.4 + 1) / 12)
+
+
+def test_database_codes_are_those_of_items_but_for_uncertain_bits(tmp_path: Any) -> None:
+    random = np.random.default_rng(0)
+    X = random.normal(0, 1, (300, 20)).astype(np.float32)
+    y = np.where(np.arange(300) < 30, np.arange(300) % 3, -1)
+    hasher = SSBVAE(16, n_epochs=3, n_hidden_units=32).fit(X, y)
+    one, own = (np.unpackbits(f(X), axis=1) for f in (hasher.transform, hasher.database_codes))
+    assert 0.01 < (one != own).mean() < 0.3
+    hasher.save(tmp_path)
+    np.testing.assert_array_equal(
+        hashers.load(tmp_path).database_codes(X), hasher.database_codes(X)
+    )
+    for paper in (SSBVAE(16, preset="paper", n_epochs=1), hashers.VDSHS(16, n_epochs=1)):
+        paper.fit(X - X.min(), y)
+        codes = paper.transform(X - X.min())
+        np.testing.assert_array_equal(paper.database_codes(X - X.min()), codes)
 
 
 def test_teaches_itself_more_than_the_labels_alone() -> None:

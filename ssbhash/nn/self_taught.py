@@ -42,8 +42,9 @@ COUNTS_SCALE = 5.0
 # Bits from which on the balance of pairs and reconstruction is kept: a pair's distance is a
 # share of the bits, so that each feels it less the more there are, but the decoder all of each.
 BALANCED_BITS = 32
-# Share of a bit's commoner value that database codes give up where it is least certain.
-HEDGED_SHARE = 0.25
+# In database codes each bit gives up its commoner value where it is least certain, for so many
+# times the share of items that the classifier expects to be wrong; it is over-confident.
+HEDGE = 5.0
 # Drawings of codewords of which the best separated is kept.
 N_DRAWINGS = 200
 
@@ -195,18 +196,25 @@ def separated_codewords(n_classes: int, n_bits: int, generator: torch.Generator)
     return best
 
 
-def hedged_threshold(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def doubt(probabilities: npt.NDArray[np.float32], multilabel: bool) -> float:
+    """Share of the predictions that a classifier expects to be wrong."""
+    p = probabilities
+    return float((np.minimum(p, 1 - p) if multilabel else 1 - p.max(1)).mean())
+
+
+def hedged_threshold(logits: npt.NDArray[np.float32], share: float) -> npt.NDArray[np.float32]:
     """Thresholds [n_bits] of database codes, from the logits [n, n_bits] of items.
 
-    In each bit those of the commoner value that are least certain of it, `HEDGED_SHARE` of
-    them, get the rarer one. An item of a doubtful class so leaves the codeword of its class,
-    where a query meets those that are certain first (docs/decisions.md).
+    In each bit those of the commoner value that are least certain of it, this share of them,
+    get the rarer one. An item of a doubtful class so leaves the codeword of its class, where
+    a query meets those that are certain first (docs/decisions.md).
     """
     n = len(logits)
     n_ones = (logits > 0).sum(0)
     sign = np.where(2 * n_ones > n, np.float32(1), np.float32(-1))
     n_rarer = np.minimum(n_ones, n - n_ones)
-    rank = np.minimum(n_rarer + ((n - n_rarer) * HEDGED_SHARE).astype(np.int64), n - 1)
+    rank = n_rarer + ((n - n_rarer) * share).astype(np.int64)
     certainty = np.sort(logits * sign, axis=0)
     threshold: npt.NDArray[np.float32] = sign * np.take_along_axis(certainty, rank[None], 0)[0]
-    return threshold
+    # Where none is moved, exactly the sign of the logit.
+    return np.where(rank > n_rarer, threshold, np.float32(0))

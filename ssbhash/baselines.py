@@ -56,6 +56,10 @@ class _Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         blocks = range(0, x.shape[0], _BLOCK_ROWS)
         return np.concatenate([pack(self._logits(x[i : i + _BLOCK_ROWS]) > 0) for i in blocks])
 
+    def database_codes(self, X: Any) -> Codes:
+        """Encode items to be searched: as `transform` does, where `SSBVAE` makes a difference."""
+        return self.transform(X)
+
     def logits(self, X: Any) -> Floats:
         """Real values whose signs are the bits, float32 [n, n_bits]."""
         check_is_fitted(self)

@@ -19,9 +19,10 @@ from ssbhash.experiments import CUTOFFS, Row, Summary, summarise
 
 FIGURES = (
     *("P@100", "P@1000", "P@5000", "MAP@100", "MAP@1000", "MAP@5000"),
+    *("database codes P@100", "database codes MAP@100"),
     *("asymmetric P@100", "asymmetric MAP@100"),
 )
-IN_PAGE = ("P@100", "MAP@100", "asymmetric MAP@100")
+IN_PAGE = ("P@100", "database codes P@100", "MAP@100", "asymmetric MAP@100")
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem }

@@ -95,7 +95,8 @@ class SSBVAE(ClassifyingHasher):
         """Codes of items to be searched, uint8 [n, n_bytes]; queries take those of `transform`.
 
         They differ in bits that an item is not certain of, so that a query meets items of a
-        certain class first (`hedged_threshold`); with preset "paper" they are the same.
+        certain class first (`hedged_threshold`). With preset "paper", and where an item may have
+        several labels, they are the same.
 
         Examples
         --------
@@ -115,13 +116,13 @@ class SSBVAE(ClassifyingHasher):
 
     def _finish(self, model: Model, rows: RowSource) -> None:
         network, shape = model.network, model.network.shape
-        if not isinstance(network, SelfTaughtNetwork):
+        if not isinstance(network, SelfTaughtNetwork) or shape.multilabel:
             return
         n = min(len(rows), THRESHOLD_ITEMS)
         some = np.arange(n, dtype=np.int64) * len(rows) // n
         logits = model.encode(network.code_logits, rows, shape.n_bits, some)
         scores = model.encode(network.class_scores, rows, shape.n_classes, some)
-        share = min(HEDGE * doubt(probabilities(scores, shape.multilabel), shape.multilabel), 0.5)
+        share = min(HEDGE * doubt(probabilities(scores, multilabel=False)), 0.5)
         network.database_threshold.copy_(torch.from_numpy(hedged_threshold(logits, share)))
 
     def _network(self) -> type[Autoencoder]:

@@ -196,10 +196,9 @@ def separated_codewords(n_classes: int, n_bits: int, generator: torch.Generator)
     return best
 
 
-def doubt(probabilities: npt.NDArray[np.float32], multilabel: bool) -> float:
+def doubt(probabilities: npt.NDArray[np.float32]) -> float:
     """Share of the predictions that a classifier expects to be wrong."""
-    p = probabilities
-    return float((np.minimum(p, 1 - p) if multilabel else 1 - p.max(1)).mean())
+    return float((1 - probabilities.max(1)).mean())
 
 
 def hedged_threshold(logits: npt.NDArray[np.float32], share: float) -> npt.NDArray[np.float32]:

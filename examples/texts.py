@@ -44,7 +44,7 @@ hasher = ssbhash.SSBVAE(n_bits=64)
 few = hide_labels(y[database], supervision=0.2, seed=0)
 hasher.fit(features.inputs(counts), few, target=features.targets(counts))
 
-codes = hasher.transform(features.inputs(counts))
+codes = hasher.database_codes(features.inputs(counts))
 asked = hasher.transform(features.transform([texts[i] for i in query]))
 distances, ids = ssbhash.search(codes, asked, k=3)
 print(f"{len(database)} texts, {(few >= 0).sum()} with labels, {len(features.terms_)} terms")

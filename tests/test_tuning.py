@@ -164,7 +164,7 @@ def test_diverging_trial_is_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
     fit = SSBVAE.fit
 
     def diverge(self: Any, *arguments: Any, **options: Any) -> Any:
-        if self.pair_weight != 5:
+        if self.pair_weight != SSBVAE().pair_weight:
             raise RuntimeError("the loss is no longer finite")
         return fit(self, *arguments, **options)
 

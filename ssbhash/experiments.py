@@ -173,8 +173,8 @@ def run(cell: Cell, data: Dataset, weights: PaperWeights | None = None) -> Row:
     dict
         The cell's fields; `P@k`, `R@k` and `MAP@k` for k in `CUTOFFS`, expected over
         ties; those of `_two_sided`; `precision_by_radius` and `recall_by_radius`;
-        `distinct_codes` of the database; `train_seconds`; `encode_seconds` of database and queries; `source` of
-        the features; `version`.
+        `distinct_codes` of the database; `train_seconds`; `encode_seconds` of database
+        and queries; `source` of the features; `version`.
 
     Raises
     ------

@@ -7,7 +7,7 @@ the code where labels are hidden. What differs (docs/decisions.md has what was m
   number of bits or the number of classes;
 - the predictions come from a teacher, the running average of the weights (Tarvainen and
   Valpola, NeurIPS 2017), without gradient, and count by their confidence; true labels
-  stand where they are known;
+  stand where they are known; the teacher is what remains of a training;
 - the bits themselves classify: each class has a fixed codeword, and the scaled inner
   product of code and codeword is a class score (as in Hoe et al., NeurIPS 2021);
 - labelled items join every batch, and the hidden layers drop out.
@@ -68,7 +68,8 @@ class SelfTaughtNetwork(PHSGSNetwork):
         """Start a training: the teacher is the student's copy."""
         if self.teacher is None:
             self.teacher = PHSGSNetwork(self.shape, self.weights, torch.Generator())
-            self.teacher.load_state_dict(self._student())
+            state = self.state_dict()
+            self.teacher.load_state_dict({name: state[name] for name in self.teacher.state_dict()})
         self.teacher.requires_grad_(False).to(self.codewords.device)
 
     @torch.no_grad()
@@ -77,7 +78,7 @@ class SelfTaughtNetwork(PHSGSNetwork):
         assert self.teacher is not None
         self.n_steps += 1
         share = max(1 - TEACHER_DECAY, 1 / (self.n_steps + 1))
-        student = self._student()
+        student = self.state_dict()
         for name, value in self.teacher.state_dict().items():
             if torch.is_tensor(value) and value.is_floating_point():
                 value.lerp_(student[name], share)
@@ -102,11 +103,6 @@ class SelfTaughtNetwork(PHSGSNetwork):
         assert self.teacher is not None
         self.load_state_dict(self.state_dict() | self.teacher.state_dict())
         self.teacher = None
-
-    def _student(self) -> dict[str, Tensor]:
-        state = self.state_dict()
-        own = ("codewords", "database_threshold", "teacher.", "_extra_state")
-        return {name: value for name, value in state.items() if not name.startswith(own)}
 
     def terms(self, items: Items, generator: torch.Generator) -> Terms:
         """Terms of the loss of one batch."""

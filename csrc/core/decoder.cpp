@@ -1,4 +1,5 @@
 #include "core/decoder.hpp"
+#include "core/copy.hpp"
 #include "core/training_kernels.hpp"
 
 #include <algorithm>
@@ -13,28 +14,33 @@ constexpr float kNoTarget = -1e30f;
 
 std::size_t round_up(std::size_t n, std::size_t unit) { return (n + unit - 1) / unit * unit; }
 
-// One tile of the weights in both layouts, in memory of this thread.
+// One tile of the decoder, in memory of this thread but for what can be read in place.
 struct Packed {
-    std::vector<float, AlignedAllocator<float>> panels, rows, bias, code;
+    std::vector<float, AlignedAllocator<float>> panels, rows, biases, code;
+    const float *weight, *bias; // [kTileTargets, width], [kTileTargets]
 
     void pack(const Decoder &decoder, std::size_t first, std::size_t width) {
         const std::size_t n_bits = decoder.n_bits;
         const std::size_t n = std::min(kTileTargets, decoder.n_targets - first);
+        weight = decoder.weight + first * n_bits;
+        bias = decoder.bias + first;
+        if (n < kTileTargets || n_bits < width)
+            pad(n, n_bits, width);
         panels.resize(kTileTargets * n_bits);
-        rows.resize(kTileTargets * width);
-        bias.resize(kTileTargets);
-        std::copy_n(decoder.bias + first, n, bias.begin());
-        std::fill(bias.begin() + static_cast<std::ptrdiff_t>(n), bias.end(), kNoTarget);
-        for (std::size_t j = 0; j < kTileTargets; ++j) {
-            const float *from = decoder.weight + (first + j) * n_bits;
-            float *row = rows.data() + j * width;
-            float *panel = panels.data() + j / kPanel * kPanel * n_bits + j % kPanel;
-            std::fill_n(row, width, 0.0f);
-            if (j < n)
-                std::copy_n(from, n_bits, row);
-            for (std::size_t bit = 0; bit < n_bits; ++bit)
-                panel[bit * kPanel] = row[bit];
-        }
+        for (std::size_t j = 0; j < kTileTargets; j += kPanel)
+            transpose(weight + j * width, width, kPanel, n_bits, panels.data() + j * n_bits,
+                      kPanel);
+    }
+
+  private:
+    void pad(std::size_t n, std::size_t n_bits, std::size_t width) {
+        rows.assign(kTileTargets * width, 0.0f);
+        biases.assign(kTileTargets, kNoTarget);
+        for (std::size_t j = 0; j < n; ++j)
+            copy_short(weight + j * n_bits, n_bits, rows.data() + j * width);
+        std::copy_n(bias, n, biases.begin());
+        weight = rows.data();
+        bias = biases.data();
     }
 };
 
@@ -70,8 +76,8 @@ void SoftmaxRegression::forward_tile(const Decoder &decoder, std::size_t tile, b
     std::fill_n(exp_.data() + (rows + n_items_) * kTileTargets, (n_rows_ - n_items_) * kTileTargets,
                 0.0f);
     active_training_kernels().softmax_tile(
-        {code_.data(), weights.panels.data(), weights.rows.data(), weights.bias.data(), n_items_,
-         n_bits_, width_, exp_.data() + rows * kTileTargets, top_.data() + rows, sum_.data() + rows,
+        {code_.data(), weights.panels.data(), weights.weight, weights.bias, n_items_, n_bits_,
+         width_, exp_.data() + rows * kTileTargets, top_.data() + rows, sum_.data() + rows,
          with_gradient ? product_.data() + rows * width_ : nullptr});
 }
 
@@ -142,9 +148,12 @@ void SoftmaxRegression::backward_tile(std::size_t tile, float factor, float *wei
     Packed &memory = packed();
     const std::size_t first = tile * kTileTargets, rows = tile * n_rows_;
     const std::size_t n = std::min(kTileTargets, n_targets_ - first);
+    const bool in_place = n == kTileTargets && n_bits_ == width_;
     memory.code.resize(n_items_ * width_);
-    memory.rows.resize(kTileTargets * width_);
-    memory.bias.resize(kTileTargets);
+    memory.biases.resize(kTileTargets);
+    if (!in_place)
+        memory.rows.resize(kTileTargets * width_);
+    float *gradient = in_place ? weight + first * n_bits_ : memory.rows.data();
     for (std::size_t i = 0; i < n_items_; ++i) {
         const float share = factor * share_[rows + i];
         float *row = memory.code.data() + i * width_;
@@ -154,11 +163,11 @@ void SoftmaxRegression::backward_tile(std::size_t tile, float factor, float *wei
     }
     active_training_kernels().softmax_gradient({exp_.data() + rows * kTileTargets,
                                                 memory.code.data(), share_.data() + rows, n_items_,
-                                                width_, memory.rows.data(), memory.bias.data()});
-    for (std::size_t j = 0; j < n; ++j) {
-        std::copy_n(memory.rows.data() + j * width_, n_bits_, weight + (first + j) * n_bits_);
-        bias[first + j] = factor * memory.bias[j];
-    }
+                                                width_, gradient, memory.biases.data()});
+    for (std::size_t j = 0; j < n; ++j)
+        bias[first + j] = factor * memory.biases[j];
+    for (std::size_t j = 0; j < n && !in_place; ++j)
+        copy_short(gradient + j * width_, n_bits_, weight + (first + j) * n_bits_);
 }
 
 void SoftmaxRegression::backward(float factor, float *weight, float *bias,

@@ -1,4 +1,5 @@
 #include "core/encoder.hpp"
+#include "core/copy.hpp"
 #include "core/product.hpp"
 #include "core/training_kernels.hpp"
 
@@ -46,8 +47,8 @@ void Encoder::forward(const EncoderNetwork &network, const SparseRows &x, float 
     std::size_t first = 0;
     for (const EncoderHead &head : network.heads) {
         for (std::size_t i = 0; i < n_units_; ++i)
-            std::copy_n(head.weight + i * head.width, head.width,
-                        head_weight_.data() + i * n_heads_ + first);
+            copy_short(head.weight + i * head.width, head.width,
+                       head_weight_.data() + i * n_heads_ + first);
         first += head.width;
     }
     product({second_.hidden.data(), n_units_, 1}, {head_weight_.data(), n_heads_, 1}, n_items_,
@@ -66,8 +67,8 @@ void Encoder::differentiate_heads(const EncoderNetwork &network, const float *gr
     std::size_t first = 0;
     for (const EncoderHead &head : network.heads) {
         for (std::size_t i = 0; i < n_units_; ++i)
-            std::copy_n(head_gradient_.data() + i * n_heads_ + first, head.width,
-                        head.grad_weight + i * head.width);
+            copy_short(head_gradient_.data() + i * n_heads_ + first, head.width,
+                       head.grad_weight + i * head.width);
         std::fill_n(head.grad_bias, head.width, 0.0f);
         for (std::size_t i = 0; i < n_items_; ++i)
             for (std::size_t j = 0; j < head.width; ++j)
@@ -132,18 +133,18 @@ void encode(const TrainedEncoder &encoder, const SparseRows &x, float *out, std:
         }
         for (const Panel &panel : panels) {
             const std::size_t column = panel.first();
-            const float *sums = panel.multiply({first.data(), n_units, 1}, n_rows);
+            float *to = last.data() + column;
+            panel.multiply({first.data(), n_units, 1}, n_rows, to, n_units);
             for (std::size_t i = 0; i < n_rows; ++i)
-                kernels.rectify(sums + i * panel.width(), encoder.bias + column,
-                                encoder.scale + column, encoder.shift + column, panel.n_columns(),
-                                last.data() + i * n_units + column);
+                kernels.rectify(to + i * n_units, encoder.bias + column, encoder.scale + column,
+                                encoder.shift + column, panel.n_columns(), to + i * n_units);
         }
         for (const Panel &panel : head) {
-            const float *sums = panel.multiply({last.data(), n_units, 1}, n_rows);
+            float *to = out + from * encoder.n_outputs + panel.first();
+            panel.multiply({last.data(), n_units, 1}, n_rows, to, encoder.n_outputs);
             for (std::size_t i = 0; i < n_rows; ++i)
                 for (std::size_t j = 0; j < panel.n_columns(); ++j)
-                    out[(from + i) * encoder.n_outputs + panel.first() + j] =
-                        sums[i * panel.width() + j] + encoder.head_bias[panel.first() + j];
+                    to[i * encoder.n_outputs + j] += encoder.head_bias[panel.first() + j];
         }
     });
 }

@@ -15,30 +15,30 @@ struct Strided {
     std::size_t row, column;
 };
 
-// A product may read so many rows of its left side beyond the last, whose values do not matter.
+// A product reads its left side to a multiple of so many rows; values beyond do not matter.
 constexpr std::size_t kRowsBeyond = 12;
 // Rows of a result whose sums stay in the first-level cache.
 constexpr std::size_t kProductRows = 96;
 
-// out [m, n] = left [m, k] right [k, n]
+// out [m, n] = left [m, k] right [k, n]; right's rows or columns lie together.
 void product(const Strided &left, const Strided &right, std::size_t m, std::size_t k, std::size_t n,
              float *out, std::size_t n_threads);
 
-// Some columns of a right side, packed to be multiplied from the left.
+// Some columns of a right side [k, n], k >= 1, packed to be multiplied from the left.
 class Panel {
   public:
     static constexpr std::size_t kColumns = 32;
 
-    // Columns first ... first + kColumns of right [k, n], as far as they exist.
+    // Columns first ... first + kColumns of right [k, n], as far as they exist; its row or its
+    // column step is 1.
     void pack(const Strided &right, std::size_t k, std::size_t n, std::size_t first);
 
-    // Left rows times the columns, for at most kProductRows rows: row i at i * width() of what
-    // is returned, which this thread's next product overwrites.
-    const float *multiply(const Strided &left, std::size_t n_rows) const;
+    // out [n_rows, n_columns], rows so far apart, = left times the columns, for at most
+    // kProductRows rows.
+    void multiply(const Strided &left, std::size_t n_rows, float *out, std::size_t out_row) const;
 
     std::size_t first() const { return first_; }
     std::size_t n_columns() const { return n_columns_; }
-    std::size_t width() const { return width_; }
 
   private:
     std::vector<float, AlignedAllocator<float>> rows_;

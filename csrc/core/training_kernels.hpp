@@ -35,6 +35,20 @@ struct SoftmaxGradient {
     float *weight, *bias;
 };
 
+// The left side of a product, [n_out, n]: element (i, k) lies at i * step + k * k_step. Rows
+// exist to the next multiple of kItemBlock.
+struct Factors {
+    const float *data;
+    std::size_t step, k_step, n;
+};
+
+// Where a product [n, width] goes, to the next multiple of kItemBlock rows, `row` floats each.
+struct Sums {
+    float *data;
+    std::size_t row, n;
+    bool fresh; // whether they start at zero, not at what is there
+};
+
 // All pairs of n items, by column: code [n_bits, n_padded], class probabilities
 // [n_classes, n_padded], n_padded a multiple of kBitBlock.
 struct PairLoss {
@@ -76,11 +90,8 @@ struct TrainingKernels {
     void (*softmax_tile)(const SoftmaxTile &tile);
     void (*softmax_gradient)(const SoftmaxGradient &tile);
 
-    // to [n_out, width] += F rows, F [n_out, n] with the given steps, rows [n, width], width a
-    // multiple of kBitBlock. Rows of F and `to` exist to the next multiple of 12 rows.
-    void (*add_product)(const float *factors, std::size_t factor_step, std::size_t k_step,
-                        const float *rows, std::size_t width, std::size_t n, float *to,
-                        std::size_t n_out);
+    // to += left times rows [left.n, width], width a multiple of kBitBlock.
+    void (*add_product)(const Factors &left, const float *rows, std::size_t width, const Sums &to);
 
     // x = exp(x) in place, for x <= 0.
     void (*exp_negatives)(float *x, std::size_t n);

@@ -14,12 +14,13 @@ import torch
 from ssbhash.arrays import Codes
 from ssbhash.codes import pack
 from ssbhash.estimator import ClassifyingHasher, Hasher, load, probabilities
+from ssbhash.hedging import database_threshold
 from ssbhash.model import Model
 from ssbhash.nn.bernoulli_vae import Autoencoder, BernoulliVAENetwork, Weights
 from ssbhash.nn.latent import fit_latent, fit_scale
 from ssbhash.nn.phs_gs import PHSGSNetwork
 from ssbhash.nn.rows import DenseRows, Raw, RowSource
-from ssbhash.nn.self_taught import HEDGE, SelfTaughtNetwork, doubt, hedged_threshold
+from ssbhash.nn.self_taught import SelfTaughtNetwork
 from ssbhash.nn.ssb_vae import SSBVAENetwork
 from ssbhash.nn.vdsh_s import VDSHNetwork, VDSHSNetwork
 from ssbhash.training import Data, Options
@@ -95,8 +96,8 @@ class SSBVAE(ClassifyingHasher):
         """Codes of items to be searched, uint8 [n, n_bytes]; queries take those of `transform`.
 
         They differ in bits that an item is not certain of, so that a query meets items of a
-        certain class first (`hedged_threshold`). With preset "paper", and where an item may have
-        several labels, they are the same.
+        certain class first (`ssbhash.hedging`). They are the same with preset "paper", where an
+        item may have several labels, and where the model expects nothing from it.
 
         Examples
         --------
@@ -122,8 +123,8 @@ class SSBVAE(ClassifyingHasher):
         some = np.arange(n, dtype=np.int64) * len(rows) // n
         logits = model.encode(network.code_logits, rows, shape.n_bits, some)
         scores = model.encode(network.class_scores, rows, shape.n_classes, some)
-        share = min(HEDGE * doubt(probabilities(scores, multilabel=False)), 0.5)
-        network.database_threshold.copy_(torch.from_numpy(hedged_threshold(logits, share)))
+        threshold = database_threshold(logits, probabilities(scores, multilabel=False))
+        network.database_threshold.copy_(torch.from_numpy(threshold))
 
     def _network(self) -> type[Autoencoder]:
         return SSBVAENetwork if self.preset == "paper" else SelfTaughtNetwork

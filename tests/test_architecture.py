@@ -31,6 +31,7 @@ RANKS = {
     "shards": 5,
     "checkpoint": 5,
     "labels": 5,
+    "hedging": 5,
     "nn": 6,
     "processes": 7,
     "parameters": 8,

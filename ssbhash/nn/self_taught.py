@@ -17,8 +17,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -42,9 +40,6 @@ COUNTS_SCALE = 5.0
 # Bits from which on the balance of pairs and reconstruction is kept: a pair's distance is a
 # share of the bits, so that each feels it less the more there are, but the decoder all of each.
 BALANCED_BITS = 32
-# In database codes each bit gives up its commoner value where it is least certain, for so many
-# times the share of items that the classifier expects to be wrong; it is over-confident.
-HEDGE = 5.0
 # Drawings of codewords of which the best separated is kept.
 N_DRAWINGS = 200
 
@@ -190,26 +185,3 @@ def separated_codewords(n_classes: int, n_bits: int, generator: torch.Generator)
         if key < best_key:
             best, best_key = words, key
     return best
-
-
-def doubt(probabilities: npt.NDArray[np.float32]) -> float:
-    """Share of the predictions that a classifier expects to be wrong."""
-    return float((1 - probabilities.max(1)).mean())
-
-
-def hedged_threshold(logits: npt.NDArray[np.float32], share: float) -> npt.NDArray[np.float32]:
-    """Thresholds [n_bits] of database codes, from the logits [n, n_bits] of items.
-
-    In each bit those of the commoner value that are least certain of it, this share of them,
-    get the rarer one. An item of a doubtful class so leaves the codeword of its class, where
-    a query meets those that are certain first (docs/decisions.md).
-    """
-    n = len(logits)
-    n_ones = (logits > 0).sum(0)
-    sign = np.where(2 * n_ones > n, np.float32(1), np.float32(-1))
-    n_rarer = np.minimum(n_ones, n - n_ones)
-    rank = n_rarer + ((n - n_rarer) * share).astype(np.int64)
-    certainty = np.sort(logits * sign, axis=0)
-    threshold: npt.NDArray[np.float32] = sign * np.take_along_axis(certainty, rank[None], 0)[0]
-    # Where none is moved, exactly the sign of the logit.
-    return np.where(rank > n_rarer, threshold, np.float32(0))

@@ -200,7 +200,7 @@ def run(cell: Cell, data: Dataset, weights: PaperWeights | None = None) -> Row:
     return {
         **asdict(cell),
         **metrics.evaluate(*sides, CUTOFFS, n_bits=cell.n_bits),
-        **_two_sided(cell, hasher, data, codes, query_codes),
+        **_two_sided(cell, hasher, data, query_codes),
         "precision_by_radius": curve.precision.tolist(),
         "recall_by_radius": curve.recall.tolist(),
         "distinct_codes": len(np.unique(codes, axis=0)),
@@ -211,10 +211,10 @@ def run(cell: Cell, data: Dataset, weights: PaperWeights | None = None) -> Row:
     }
 
 
-def _two_sided(cell: Cell, hasher: Any, data: Dataset, codes: Codes, query_codes: Codes) -> Row:
+def _two_sided(cell: Cell, hasher: Any, data: Dataset, query_codes: Codes) -> Row:
     """Measure what treats database and queries differently, at the same size of codes.
 
-    "database codes ...": codes of the database of their own, where the method has such.
+    "database codes ...": codes of the database of their own, of the default SSB-VAE.
     "asymmetric ...": these codes by expected distance to the query's posterior, where the
     method has a Bernoulli posterior.
     """
@@ -223,7 +223,7 @@ def _two_sided(cell: Cell, hasher: Any, data: Dataset, codes: Codes, query_codes
         return found
     own = hasher.database_codes(data.X)
     labels = data.y, data.y_query
-    if not np.array_equal(own, codes):
+    if cell.method == "ssb-vae":  # on every seed, though some models leave them the same
         sides = own, labels[0], query_codes, labels[1]
         row = metrics.evaluate(*sides, CUTOFFS, n_bits=cell.n_bits)
         found |= {f"database codes {name}": value for name, value in row.items()}

@@ -97,7 +97,7 @@ class SSBVAE(ClassifyingHasher):
 
         They differ in bits that an item is not certain of, so that a query meets items of a
         certain class first (`ssbhash.hedging`). They are the same with preset "paper", where an
-        item may have several labels, and where the model expects nothing from it.
+        item may have several labels, and where the model expects to lose precision by it.
 
         Examples
         --------

@@ -52,9 +52,9 @@ def database_threshold(logits: Floats, probabilities: Floats) -> Floats:
         )
 
     none = np.zeros(logits.shape[1], np.float32)
-    before = expected(none)
-    for times in range(MOST_TIMES, 0, -1):
-        share = min(times * doubt(probabilities), MOST_SHARE)
+    before, once = expected(none), doubt(probabilities)
+    shares = {min(times * once, MOST_SHARE) for times in range(1, MOST_TIMES + 1)}
+    for share in sorted(shares, reverse=True):
         threshold = hedged_threshold(logits, share)
         gain = expected(threshold) - before
         if gain.mean() >= -gain.std() / np.sqrt(len(gain)):

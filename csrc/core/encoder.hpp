@@ -3,6 +3,7 @@
 #pragma once
 
 #include "core/aligned.hpp"
+#include "core/nonzeros.hpp"
 #include "core/training.hpp"
 
 #include <vector>
@@ -51,15 +52,20 @@ class Encoder {
     };
 
     void resize(const EncoderNetwork &network, std::size_t n_items);
-    void normalise(const EncoderLayer &layer, float momentum, Activations &to,
-                   std::size_t n_threads);
+    void normalise(const EncoderLayer &layer, const float *bias, float momentum, Activations &to,
+                   float *shift, std::size_t n_threads);
+    void second_product(const EncoderNetwork &network, std::size_t n_threads);
+    void differentiate_second_product(const EncoderNetwork &network, std::size_t n_threads);
     void differentiate(const EncoderLayer &layer, const Activations &from, float *product,
                        std::size_t n_threads);
     void differentiate_heads(const EncoderNetwork &network, const float *grad_heads,
                              std::size_t n_threads);
 
     std::size_t n_items_ = 0, n_units_ = 0, n_heads_ = 0;
-    Activations first_, second_;
+    Activations first_,
+        second_; // first_.hidden: without its shift, but for row n_items, which is that
+    NonZeros factors_;
+    Memory second_bias_;                                  // [n_units]
     Memory product_, gradient_;                           // [n_items, n_units]
     Memory head_weight_, head_gradient_, heads_gradient_; // all heads side by side
 };

@@ -14,10 +14,11 @@ constexpr std::size_t kDepth = 128;
 
 } // namespace
 
-void Panel::pack(const Strided &right, std::size_t k, std::size_t n, std::size_t first) {
+void Panel::pack(const Strided &right, std::size_t k, std::size_t n, std::size_t first,
+                 std::size_t n_columns) {
     k_ = k;
     first_ = first;
-    n_columns_ = std::min(kColumns, n - first);
+    n_columns_ = std::min(n_columns, n - first);
     width_ = (n_columns_ + kBitBlock - 1) / kBitBlock * kBitBlock;
     rows_.resize(k * width_);
     const float *from = right.data + first * right.column;

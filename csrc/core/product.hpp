@@ -29,16 +29,19 @@ class Panel {
   public:
     static constexpr std::size_t kColumns = 32;
 
-    // Columns first ... first + kColumns of right [k, n], as far as they exist; its row or its
+    // Columns first ... first + n_columns of right [k, n], as far as they exist; its row or its
     // column step is 1.
-    void pack(const Strided &right, std::size_t k, std::size_t n, std::size_t first);
+    void pack(const Strided &right, std::size_t k, std::size_t n, std::size_t first,
+              std::size_t n_columns = kColumns);
 
     // out [n_rows, n_columns], rows so far apart, = left times the columns, for at most
-    // kProductRows rows.
+    // kProductRows rows; of kColumns at most.
     void multiply(const Strided &left, std::size_t n_rows, float *out, std::size_t out_row) const;
 
     std::size_t first() const { return first_; }
     std::size_t n_columns() const { return n_columns_; }
+    const float *rows() const { return rows_.data(); } // [k, width], zeros beyond n_columns
+    std::size_t width() const { return width_; }
 
   private:
     std::vector<float, AlignedAllocator<float>> rows_;

@@ -60,6 +60,7 @@ struct ReluNorm {
     std::size_t n, width;
     float eps, momentum;
     float *rectified, *out; // x, and its normalisation
+    float *shift_out;       // [width]; if given, the shift of `out` goes here, not into it
     float *mean, *inverse;  // of x: mean, 1 / sqrt(variance + eps), [width]
     float *running_mean, *running_variance;
 };

@@ -49,6 +49,17 @@ struct Sums {
     bool fresh; // whether they start at zero, not at what is there
 };
 
+// A left side with many zeros, by rows: row r has counts[r] factors, number i of them values[.] for
+// row rows[.] of the right side, . = r * kSparseDepth + i. So many rows of the right side at most,
+// kSparseColumns wide, fill most of the first-level cache.
+constexpr std::size_t kSparseDepth = 104, kSparseColumns = 64;
+static_assert(kSparseDepth % kBitBlock == 0 && kSparseDepth < 256);
+struct SparseFactors {
+    const float *values;
+    const std::uint8_t *rows;
+    const std::uint32_t *counts;
+};
+
 // All pairs of n items, by column: code [n_bits, n_padded], class probabilities
 // [n_classes, n_padded], n_padded a multiple of kBitBlock.
 struct PairLoss {
@@ -92,6 +103,16 @@ struct TrainingKernels {
 
     // to += left times rows [left.n, width], width a multiple of kBitBlock.
     void (*add_product)(const Factors &left, const float *rows, std::size_t width, const Sums &to);
+
+    // List the non-zero ones of n <= kSparseDepth numbers, in order, with where they were; returns
+    // how many. Both lists have room for kSparseDepth.
+    std::uint32_t (*list_nonzeros)(const float *from, std::size_t n, float *values,
+                                   std::uint8_t *places);
+
+    // add_product where the left side has many zeros, and any number of rows; width up to
+    // kSparseColumns.
+    void (*add_sparse)(const SparseFactors &left, const float *rows, std::size_t width,
+                       const Sums &to);
 
     // x = exp(x) in place, for x <= 0.
     void (*exp_negatives)(float *x, std::size_t n);

@@ -99,6 +99,7 @@ void py_relu_norm(const Floats &product, const Floats &bias, const Floats &scale
                          momentum,
                          rectified.mutable_data(),
                          out.mutable_data(),
+                         nullptr,
                          moments.mutable_data(),
                          moments.mutable_data() + width,
                          running_mean.mutable_data(),

@@ -3,12 +3,14 @@
 #include "core/decoder.hpp"
 #include "core/encoder.hpp"
 #include "core/latent.hpp"
+#include "core/nonzeros.hpp"
 #include "core/product.hpp"
 
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <limits>
 #include <random>
 
 using namespace ssbhash;
@@ -76,6 +78,32 @@ void check_product(std::size_t m, std::size_t k, std::size_t n, bool transposed)
                        static_cast<double>(right.data[at * right.row + j * right.column]);
             require(near(out[i * n + j], sum), "product");
         }
+}
+
+// The same sums as those of the product that multiplies zeros too, to the last bit.
+void check_nonzeros(std::size_t m, std::size_t k, std::size_t n, bool transposed) {
+    Floats matrix = uniform((m + kRowsBeyond) * (k + kRowsBeyond));
+    for (float &value : matrix)
+        value = std::max(value, 0.0f);
+    const Strided left = transposed ? Strided{matrix.data(), 1, m} : Strided{matrix.data(), k, 1};
+    for (std::size_t i = 0; i < m && m > 2; ++i) // a row of zeros, and one without
+        for (std::size_t at = 0; at < k; ++at)
+            if (i < 2)
+                matrix[i * left.row + at * left.column] = static_cast<float>(i);
+    const Floats by_row = uniform(k * n), by_column = uniform(k * n);
+    NonZeros factors;
+    factors.gather(left, m, k);
+    for (const Strided &right : {Strided{by_row.data(), n, 1}, Strided{by_column.data(), 1, k}}) {
+        Floats out(m * n, -1.0f), expected(m * n);
+        factors.multiply(right, n, out.data(), 2);
+        product(left, right, m, k, n, expected.data(), 1);
+        require(out == expected, "product of non-zeros");
+    }
+    matrix[0] = std::numeric_limits<float>::quiet_NaN(); // is not lost
+    factors.gather(left, m, k);
+    Floats out(m * n);
+    factors.multiply({by_row.data(), n, 1}, n, out.data(), 1);
+    require(std::isnan(out[0]), "NaN among non-zeros");
 }
 
 struct Layer {
@@ -172,6 +200,12 @@ void check_training() {
         check_product(100, 130, 70, transposed);
         check_product(97, 257, 24, transposed);
         check_product(1031, 3, 40, transposed);
+    }
+    for (const bool transposed : {false, true}) {
+        check_nonzeros(1, 1, 1, transposed);
+        check_nonzeros(3, 104, 64, transposed);
+        check_nonzeros(101, 105, 75, transposed);
+        check_nonzeros(24, 500, 130, transposed);
     }
     check_step(2, 1, 1, 1);
     check_step(37, 70, 13, 5);

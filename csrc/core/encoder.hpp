@@ -62,8 +62,8 @@ class Encoder {
                              std::size_t n_threads);
 
     std::size_t n_items_ = 0, n_units_ = 0, n_heads_ = 0;
-    Activations first_,
-        second_; // first_.hidden: without its shift, but for row n_items, which is that
+    // first_.hidden lacks the shift of its normalisation, which is row n_items.
+    Activations first_, second_;
     NonZeros factors_;
     Memory second_bias_;                                  // [n_units]
     Memory product_, gradient_;                           // [n_items, n_units]

@@ -35,7 +35,7 @@ void Panel::multiply(const Strided &left, std::size_t n_rows, float *out,
                      std::size_t out_row) const {
     thread_local std::vector<float, AlignedAllocator<float>> scratch;
     const bool in_place = n_rows % kRowsBeyond == 0 && n_columns_ == width_;
-    scratch.resize(kProductRows * kColumns);
+    scratch.resize(in_place ? 0 : kProductRows * width_);
     float *to = in_place ? out : scratch.data();
     const std::size_t to_row = in_place ? out_row : width_;
     for (std::size_t at = 0; at < k_; at += kDepth)

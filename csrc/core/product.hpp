@@ -35,7 +35,7 @@ class Panel {
               std::size_t n_columns = kColumns);
 
     // out [n_rows, n_columns], rows so far apart, = left times the columns, for at most
-    // kProductRows rows; of kColumns at most.
+    // kProductRows rows.
     void multiply(const Strided &left, std::size_t n_rows, float *out, std::size_t out_row) const;
 
     std::size_t first() const { return first_; }

@@ -13,7 +13,7 @@ void Encoder::resize(const EncoderNetwork &network, std::size_t n_items) {
     n_heads_ = 0;
     for (const EncoderHead &head : network.heads)
         n_heads_ += head.width;
-    const std::size_t n_rows = n_items + kRowsBeyond;
+    const std::size_t n_rows = n_items + kRowsBeyond; // one for the shift, too
     for (Activations *layer : {&first_, &second_}) {
         layer->rectified.resize(n_items * n_units_);
         layer->hidden.resize(n_rows * n_units_);

@@ -27,19 +27,14 @@ void NonZeros::gather(const Strided &matrix, std::size_t m, std::size_t k) {
 }
 
 void NonZeros::multiply(const Panel &panel, float *out, std::size_t out_row) const {
-    thread_local Memory<float> scratch;
     const auto kernel = active_training_kernels().add_sparse;
     const std::size_t width = panel.width();
-    const bool in_place = panel.n_columns() == width;
-    scratch.resize(in_place ? 0 : m_ * width);
-    float *to = in_place ? out : scratch.data();
-    const std::size_t to_row = in_place ? out_row : width;
-    for (std::size_t at = 0, list = 0; at < k_; at += kSparseDepth, list += m_)
-        kernel({values_.data() + list * kSparseDepth, places_.data() + list * kSparseDepth,
-                counts_.data() + list},
-               panel.rows() + at * width, width, {to, to_row, m_, at == 0});
-    for (std::size_t i = 0; i < m_ && !in_place; ++i)
-        copy_short(to + i * to_row, panel.n_columns(), out + i * out_row);
+    panel.write(out, out_row, m_, m_, [&](float *to, std::size_t to_row) {
+        for (std::size_t at = 0, list = 0; at < k_; at += kSparseDepth, list += m_)
+            kernel({values_.data() + list * kSparseDepth, places_.data() + list * kSparseDepth,
+                    counts_.data() + list},
+                   panel.rows() + at * width, width, {to, to_row, m_, at == 0});
+    });
 }
 
 void NonZeros::multiply(const Strided &right, std::size_t n, float *out,

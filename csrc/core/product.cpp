@@ -33,17 +33,13 @@ void Panel::pack(const Strided &right, std::size_t k, std::size_t n, std::size_t
 
 void Panel::multiply(const Strided &left, std::size_t n_rows, float *out,
                      std::size_t out_row) const {
-    thread_local std::vector<float, AlignedAllocator<float>> scratch;
-    const bool in_place = n_rows % kRowsBeyond == 0 && n_columns_ == width_;
-    scratch.resize(in_place ? 0 : kProductRows * width_);
-    float *to = in_place ? out : scratch.data();
-    const std::size_t to_row = in_place ? out_row : width_;
-    for (std::size_t at = 0; at < k_; at += kDepth)
-        active_training_kernels().add_product(
-            {left.data + at * left.column, left.row, left.column, std::min(kDepth, k_ - at)},
-            rows_.data() + at * width_, width_, {to, to_row, n_rows, at == 0});
-    for (std::size_t i = 0; i < n_rows && !in_place; ++i)
-        copy_short(to + i * to_row, n_columns_, out + i * out_row);
+    const std::size_t n_summed = (n_rows + kRowsBeyond - 1) / kRowsBeyond * kRowsBeyond;
+    write(out, out_row, n_rows, n_summed, [&](float *to, std::size_t to_row) {
+        for (std::size_t at = 0; at < k_; at += kDepth)
+            active_training_kernels().add_product(
+                {left.data + at * left.column, left.row, left.column, std::min(kDepth, k_ - at)},
+                rows_.data() + at * width_, width_, {to, to_row, n_rows, at == 0});
+    });
 }
 
 void product(const Strided &left, const Strided &right, std::size_t m, std::size_t k, std::size_t n,

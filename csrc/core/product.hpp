@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/aligned.hpp"
+#include "core/copy.hpp"
 
 #include <algorithm>
 #include <cstddef>
@@ -37,6 +38,20 @@ class Panel {
     // out [n_rows, n_columns], rows so far apart, = left times the columns, for at most
     // kProductRows rows.
     void multiply(const Strided &left, std::size_t n_rows, float *out, std::size_t out_row) const;
+
+    // For kernels that write whole registers and n_summed >= n_rows rows: sum(to, to_row) with
+    // `out` where that fits it, else with memory from which n_rows rows are copied to it.
+    template <typename Sum>
+    void write(float *out, std::size_t out_row, std::size_t n_rows, std::size_t n_summed,
+               const Sum &sum) const {
+        if (n_summed == n_rows && n_columns_ == width_)
+            return sum(out, out_row);
+        thread_local std::vector<float, AlignedAllocator<float>> scratch;
+        scratch.resize(n_summed * width_);
+        sum(scratch.data(), width_);
+        for (std::size_t i = 0; i < n_rows; ++i)
+            copy_short(scratch.data() + i * width_, n_columns_, out + i * out_row);
+    }
 
     std::size_t first() const { return first_; }
     std::size_t n_columns() const { return n_columns_; }

@@ -32,14 +32,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ssbhash import datasets, files, metrics
-from ssbhash.baselines import ClassifierCodes
-from ssbhash.datasets import Dataset
-from ssbhash.hashers import SSBVAE
+from ssbhash import metrics
+from ssbhash.data import files
+from ssbhash.models.baselines import ClassifierCodes
+from ssbhash.models.methods import SSBVAE
 from ssbhash.nn import self_taught
-from ssbhash.study import standard_error
-
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+from ssbhash.paper import datasets
+from ssbhash.paper.datasets import Dataset
+from ssbhash.tuning.study import standard_error
 
 # Names of what is measured in the files, by the codes that the database has.
 FIGURES = {"transform": "P@100", "database": "database codes P@100"}
@@ -65,7 +65,14 @@ class Cell:
 def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("variants", nargs="+", help="default, classifier, NAME=VALUE[,...]")
-    parser.add_argument("--data", type=Path, help="folder of the data (SSBHASH_DATA)")
+    given = os.environ.get("SSBHASH_DATA")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=given,
+        required=not given,
+        help="folder of the data (SSBHASH_DATA)",
+    )
     parser.add_argument("--dataset", nargs="+", default=["snippets"], choices=datasets.LOADERS)
     parser.add_argument("--supervision", type=float, nargs="+", default=[0.1])
     parser.add_argument("--bits", type=int, nargs="+", default=[32])
@@ -76,8 +83,6 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--figure", choices=FIGURES, default="transform", help="codes searched")
     parser.add_argument("--out", type=Path, default=Path("ssbhash-ablation"))
     options = parser.parse_args(arguments)
-    if options.data is None:
-        options.data = Path(os.environ.get("SSBHASH_DATA", SHARED))
     for variant in options.variants:
         if variant != "classifier":
             parse(variant)

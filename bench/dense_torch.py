@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import ssbhash
+from ssbhash.inputs.rows import SparseBatch
 from ssbhash.nn.bernoulli_vae import Items
-from ssbhash.nn.rows import SparseBatch
 from ssbhash.nn.ssb_vae import SSBVAENetwork
 
 

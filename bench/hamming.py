@@ -31,8 +31,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import ssbhash
-from ssbhash.backends import native_module
 from ssbhash.config import config
+from ssbhash.engines import native_module
 
 Search = Callable[[], Any]
 CORE = native_module()

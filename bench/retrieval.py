@@ -24,11 +24,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ssbhash import datasets, experiments, metrics
-from ssbhash.baselines import BASELINES, ClassifierCodes
-from ssbhash.experiments import PAPER, SEEDS, Cell, Row, Summary, summarise
+from ssbhash import metrics
+from ssbhash.models.baselines import BASELINES, ClassifierCodes
+from ssbhash.paper import datasets, grid
+from ssbhash.paper.grid import PAPER, SEEDS, Cell, Row, Summary, summarise
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 METHODS = [f"{name}{PAPER}" for name in ("ssb-vae", "phs-gs", "vdsh-s")]
 TOLERANCE = 0.02
 FIGURES = ("P@100", "MAP@100", "distinct_codes", "train_seconds")
@@ -36,7 +36,14 @@ FIGURES = ("P@100", "MAP@100", "distinct_codes", "train_seconds")
 
 def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--data", type=Path, help="folder of the data (SSBHASH_DATA)")
+    given = os.environ.get("SSBHASH_DATA")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=given,
+        required=not given,
+        help="folder of the data (SSBHASH_DATA)",
+    )
     parser.add_argument("--reference", type=Path, help="folder of the reference figures")
     parser.add_argument("--dataset", choices=datasets.LOADERS, default="snippets")
     parser.add_argument("--bits", type=int, nargs="+", default=[16, 32])
@@ -49,8 +56,6 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if not 1 <= options.seeds <= len(SEEDS):
         parser.error(f"--seeds must be 1 to {len(SEEDS)}")
-    if options.data is None:
-        options.data = Path(os.environ.get("SSBHASH_DATA", SHARED))
     if options.reference is None:
         options.reference = options.data.resolve().parent / "reference"
     return options
@@ -149,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is asked for; 1 if a bar is missed, 2 on bad input."""
     options = read_arguments(arguments)
     try:
-        found = experiments.run_grid(
+        found = grid.run_grid(
             todo := cells(options),
             options.data,
             reference_dir=options.reference,

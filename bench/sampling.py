@@ -19,7 +19,7 @@ import torch
 from scipy import stats
 
 import ssbhash
-from ssbhash.nn import ops
+from ssbhash.nn import torch_ops
 
 BARS = {"sample": 8, "binarize": 3, "relaxed, forward + backward": 3}
 ROWS_AT_ONCE = 1 << 17
@@ -98,7 +98,7 @@ def eager_relaxed(leaf: torch.Tensor, grad: torch.Tensor) -> None:
 
 def fused_relaxed(leaf: torch.Tensor, grad: torch.Tensor) -> None:
     leaf.grad = None
-    ops.sample_relaxed(leaf, 1, 2 / 3).backward(grad)
+    torch_ops.sample_relaxed(leaf, 1, 2 / 3).backward(grad)
 
 
 def time_all(repeats: int) -> None:

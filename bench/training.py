@@ -28,18 +28,18 @@ import torch
 from dense_torch import check_equality, dense
 
 import ssbhash
-from ssbhash import datasets, metrics
-from ssbhash.labels import read_labels
-from ssbhash.model import ENCODE_SPARSE_ROWS
-from ssbhash.nn.adam import FlatAdam, RowAdam
+from ssbhash import metrics
+from ssbhash.inputs.labels import read_labels
+from ssbhash.inputs.rows import row_source
+from ssbhash.models.fitted import ENCODE_SPARSE_ROWS
 from ssbhash.nn.bernoulli_vae import Shape, Weights
-from ssbhash.nn.fused import FusedStep
-from ssbhash.nn.rows import row_source
 from ssbhash.nn.ssb_vae import SSBVAENetwork
-from ssbhash.optimizer import Optimizer
-from ssbhash.training import Data
+from ssbhash.paper import datasets
+from ssbhash.training.adam import FlatAdam, RowAdam
+from ssbhash.training.fused import FusedStep
+from ssbhash.training.loop import Data
+from ssbhash.training.optimizer import Optimizer
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 WEIGHTS = {"alpha": 1e-4, "beta": 0.015625, "gamma": 1e4}
 PARTS: list[tuple[str, Any, str]] = [
     ("cut batches from CSR", Data, "items"),
@@ -56,14 +56,19 @@ PARTS: list[tuple[str, Any, str]] = [
 
 def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--data", type=Path, help="folder of the data (SSBHASH_DATA)")
+    given = os.environ.get("SSBHASH_DATA")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=given,
+        required=not given,
+        help="folder of the data (SSBHASH_DATA)",
+    )
     parser.add_argument("--bits", type=int, nargs="+", default=[16, 32])
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--encode-rows", type=int, default=200_000)
     options = parser.parse_args(arguments)
-    if options.data is None:
-        options.data = Path(os.environ.get("SSBHASH_DATA", SHARED))
     return options
 
 

@@ -12,8 +12,8 @@ import sys
 import numpy as np
 
 import ssbhash
-from ssbhash.files import read_items
-from ssbhash.label_names import hide_labels
+from ssbhash.data.files import read_items
+from ssbhash.data.named_labels import hide_labels
 from ssbhash.metrics import evaluate
 
 

@@ -12,8 +12,8 @@ import inspect
 import numpy as np
 
 import ssbhash
-from ssbhash.label_names import encode_labels, hide_labels
-from ssbhash.text import TextFeatures
+from ssbhash.data.named_labels import encode_labels, hide_labels
+from ssbhash.data.text import TextFeatures
 
 MODULES = ("asyncio", "datetime", "decimal", "email.message", "inspect", "logging", "ssl")
 MODULES += ("statistics", "tarfile", "unittest", "unittest.mock", "zipfile")

@@ -10,12 +10,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from ssbhash._version import __version__
-from ssbhash.backends import available as backends
 from ssbhash.codes import pack, unpack
 from ssbhash.config import show_config
-from ssbhash.database import PreparedCodes
-from ssbhash.sampling import binarize, sample, sample_relaxed
-from ssbhash.search import (
+from ssbhash.engines import PreparedCodes
+from ssbhash.engines import available as backends
+from ssbhash.hamming import (
     PairsResult,
     RangeResult,
     SearchResult,
@@ -25,14 +24,15 @@ from ssbhash.search import (
     search,
     within,
 )
+from ssbhash.sampling import binarize, sample, sample_relaxed
 from ssbhash.threads import get_num_threads, set_num_threads
 
 if TYPE_CHECKING:
-    from ssbhash.hashers import PHSGS, SSBVAE, VDSH, VDSHS, BernoulliVAE
+    from ssbhash.models import PHSGS, SSBVAE, VDSH, VDSHS, BernoulliVAE
     from ssbhash.tuning import tune
 
 # Public names that need torch, and the module that has them.
-_LAZY = dict.fromkeys(("SSBVAE", "PHSGS", "VDSHS", "BernoulliVAE", "VDSH"), "ssbhash.hashers")
+_LAZY = dict.fromkeys(("SSBVAE", "PHSGS", "VDSHS", "BernoulliVAE", "VDSH"), "ssbhash.models")
 _LAZY["tune"] = "ssbhash.tuning"
 
 __all__ = [

@@ -8,7 +8,7 @@ import sys
 def main() -> int:
     """Run the command line; return its exit status."""
     try:
-        from ssbhash.cli import app
+        from ssbhash.cli import application
     except ModuleNotFoundError as missing:
         if missing.name != "typer":
             raise
@@ -19,7 +19,7 @@ def main() -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    app()
+    application()
     return 0
 
 

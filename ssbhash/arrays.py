@@ -145,6 +145,13 @@ def as_logits(array: Any, name: str = "logits") -> Logits:
     return logits
 
 
+def widen(logits: Logits) -> npt.NDArray[np.float64]:
+    """Convert logits to float64; uint16 stands for bfloat16."""
+    if logits.dtype == np.uint16:
+        logits = (logits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return logits.astype(np.float64)
+
+
 def require_finite(logits: Logits) -> None:
     """Raise the ValueError that names the first row with a NaN or an infinity."""
     is_bfloat16 = logits.dtype == np.uint16

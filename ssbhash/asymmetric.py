@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ssbhash.arrays import Codes, as_codes, as_count, as_logits, like
-from ssbhash.backends.reference_sampling import widen
+from ssbhash.arrays import Codes, as_codes, as_count, as_logits, like, widen
 from ssbhash.codes import unpack
+from ssbhash.hamming import SearchResult, search
 from ssbhash.sampling import binarize
-from ssbhash.search import SearchResult, search
 
 # Distances are in units of 1/256 bit.
 UNITS_PER_BIT = 256

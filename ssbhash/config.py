@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from ssbhash._version import __version__
-from ssbhash.backends import available, native_module
+from ssbhash.engines import available, native_module
 from ssbhash.threads import get_num_threads
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssbhash.arrays import as_count, as_logits, as_numpy, like
-from ssbhash.backends import get
+from ssbhash.engines import get
 from ssbhash.threads import resolve
 
 

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ssbhash.arrays import Codes
-from ssbhash.search import distances as _distances
-from ssbhash.search import search as _search
+from ssbhash.hamming import distances as _distances
+from ssbhash.hamming import search as _search
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Ints: TypeAlias = npt.NDArray[np.int64]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import ssbhash
-from ssbhash.backends import NAMES, available
+from ssbhash.engines import NAMES, available
 
 # A process that a test starts takes the ssbhash under test, not the source folder it runs in.
 _FOLDERS = [str(Path(ssbhash.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]

@@ -10,7 +10,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import ssbhash
 from ssbhash import metrics
-from ssbhash.baselines import BASELINES, ITQ, LSH, ClassifierCodes, Sign
+from ssbhash.models.baselines import BASELINES, ITQ, LSH, ClassifierCodes, Sign
 
 
 @parametrize_with_checks([LSH(), Sign(), ITQ(), ClassifierCodes()])

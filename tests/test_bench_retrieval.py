@@ -12,7 +12,7 @@ pytest.importorskip("sklearn")
 import scipy.sparse as sp
 from sklearn.datasets import load_digits
 
-from ssbhash import datasets, experiments
+from ssbhash.paper import datasets, grid
 
 PATH = Path(__file__).resolve().parents[1] / "bench" / "retrieval.py"
 if not PATH.is_file():
@@ -35,15 +35,15 @@ def folders(tmp_path, monkeypatch):
     X = sp.csr_matrix(X.astype(np.float32))
     small = datasets.Dataset("snippets", X[:500], y[:500], X[500:600], y[500:600], (), source="!")
     monkeypatch.setattr(datasets, "load", lambda name, *args, **kwargs: small)
-    experiments._load.cache_clear()
-    experiments._weights.cache_clear()
+    grid._load.cache_clear()
+    grid._weights.cache_clear()
     reference = tmp_path / "reference"
     reference.mkdir()
     (reference / "hyperparameters.csv").write_text(WEIGHTS)
     (reference / "snippets_results.csv").write_text(RESULTS.format(0.1))
     yield tmp_path / "data", reference
-    experiments._load.cache_clear()
-    experiments._weights.cache_clear()
+    grid._load.cache_clear()
+    grid._weights.cache_clear()
 
 
 def command(folders, *more):

@@ -21,16 +21,16 @@ import pytest
 
 import ssbhash
 from ssbhash import metrics
-from ssbhash.files import read_codes, write_codes
+from ssbhash.data.files import read_codes, write_codes
 
 pytest.importorskip("typer")
 pytest.importorskip("torch")
 from scipy import sparse
 from typer.testing import CliRunner
 
-from ssbhash.cli import app
-from ssbhash.commands import Method
-from ssbhash.hashers import METHODS
+from ssbhash.cli.app import application
+from ssbhash.cli.commands import Method
+from ssbhash.models.methods import METHODS
 
 RNG = np.random.default_rng(0)
 N, N_QUERIES = 90, 12
@@ -42,7 +42,7 @@ TOPICS = {
 
 
 def call(*args: object, status: int = 0) -> str:
-    result = CliRunner().invoke(app, [str(arg) for arg in args])
+    result = CliRunner().invoke(application, [str(arg) for arg in args])
     assert result.exit_code == status, result.output
     return result.stdout if status == 0 else result.stderr
 
@@ -417,10 +417,10 @@ def test_documented_options_exist() -> None:
 
 def test_search_and_info_need_no_torch(trained: Path) -> None:
     code = (
-        "import sys; from typer.testing import CliRunner; from ssbhash.cli import app\n"
+        "import sys; from typer.testing import CliRunner; from ssbhash.cli.app import application\n"
         f"for command in (['search', {str(trained / 'x.npy')!r}, {str(trained / 'q.npy')!r}],"
         " ['info']):\n"
-        "    assert CliRunner().invoke(app, command).exit_code == 0\n"
+        "    assert CliRunner().invoke(application, command).exit_code == 0\n"
         "assert not {'torch', 'sklearn', 'scipy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -11,11 +11,9 @@ import pytest
 pytest.importorskip("sklearn")
 import scipy.sparse as sp
 
-from ssbhash import datasets
+from ssbhash.paper import datasets
 
-DATA_DIR = Path(
-    os.environ.get("SSBHASH_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")
-)
+DATA_DIR = Path(os.environ.get("SSBHASH_DATA", "no-data"))
 needs_data = pytest.mark.skipif(not DATA_DIR.is_dir(), reason="the data files are not here")
 
 # name: database, queries, features, label shape

@@ -11,16 +11,17 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("typer")
 from typer.testing import CliRunner
 
-from ssbhash import demo, hashers
-from ssbhash.cli import app
-from ssbhash.files import read_items
+from ssbhash.cli import demo
+from ssbhash.cli.app import application
+from ssbhash.data.files import read_items
+from ssbhash.models import methods
 
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict, str]:
     out = tmp_path_factory.mktemp("demo") / "out"
     command = ["demo", "-o", str(out), "--epochs", "2", "--codes", "5000", "--bits", "12", "--json"]
-    result = CliRunner().invoke(app, command)
+    result = CliRunner().invoke(application, command)
     assert result.exit_code == 0, result.output
     return out, json.loads(result.stdout), result.stderr
 
@@ -57,10 +58,10 @@ def test_files(ran: tuple[Path, dict, str]) -> None:
     assert json.loads((out / "report.json").read_text()) == report
     assert (out / "demo.png").read_bytes().startswith(b"\x89PNG")
     queries = read_items(out / "queries.npz")
-    codes = hashers.load(out / "model").transform(queries.features)
+    codes = methods.load(out / "model").transform(queries.features)
     assert codes.shape == (300, 2)
     evaluate = ["evaluate", f"{out}/database.npz", f"{out}/queries.npz", "--model", f"{out}/model"]
-    result = CliRunner().invoke(app, [*evaluate, "--json"])
+    result = CliRunner().invoke(application, [*evaluate, "--json"])
     assert json.loads(result.stdout)["P@100"] == pytest.approx(
         report["methods"][0]["P@100"], abs=1e-6
     )

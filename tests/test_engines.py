@@ -8,8 +8,8 @@ import textwrap
 import pytest
 
 import ssbhash
-from ssbhash.backends import available, get, native_module
 from ssbhash.config import config
+from ssbhash.engines import available, get, native_module
 
 needs_native = pytest.mark.skipif(native_module() is None, reason="no native engine here")
 
@@ -99,7 +99,7 @@ def test_unknown_instruction_set_is_refused() -> None:
 
 def test_environment_chooses_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSBHASH_BACKEND", "reference")
-    assert get("auto").__name__ == "ssbhash.backends.reference"
+    assert get("auto").__name__ == "ssbhash.engines.reference"
     monkeypatch.setenv("SSBHASH_BACKEND", "nothing")
     with pytest.raises(ValueError, match="backend must be one of"):
         get("auto")

@@ -8,14 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssbhash.files import (
-    read_codes,
-    read_items,
-    read_labels,
-    replacing,
-    write_codes,
-    write_json,
-)
+from ssbhash.atomic import replacing
+from ssbhash.data.files import read_codes, read_items, read_labels, write_codes, write_json
 
 sparse = pytest.importorskip("scipy.sparse")
 RNG = np.random.default_rng(0)

@@ -13,13 +13,13 @@ import numpy as np
 import scipy.sparse as sp
 
 from ssbhash import PHSGS, SSBVAE, BernoulliVAE
-from ssbhash.backends import native_module
+from ssbhash.engines import native_module
+from ssbhash.inputs.rows import SparseBatch, row_source
 from ssbhash.nn.bernoulli_vae import BernoulliVAENetwork, Items, Shape, Weights
-from ssbhash.nn.fused import FusedStep
 from ssbhash.nn.phs_gs import PHSGSNetwork
-from ssbhash.nn.rows import SparseBatch, row_source
 from ssbhash.nn.ssb_vae import SSBVAENetwork
-from ssbhash.optimizer import Optimizer
+from ssbhash.training.fused import FusedStep
+from ssbhash.training.optimizer import Optimizer
 
 pytestmark = pytest.mark.skipif(native_module() is None, reason="the extension is not built")
 

@@ -12,9 +12,9 @@ import numpy as np
 import scipy.sparse as sp
 from torch.nn import functional as F
 
-from ssbhash.backends import native_module
+from ssbhash.engines import native_module
+from ssbhash.inputs.rows import row_source
 from ssbhash.nn import losses
-from ssbhash.nn.rows import row_source
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def rand(generator: Any, *shape: int) -> Any:
 def exponential(request: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run every test with and without the extension."""
     if request.param == "torch":
-        monkeypatch.setattr("ssbhash.nn.native.native_module", lambda: None)
+        monkeypatch.setattr("ssbhash.inputs.native.native_module", lambda: None)
     elif native_module() is None:
         pytest.skip("the extension is not built")
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import ssbhash
-from ssbhash.backends import available
+from ssbhash.engines import available
 
 HEAVY = ("torch", "numba", "faiss", "sklearn", "scipy", "typer", "matplotlib", "tqdm")
 

@@ -13,14 +13,14 @@ pytest.importorskip("typer")
 from sklearn.datasets import load_digits
 from typer.testing import CliRunner
 
-from ssbhash import datasets, experiments, report
-from ssbhash.cli import app
+from ssbhash.cli.app import application
+from ssbhash.paper import datasets, grid, report
 
 
 def row(method, supervision, seed, precision, n_bits=16):
-    at = {f"{name}@{k}": precision for name in ("P", "R", "MAP") for k in experiments.CUTOFFS}
+    at = {f"{name}@{k}": precision for name in ("P", "R", "MAP") for k in grid.CUTOFFS}
     curves = {f"{name}_by_radius": [precision] * (n_bits + 1) for name in ("precision", "recall")}
-    cell = experiments.Cell("tmc_", method, n_bits, supervision, seed)
+    cell = grid.Cell("tmc_", method, n_bits, supervision, seed)
     fields = dict(
         zip(cell.__match_args__, ("tmc_", method, n_bits, supervision, seed), strict=True)
     )
@@ -99,9 +99,9 @@ def digits(monkeypatch):
     names = tuple("0123456789")
     small = datasets.Dataset("tmc", X[:500], y[:500], X[500:600], y[500:600], names, source="!")
     monkeypatch.setattr(datasets, "load", lambda *args, **kwargs: small)
-    experiments._load.cache_clear()
+    grid._load.cache_clear()
     yield small
-    experiments._load.cache_clear()
+    grid._load.cache_clear()
 
 
 def arguments(folder, *more):
@@ -112,7 +112,7 @@ def arguments(folder, *more):
 
 
 def test_reproduce(digits, tmp_path):
-    done = CliRunner().invoke(app, arguments(tmp_path))
+    done = CliRunner().invoke(application, arguments(tmp_path))
     assert done.exit_code == 0, done.output
     assert len(list((tmp_path / "out" / "cells").iterdir())) == 4
     table = (tmp_path / "out" / "tables.md").read_text()
@@ -120,7 +120,7 @@ def test_reproduce(digits, tmp_path):
     assert "| classifier | **" in table
     before = (tmp_path / "out" / "report.html").read_bytes()
     (tmp_path / "out" / "report.html").unlink()
-    assert CliRunner().invoke(app, arguments(tmp_path)).exit_code == 0  # from the cells
+    assert CliRunner().invoke(application, arguments(tmp_path)).exit_code == 0  # from the cells
     assert (tmp_path / "out" / "report.html").read_bytes() == before
 
 
@@ -133,7 +133,7 @@ def test_reproduce(digits, tmp_path):
     ],
 )
 def test_reproduce_refuses_before_it_runs(more, message, tmp_path, capfd):
-    done = CliRunner().invoke(app, arguments(tmp_path, *more))
+    done = CliRunner().invoke(application, arguments(tmp_path, *more))
     assert done.exit_code == 2
     assert message in done.output + capfd.readouterr().err
     assert not (tmp_path / "out" / "cells").exists()

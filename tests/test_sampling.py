@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import ssbhash
-from ssbhash.backends import available, get
-from ssbhash.backends.reference_sampling import flip_probability, philox
+from ssbhash.engines import available, get
+from ssbhash.engines.reference_sampling import flip_probability, philox
 
 # From the authors' kat_vectors (Random123): counter, key, block.
 KNOWN_BLOCKS = [
@@ -41,7 +41,7 @@ def test_philox_gives_the_known_answers(counter, key, block):
     if "native" in available():
         assert get("native")._native.philox(counter, seed) == words(block)
     if "numba" in available():
-        from ssbhash.backends.numba_sampling import _philox
+        from ssbhash.engines.numba_sampling import _philox
 
         arguments = (np.uint64(x) for x in (seed, int(row[0]), counter[2], counter[3]))
         assert [int(word) for word in _philox(*arguments)] == words(block)
@@ -186,7 +186,7 @@ def test_bits_have_their_probability(backend):
 
 def test_probabilities_far_below_2_to_the_minus_16_are_kept():
     """Only bits whose half ties with the threshold 0 go on to the tail: force that."""
-    get_tail = pytest.importorskip("ssbhash.backends.reference_sampling")._tail_below
+    get_tail = pytest.importorskip("ssbhash.engines.reference_sampling")._tail_below
     n = 200_000
     row = np.arange(n, dtype=np.uint64)
     scaled = flip_probability(np.full(n, 14.0)) * 65536

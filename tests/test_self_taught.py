@@ -12,11 +12,12 @@ pytest.importorskip("sklearn")
 
 import scipy.sparse as sp
 
-from ssbhash import SSBVAE, hashers
-from ssbhash.hedging import Floats, hedged_threshold
+from ssbhash import SSBVAE
+from ssbhash.inputs.lsa import fit_latent, fit_scale
+from ssbhash.inputs.rows import row_source
+from ssbhash.models import methods
+from ssbhash.models.database_codes import Floats, hedged_threshold
 from ssbhash.nn.bernoulli_vae import Items, Shape, Weights
-from ssbhash.nn.latent import fit_latent, fit_scale
-from ssbhash.nn.rows import row_source
 from ssbhash.nn.self_taught import (
     CODEWORD_SCALE,
     COUNTS_SCALE,
@@ -164,7 +165,7 @@ def test_saved_and_loaded(sparse: bool, multilabel: bool, tmp_path: Any) -> None
     y[10:] = -1
     hasher = SSBVAE(16, n_epochs=2, n_hidden_units=8, n_components=5).fit(features, y)
     hasher.save(tmp_path)
-    loaded = hashers.load(tmp_path)
+    loaded = methods.load(tmp_path)
     assert loaded.n_features_in_ == 30
     np.testing.assert_array_equal(loaded.logits(features), hasher.logits(features))
     np.testing.assert_array_equal(loaded.predict(features), hasher.predict(features))
@@ -177,7 +178,7 @@ def test_database_codes_are_those_of_items_but_for_uncertain_bits(
         assert probabilities.shape == (300, 3)
         return hedged_threshold(logits, 0.2)
 
-    monkeypatch.setattr(hashers, "database_threshold", some_step_back)
+    monkeypatch.setattr(methods, "database_threshold", some_step_back)
     random = np.random.default_rng(0)
     X = random.normal(0, 1, (300, 20)).astype(np.float32)
     y = np.where(np.arange(300) < 30, np.arange(300) % 3, -1)
@@ -186,12 +187,12 @@ def test_database_codes_are_those_of_items_but_for_uncertain_bits(
     assert 0.01 < (one != own).mean() < 0.3
     hasher.save(tmp_path)
     np.testing.assert_array_equal(
-        hashers.load(tmp_path).database_codes(X), hasher.database_codes(X)
+        methods.load(tmp_path).database_codes(X), hasher.database_codes(X)
     )
     several = np.where(y[:, None] < 0, -1, y[:, None] == np.arange(3))
     hasher.fit(X, several)
     np.testing.assert_array_equal(hasher.database_codes(X), hasher.transform(X))
-    for paper in (SSBVAE(16, preset="paper", n_epochs=1), hashers.VDSHS(16, n_epochs=1)):
+    for paper in (SSBVAE(16, preset="paper", n_epochs=1), methods.VDSHS(16, n_epochs=1)):
         paper.fit(X - X.min(), y)
         codes = paper.transform(X - X.min())
         np.testing.assert_array_equal(paper.database_codes(X - X.min()), codes)

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("sklearn")
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from ssbhash.text import FILE_NAME, TextFeatures
+from ssbhash.data.text import FILE_NAME, TextFeatures
 
 TEXTS = [
     "Green tea and black tea",

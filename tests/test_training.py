@@ -18,14 +18,14 @@ import numpy as np
 import scipy.sparse as sp
 
 from ssbhash import SSBVAE, VDSH
-from ssbhash.backends import native_module
-from ssbhash.nn.adam import FlatAdam, RowAdam
+from ssbhash.engines import native_module
+from ssbhash.inputs.rows import Touched, padded, row_source, standardise
+from ssbhash.inputs.shards import CsrShards
 from ssbhash.nn.bernoulli_vae import Items
-from ssbhash.nn.networks import BatchNorm, Encoder
-from ssbhash.nn.rows import Touched, padded, row_source, standardise
-from ssbhash.optimizer import Optimizer
-from ssbhash.shards import CsrShards
-from ssbhash.training import Data, shuffle
+from ssbhash.nn.layers import BatchNorm, Encoder
+from ssbhash.training.adam import FlatAdam, RowAdam
+from ssbhash.training.loop import Data, shuffle
+from ssbhash.training.optimizer import Optimizer
 
 # Networks this small are slower on several threads.
 torch.set_num_threads(1)
@@ -69,8 +69,8 @@ def test_touched_rows_multiply_as_the_whole_matrix(
     if native and native_module() is None:
         pytest.skip("the extension is not built")
     if not native:
-        monkeypatch.setattr("ssbhash.nn.rows.native_module", lambda: None)
-        monkeypatch.setattr("ssbhash.nn.native.native_module", lambda: None)
+        monkeypatch.setattr("ssbhash.inputs.rows.native_module", lambda: None)
+        monkeypatch.setattr("ssbhash.inputs.native.native_module", lambda: None)
     X, _ = items
     batch = row_source(sp.csr_array(X[:, :n_columns])).take(np.arange(40))
     weight = torch.randn(n_columns, 4, requires_grad=True)
@@ -107,7 +107,7 @@ def test_row_adam_is_dense_adam(
     if native and native_module() is None:
         pytest.skip("the extension is not built")
     if not native:
-        monkeypatch.setattr("ssbhash.nn.native.native_module", lambda: None)
+        monkeypatch.setattr("ssbhash.inputs.native.native_module", lambda: None)
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(40, 11, generator=generator)
     dense, mean, square = weight.clone(), torch.zeros(40, 11), torch.zeros(40, 11)

@@ -15,10 +15,10 @@ from scipy import sparse
 from sklearn.base import clone
 
 from ssbhash import tune
-from ssbhash.hashers import PHSGS, SSBVAE, VDSHS, BernoulliVAE
-from ssbhash.labels import read_labels
-from ssbhash.tuning import default_space
-from ssbhash.validation import deal
+from ssbhash.inputs.labels import read_labels
+from ssbhash.models.methods import PHSGS, SSBVAE, VDSHS, BernoulliVAE
+from ssbhash.tuning.cross_validation import deal
+from ssbhash.tuning.hyperparameters import default_space
 
 FEW = {"n_bits": 8, "n_epochs": 1, "n_hidden_units": 16, "verbose": False}
 BUDGET: dict[str, Any] = {"n_trials": 2, "n_folds": 2, "verbose": False}
@@ -237,7 +237,7 @@ def test_command(tmp_path: Path, kind: str) -> None:
     pytest.importorskip("typer")
     from typer.testing import CliRunner
 
-    from ssbhash.cli import app
+    from ssbhash.cli.app import application
 
     if kind == "features":
         data = tmp_path / "x.npz"
@@ -256,13 +256,13 @@ def test_command(tmp_path: Path, kind: str) -> None:
     command += ["--bits", 8, "--epochs", 1, "--set", "n_hidden_units=16", "-q"]
     command += ["--storage", tmp_path / "trials.log"]
     for extra in ([], ["--json"]):
-        result = CliRunner().invoke(app, [str(one) for one in [*command, *extra]])
+        result = CliRunner().invoke(application, [str(one) for one in [*command, *extra]])
         assert result.exit_code == 0, result.output
         report = json.loads(out.read_text())
         assert [trial["number"] for trial in report["trials"]] == [0, 1]
         assert report["best"]["score"] >= report["default"]["score"]
         assert (model / "weights.safetensors").exists()
         assert json.loads(result.stdout) == report if extra else "as given" in result.stdout
-    bad = CliRunner().invoke(app, [str(one) for one in [*command, "--folds", 31]])
+    bad = CliRunner().invoke(application, [str(one) for one in [*command, "--folds", 31]])
     assert bad.exit_code == 2
     assert "n_folds=31 needs as many labelled items; y has 30" in bad.stderr

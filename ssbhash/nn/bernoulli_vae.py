@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ssbhash.inputs import Batch, SparseBatch
 from ssbhash.nn import losses
-from ssbhash.nn.networks import Decoder, Encoder, Linear
+from ssbhash.nn.layers import Decoder, Encoder, Linear
 from ssbhash.nn.relaxations import relax
-from ssbhash.nn.rows import Batch, SparseBatch
 
 Terms = dict[str, Tensor]
 

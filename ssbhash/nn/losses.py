@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ssbhash.nn.native import native_for
-from ssbhash.nn.rows import Batch, SparseBatch
+from ssbhash.inputs import Batch, SparseBatch, native_for
 
 # Probabilities below it count as this and have no gradient: Keras' epsilon, to which the
 # reference implementation clips. A word that a code cannot explain is given up.

@@ -12,18 +12,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ssbhash.inputs import Batch
 from ssbhash.nn import losses
-from ssbhash.nn.bernoulli_vae import (
-    BernoulliVAENetwork,
-    Items,
-    Shape,
-    Terms,
-    Weights,
-    weighted,
-)
-from ssbhash.nn.networks import Linear
+from ssbhash.nn.bernoulli_vae import BernoulliVAENetwork, Items, Shape, Terms, Weights, weighted
+from ssbhash.nn.layers import Linear
 from ssbhash.nn.relaxations import relax
-from ssbhash.nn.rows import Batch
 
 
 class PHSGSNetwork(BernoulliVAENetwork):

@@ -43,7 +43,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ssbhash.nn import ops
+from ssbhash.nn import torch_ops
 
 Seed = int | torch.Generator | None
 Loss = Callable[[Tensor], Tensor]
@@ -102,8 +102,8 @@ def relax(
         raise ValueError(f"name must be one of {', '.join(ESTIMATORS)}; got {name!r}")
     number = as_seed(seed)
     if name == "straight-through":
-        return _rows(ops.sample_bits, logits, number, first_row)
-    relaxed = _rows(ops.sample_relaxed, logits, number, tau, first_row)
+        return _rows(torch_ops.sample_bits, logits, number, first_row)
+    relaxed = _rows(torch_ops.sample_relaxed, logits, number, tau, first_row)
     if name == "concrete":
         return relaxed
     return (relaxed > 0.5).to(logits.dtype) + (relaxed - relaxed.detach())
@@ -186,20 +186,23 @@ def _codes_and_scores(
     """Codes [k, n, n_bits], and scores so that sum_k loss_k score_k estimates the gradient."""
     number = as_seed(seed)
     if name == "reinforce-loo":
-        bits = _rows(ops.sample_bits, logits.expand(n_samples, *logits.shape), number)
+        bits = _rows(torch_ops.sample_bits, logits.expand(n_samples, *logits.shape), number)
         scores = bits - torch.sigmoid(logits)
         # loss_k minus the mean of the others, averaged over k, gathered by loss_k:
         # its own score less the mean score of all, divided by n - 1.
         return bits, (scores - scores.mean(0)) / (n_samples - 1)
     if name == "arm":
-        uniform = _rows(ops.sample_relaxed, torch.zeros_like(logits), number, 1.0)
+        uniform = _rows(torch_ops.sample_relaxed, torch.zeros_like(logits), number, 1.0)
         probability = torch.sigmoid(logits)
         bits = torch.stack([uniform > 1 - probability, uniform < probability])
         score = uniform - 0.5
     else:  # disarm: ARM's weight in expectation over u given both codes
         # The draw is [u < sigmoid(l)], so that of -l is [u < 1 - sigmoid(l)].
         bits = torch.stack(
-            [1 - _rows(ops.sample_bits, -logits, number), _rows(ops.sample_bits, logits, number)]
+            [
+                1 - _rows(torch_ops.sample_bits, -logits, number),
+                _rows(torch_ops.sample_bits, logits, number),
+            ]
         )
         score = 0.5 * (bits[0] - bits[1]) * torch.sigmoid(logits.abs())
     return bits.to(logits.dtype), torch.stack([score, -score])

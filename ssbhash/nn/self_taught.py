@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ssbhash.inputs import Batch, SparseBatch
 from ssbhash.nn import losses
 from ssbhash.nn.bernoulli_vae import Items, Shape, Terms, Weights
 from ssbhash.nn.phs_gs import PHSGSNetwork
 from ssbhash.nn.relaxations import relax
-from ssbhash.nn.rows import Batch, SparseBatch
 
 # Scale of the inner product of code and codeword [-1, 1] as a class score.
 CODEWORD_SCALE = 8.0

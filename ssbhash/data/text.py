@@ -1,0 +1,209 @@
+"""Raw texts to sparse features for the models, with a vocabulary that is kept.
+
+The models read log(1 + tf) or tf-idf of a text and reconstruct its relative term
+frequencies (Nanculef et al., arXiv 2007.08799). scikit-learn counts the terms; the
+vocabulary is chosen on the training texts and saved as JSON beside the weights.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ssbhash.arrays import as_count
+from ssbhash.data.files import write_json
+
+if TYPE_CHECKING:
+    from scipy import sparse
+
+FILE_NAME = "text.json"
+WEIGHTINGS = ("log-tf", "tf-idf")
+
+
+class TextFeatures:
+    """Turn texts into CSR features over a vocabulary chosen on the training texts.
+
+    Words of two letters or more, lower case. A text without a known term gives a
+    zero row, which is legal everywhere.
+
+    Parameters
+    ----------
+    weighting : {"log-tf", "tf-idf"}
+        Input of the model: log(1 + count), or scikit-learn's tf-idf, unit length.
+    max_terms : int
+        Size of the vocabulary at most: the most frequent terms.
+    min_df : int
+        Texts that a term must occur in, at least.
+    max_df : float
+        Share of the texts that a term may occur in, at most.
+    ngrams : int
+        Longest sequence of words that is a term: 1 (words) to 3.
+    stop_words : {"english", None}
+        Words to drop.
+
+    Attributes
+    ----------
+    terms_ : list of str
+        The vocabulary, in the order of the columns.
+    idf_ : float64 [n_terms]
+        Inverse document frequency of each term.
+
+    Examples
+    --------
+    >>> features = TextFeatures(min_df=1).fit(["green tea", "red ants", "tea, tea!"])
+    >>> features.terms_
+    ['ants', 'green', 'red', 'tea']
+    >>> counts = features.counts(["tea tea and unknown words", ""])
+    >>> counts.toarray().tolist()
+    [[0.0, 0.0, 0.0, 2.0], [0.0, 0.0, 0.0, 0.0]]
+    >>> features.inputs(counts).toarray()[0, 3].round(2)
+    np.float32(1.1)
+    """
+
+    terms_: list[str]
+    idf_: npt.NDArray[np.float64]
+
+    def __init__(
+        self,
+        *,
+        weighting: str = "log-tf",
+        max_terms: int = 10_000,
+        min_df: int = 2,
+        max_df: float = 0.8,
+        ngrams: int = 1,
+        stop_words: str | None = "english",
+    ) -> None:
+        if weighting not in WEIGHTINGS:
+            raise ValueError(f"weighting must be one of {', '.join(WEIGHTINGS)}; got {weighting!r}")
+        if stop_words not in ("english", None):
+            raise ValueError(f"stop_words must be 'english' or None, got {stop_words!r}")
+        if not 0 < max_df <= 1:
+            raise ValueError(f"max_df must be a share above 0 and at most 1, got {max_df}")
+        if as_count(ngrams, "ngrams", 1) > 3:
+            raise ValueError(f"ngrams must be 1, 2 or 3, got {ngrams}")
+        self.weighting = weighting
+        self.max_terms = as_count(max_terms, "max_terms", 1)
+        self.min_df = as_count(min_df, "min_df", 1)
+        self.max_df = max_df
+        self.ngrams = ngrams
+        self.stop_words = stop_words
+
+    def fit(self, texts: Iterable[str]) -> TextFeatures:
+        """Choose the vocabulary on `texts`.
+
+        Raises
+        ------
+        TypeError
+            If an item is no string.
+        ValueError
+            If no term is left.
+        """
+        counter = self._counter(min_df=self.min_df, max_df=self.max_df, max_features=self.max_terms)
+        texts = _checked(texts)
+        try:
+            counts = counter.fit_transform(texts)
+        except ValueError as error:
+            raise ValueError(
+                f"no term is left of {len(texts)} texts: they have no words, or min_df={self.min_df}"
+                f" (texts a term must occur in) or max_df={self.max_df} is too strict"
+            ) from error
+        self.terms_ = counter.get_feature_names_out().tolist()
+        document_frequency = np.bincount(counts.indices, minlength=counts.shape[1])
+        # scikit-learn's smooth idf: as if one more text had every term.
+        self.idf_ = np.log((1 + len(texts)) / (1 + document_frequency)) + 1
+        return self
+
+    def counts(self, texts: Iterable[str]) -> sparse.csr_array:
+        """Count the known terms: float32 CSR [n, n_terms]."""
+        from scipy import sparse
+
+        return sparse.csr_array(self._vocabulary().transform(_checked(texts)), dtype=np.float32)
+
+    def inputs(self, counts: sparse.csr_array) -> sparse.csr_array:
+        """Weigh counts for the model's input: float32 CSR of the same pattern."""
+        weighed: sparse.csr_array = counts.copy()
+        if self.weighting == "log-tf":
+            weighed.data = np.log1p(weighed.data)
+            return weighed
+        weighed.data *= self.idf_.astype(np.float32)[weighed.indices]
+        return _scale_rows(weighed, np.sqrt((weighed * weighed).sum(axis=1)))
+
+    @staticmethod
+    def targets(counts: sparse.csr_array) -> sparse.csr_array:
+        """Relative term frequencies, the target of reconstruction: rows sum to 1 (or 0)."""
+        return _scale_rows(counts.copy(), counts.sum(axis=1))
+
+    def transform(self, texts: Iterable[str]) -> sparse.csr_array:
+        """Turn texts into the model's input: float32 CSR [n, n_terms]."""
+        return self.inputs(self.counts(texts))
+
+    def save(self, folder: str | Path) -> None:
+        """Write `text.json` into a model's folder."""
+        self._vocabulary()
+        options = {name: getattr(self, name) for name in _OPTIONS}
+        content = {
+            "format": "ssbhash-text-1",
+            "options": options,
+            "terms": self.terms_,
+            "idf": self.idf_.tolist(),
+        }
+        write_json(Path(folder) / FILE_NAME, content)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> TextFeatures:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        OSError, ValueError
+            If there is no `text.json` there, or it is something else.
+        """
+        path = Path(folder) / FILE_NAME
+        try:
+            content = json.loads(path.read_bytes())
+            if content["format"] != "ssbhash-text-1":
+                raise ValueError(f"format {content['format']!r}")
+            features = cls(**content["options"])
+            features.terms_ = [str(term) for term in content["terms"]]
+            features.idf_ = np.array(content["idf"], np.float64)
+            if features.idf_.shape != (len(set(features.terms_)),) or not features.terms_:
+                raise ValueError("terms and idf do not match")
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{path} is no vocabulary of ssbhash: {error}") from error
+        return features
+
+    def _counter(self, **options: Any) -> Any:
+        from sklearn.feature_extraction.text import CountVectorizer
+
+        return CountVectorizer(
+            stop_words=self.stop_words, ngram_range=(1, self.ngrams), dtype=np.int32, **options
+        )
+
+    def _vocabulary(self) -> Any:
+        if not hasattr(self, "terms_"):
+            raise ValueError("this TextFeatures has no vocabulary yet: call fit first")
+        return self._counter(vocabulary=self.terms_)
+
+
+_OPTIONS = ("weighting", "max_terms", "min_df", "max_df", "ngrams", "stop_words")
+
+
+def _scale_rows(matrix: sparse.csr_array, lengths: npt.NDArray[Any]) -> sparse.csr_array:
+    """Divide each row by its length, in place; rows of zeros have no entries to divide."""
+    matrix.data /= np.repeat(lengths, np.diff(matrix.indptr))
+    return matrix
+
+
+def _checked(texts: Iterable[str]) -> list[str]:
+    if isinstance(texts, str):
+        raise TypeError("texts must be a sequence of strings, got one string")
+    texts = list(texts)
+    for position, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"texts must be strings, got {type(text).__name__} at {position}")
+    return texts

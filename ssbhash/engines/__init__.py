@@ -1,0 +1,97 @@
+"""The engines: native (C++), numba, reference (numpy).
+
+Each engine is a module with the same few functions over checked, C-contiguous
+numpy arrays; results are identical on every engine, for any number of threads.
+`get` picks one; the public functions in `hamming.py` and `sampling.py` check
+arguments, then call it.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import os
+import warnings
+from types import ModuleType
+from typing import Any
+
+from ssbhash.engines.engine import Database, PreparedCodes
+
+__all__ = [
+    "NAMES",
+    "Database",
+    "PreparedCodes",
+    "available",
+    "get",
+    "native_module",
+]
+
+# Fastest first: "auto" takes the first that is present.
+NAMES = ("native", "numba", "reference")
+_REQUIRES = {"native": "ssbhash._core", "numba": "numba", "reference": "numpy"}
+
+
+def available() -> tuple[str, ...]:
+    """Names of the engines that can run here, fastest first."""
+    return tuple(name for name in NAMES if _is_present(name))
+
+
+def native_module() -> Any:
+    """Return the extension module ssbhash._core, or None where it does not load."""
+    return _load_native()[0]
+
+
+@functools.cache
+def _load_native() -> tuple[Any, str]:
+    """Load the extension: (module, "") or (None, why not)."""
+    try:
+        return importlib.import_module("ssbhash._core"), ""
+    except ImportError as error:  # not built, or built for another Python or system
+        return None, str(error)
+
+
+def _is_present(name: str) -> bool:
+    if name == "native":
+        return native_module() is not None
+    return importlib.util.find_spec(_REQUIRES[name]) is not None
+
+
+def get(name: str = "auto") -> ModuleType:
+    """Return the engine called `name`; "auto" is SSBHASH_BACKEND or the fastest present.
+
+    Raises
+    ------
+    ValueError
+        If there is no such engine, or it is not installed here.
+    """
+    if name == "auto":
+        name = os.environ.get("SSBHASH_BACKEND", "") or _fastest()
+    return _engine(name)
+
+
+@functools.cache
+def _engine(name: str) -> ModuleType:
+    if name not in NAMES:
+        raise ValueError(f"backend must be one of auto, {', '.join(NAMES)}; got {name!r}")
+    if not _is_present(name):
+        why = f" ({_load_native()[1]})" if name == "native" else ""
+        raise ValueError(
+            f"backend {name!r} needs {_REQUIRES[name]}, which is not installed{why}; "
+            f"present: {', '.join(available())}"
+        )
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+@functools.cache
+def _fastest() -> str:
+    name = available()[0]
+    if name != "native":
+        warnings.warn(
+            f"ssbhash's native engine is absent ({_load_native()[1]}), so the slower {name} "
+            "engine serves with the same results. To get it, reinstall with a C++20 compiler "
+            "present; set SSBHASH_BACKEND to choose an engine and silence this.",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+    return name

@@ -1,0 +1,47 @@
+"""What networks read: rows of features, shards on disk, labels as numbers, LSA."""
+
+from ssbhash.inputs.labels import HIDDEN, Labels, read_labels
+from ssbhash.inputs.lsa import LatentRows, fit_latent, fit_scale
+from ssbhash.inputs.memory import in_large_pages
+from ssbhash.inputs.native import native_for
+from ssbhash.inputs.rows import (
+    BLOCK_ROWS,
+    Batch,
+    DenseRows,
+    Ids,
+    Raw,
+    RowSource,
+    SparseBatch,
+    SparseRows,
+    StandardisedRows,
+    Touched,
+    padded,
+    row_source,
+    standardise,
+)
+from ssbhash.inputs.shards import CsrShards
+
+__all__ = [
+    "BLOCK_ROWS",
+    "HIDDEN",
+    "Batch",
+    "CsrShards",
+    "DenseRows",
+    "Ids",
+    "Labels",
+    "LatentRows",
+    "Raw",
+    "RowSource",
+    "SparseBatch",
+    "SparseRows",
+    "StandardisedRows",
+    "Touched",
+    "fit_latent",
+    "fit_scale",
+    "in_large_pages",
+    "native_for",
+    "padded",
+    "read_labels",
+    "row_source",
+    "standardise",
+]

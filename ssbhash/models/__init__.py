@@ -1,0 +1,25 @@
+"""Estimators, a fitted model, and models on disk."""
+
+from ssbhash.models import checks
+from ssbhash.models.base import Hasher, load
+from ssbhash.models.baselines import BASELINES, ITQ, LSH, ClassifierCodes, Sign
+from ssbhash.models.methods import METHODS, PHSGS, SSBVAE, VDSH, VDSHS, BernoulliVAE
+from ssbhash.models.pipeline import Pipeline
+
+__all__ = [
+    "BASELINES",
+    "ITQ",
+    "LSH",
+    "METHODS",
+    "PHSGS",
+    "SSBVAE",
+    "VDSH",
+    "VDSHS",
+    "BernoulliVAE",
+    "ClassifierCodes",
+    "Hasher",
+    "Pipeline",
+    "Sign",
+    "checks",
+    "load",
+]

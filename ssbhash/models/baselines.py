@@ -1,0 +1,412 @@
+"""Baselines: what a learned method must beat, in scikit-learn's shape.
+
+`LSH`, `Sign` and `ITQ` need no labels; `ClassifierCodes` uses those there are, and is
+the one to beat: a method that does not is not worth its training. Importing this
+module needs the `train` extra (scikit-learn, scipy), not torch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.decomposition import PCA, TruncatedSVD
+from sklearn.feature_extraction.text import TfidfTransformer
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import normalize
+from sklearn.utils import ClassifierTags, Tags
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ssbhash.arrays import Codes, as_count, is_torch
+from ssbhash.codes import pack
+from ssbhash.inputs import Labels, read_labels
+
+Floats = npt.NDArray[np.float32]
+
+# Rows projected at once, so that sparse input is never dense as a whole.
+_BLOCK_ROWS = 4096
+# Widest sparse input whose covariance matrix is formed; beyond, PCA by Lanczos steps.
+_COVARIANCE_FEATURES = 1024
+
+
+class _Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """What all baselines share: checks, and codes as the signs of logits."""
+
+    n_bits: Any  # int, or None for one bit a feature
+    seed: int
+
+    def transform(self, X: Any) -> Codes:
+        """Encode items.
+
+        Parameters
+        ----------
+        X : array or scipy sparse [n, n_features]
+            The items.
+
+        Returns
+        -------
+        uint8 [n, n_bytes]
+            Packed codes: bit j is set where logit j is above 0.
+        """
+        check_is_fitted(self)
+        x = self._checked(X, reset=False)
+        blocks = range(0, x.shape[0], _BLOCK_ROWS)
+        return np.concatenate([pack(self._logits(x[i : i + _BLOCK_ROWS]) > 0) for i in blocks])
+
+    def database_codes(self, X: Any) -> Codes:
+        """Encode items to be searched: as `transform` does, where `SSBVAE` makes a difference."""
+        return self.transform(X)
+
+    def logits(self, X: Any) -> Floats:
+        """Real values whose signs are the bits, float32 [n, n_bits]."""
+        check_is_fitted(self)
+        return np.asarray(self._logits(self._checked(X, reset=False)), np.float32)
+
+    def _logits(self, x: Any) -> npt.NDArray[Any]:
+        raise NotImplementedError
+
+    def _checked(self, X: Any, reset: bool) -> Any:
+        x = X.detach().cpu().numpy() if is_torch(X) else X
+        x = validate_data(self, x, accept_sparse="csr", dtype=[np.float64, np.float32], reset=reset)
+        if reset:
+            as_count(self.seed, "seed", 0)
+            if self.n_bits is not None:
+                as_count(self.n_bits, "n_bits", 1)
+        return x
+
+    @property
+    def _n_features_out(self) -> int:
+        n_bits = self.n_features_in_ if self.n_bits is None else int(self.n_bits)
+        return -(-n_bits // 8)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags: Tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.transformer_tags.preserves_dtype = []
+        return tags
+
+
+class LSH(_Hasher):
+    """Random hyperplanes through the mean of the items.
+
+    The chance that two codes agree in a bit falls linearly with the angle between the
+    centred items (Charikar, "Similarity estimation techniques from rounding
+    algorithms", STOC 2002).
+
+    Parameters
+    ----------
+    n_bits : int
+        Length of the code.
+    seed : int
+        Of the hyperplanes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.random.default_rng(0).standard_normal((100, 5))
+    >>> LSH(n_bits=16).fit(X).transform(X).shape
+    (100, 2)
+    """
+
+    def __init__(self, n_bits: int = 32, *, seed: int = 0) -> None:
+        self.n_bits = n_bits
+        self.seed = seed
+
+    def fit(self, X: Any, y: Any = None) -> LSH:
+        """Draw hyperplanes and find the mean of X [n, n_features]; y is ignored."""
+        x = self._checked(X, reset=True)
+        rng = np.random.default_rng(self.seed)
+        self.weights_ = rng.standard_normal((x.shape[1], int(self.n_bits)))
+        self.offsets_ = _mean(x) @ self.weights_
+        return self
+
+    def _logits(self, x: Any) -> npt.NDArray[Any]:
+        projected: npt.NDArray[Any] = x @ self.weights_ - self.offsets_
+        return projected
+
+
+class Sign(_Hasher):
+    """Signs of the centred features: one bit for each feature.
+
+    Parameters
+    ----------
+    n_bits : int, optional
+        Take the features of largest variance, so many; by default all.
+    seed : int
+        Unused; all hashers have it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Sign().fit([[0, 0], [2, 4]]).transform([[0, 3]]).tolist()
+    [[2]]
+    """
+
+    def __init__(self, n_bits: int | None = None, *, seed: int = 0) -> None:
+        self.n_bits = n_bits
+        self.seed = seed
+
+    def fit(self, X: Any, y: Any = None) -> Sign:
+        """Find the mean of X [n, n_features]; y is ignored.
+
+        Raises
+        ------
+        ValueError
+            If there are fewer features than bits.
+        """
+        x = self._checked(X, reset=True)
+        n_bits = x.shape[1] if self.n_bits is None else int(self.n_bits)
+        if n_bits > x.shape[1]:
+            raise ValueError(f"n_bits={n_bits} is more than the {x.shape[1]} features of X")
+        mean = _mean(x)
+        squares = x.multiply(x) if _is_sparse(x) else x * x
+        variance = _mean(squares) - mean**2
+        # Stable, so that equal variances keep the order of the features.
+        self.features_ = np.sort(np.argsort(-variance, kind="stable")[:n_bits])
+        self.offsets_ = mean[self.features_]
+        return self
+
+    def _logits(self, x: Any) -> npt.NDArray[Any]:
+        chosen = x[:, self.features_]
+        return np.asarray(chosen.toarray() if _is_sparse(chosen) else chosen) - self.offsets_
+
+
+class ITQ(_Hasher):
+    """Principal components, rotated to lose least by taking signs (PCA-ITQ).
+
+    Gong & Lazebnik, "Iterative quantization: a Procrustean approach to learning binary
+    codes", CVPR 2011. More bits than components: the projection is padded with zeros
+    before the rotation, so that further bits are further rotated signs.
+
+    Parameters
+    ----------
+    n_bits : int
+        Length of the code.
+    n_iterations : int
+        Alternations of signs and rotation.
+    seed : int
+        Of the first rotation.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.random.default_rng(0).standard_normal((100, 40))
+    >>> ITQ(n_bits=16).fit(X).transform(X).shape
+    (100, 2)
+    """
+
+    def __init__(self, n_bits: int = 32, *, n_iterations: int = 50, seed: int = 0) -> None:
+        self.n_bits = n_bits
+        self.n_iterations = n_iterations
+        self.seed = seed
+
+    def fit(self, X: Any, y: Any = None) -> ITQ:
+        """Find components and rotation of X [n, n_features]; y is ignored."""
+        x = self._checked(X, reset=True)
+        n_iterations = as_count(self.n_iterations, "n_iterations", 0)
+        n_bits = int(self.n_bits)
+        pca = _principal_components(x, n_bits, self.seed)
+        projected = np.zeros((x.shape[0], n_bits))
+        projected[:, : pca.n_components_] = pca.transform(x)
+        rng = np.random.default_rng(self.seed)
+        rotation = np.linalg.qr(rng.standard_normal((n_bits, n_bits)))[0]
+        for _ in range(n_iterations):
+            signs = np.where(projected @ rotation > 0, 1.0, -1.0)
+            u, _, vt = np.linalg.svd(signs.T @ projected)
+            rotation = (u @ vt).T
+        self.weights_ = pca.components_.T @ rotation[: pca.n_components_]
+        self.offsets_ = pca.mean_ @ self.weights_
+        return self
+
+    def _logits(self, x: Any) -> npt.NDArray[Any]:
+        projected: npt.NDArray[Any] = x @ self.weights_ - self.offsets_
+        return projected
+
+
+class ClassifierCodes(_Hasher):
+    """Class probabilities of a logistic regression, hashed: the baseline to beat.
+
+    A logistic regression learns from the labelled items (multi-label: one for each
+    class). The bits of an item are the signs of its class probabilities, minus their
+    mean, against random hyperplanes; these come in orthogonal blocks, as many to a
+    block as there are classes, so that few bits cover all classes.
+
+    Dense features are centred and scaled by one number. Sparse ones are taken for
+    text: idf weights, unit length, then a truncated SVD of `n_components`, fitted on
+    all items, labelled or not.
+
+    Parameters
+    ----------
+    n_bits : int
+        Length of the code.
+    C : float
+        Inverse strength of the regularisation, as in scikit-learn.
+    n_components : int, optional
+        Of the truncated SVD of sparse features; None takes the idf-weighted features.
+    seed : int
+        Of the hyperplanes and of the SVD.
+
+    Attributes
+    ----------
+    classes_ : array [n_classes]
+        Class ids; multi-label: column numbers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.random.default_rng(0).standard_normal((100, 5))
+    >>> y = np.where(np.arange(100) < 20, X[:, 0] > 0, -1)  # 20 labels
+    >>> hasher = ClassifierCodes(n_bits=16).fit(X, y)
+    >>> hasher.transform(X).shape, hasher.predict_proba(X).shape
+    ((100, 2), (100, 2))
+    """
+
+    def __init__(
+        self,
+        n_bits: int = 32,
+        *,
+        C: float = 0.03,
+        n_components: int | None = 200,
+        seed: int = 0,
+    ) -> None:
+        self.n_bits = n_bits
+        self.C = C
+        self.n_components = n_components
+        self.seed = seed
+
+    def fit(self, X: Any, y: Any = None) -> ClassifierCodes:
+        """Learn from the labelled items.
+
+        Parameters
+        ----------
+        X : array or scipy sparse [n, n_features]
+            All items, labelled or not.
+        y : int [n] or [n, n_classes]
+            Class ids, -1 = unlabelled; or a 0/1 indicator matrix, rows of -1 where
+            unlabelled.
+
+        Raises
+        ------
+        ValueError
+            If y is missing, hides all labels, or knows fewer than two classes.
+        """
+        x = self._checked(X, reset=True)
+        if self.n_components is not None:
+            as_count(self.n_components, "n_components", 1)
+        labels = read_labels(y, x.shape[0], "ClassifierCodes")
+        self.classes_ = labels.classes
+        self._multilabel = labels.multilabel
+        self._features = _Features(x, self.n_components, self.seed)
+        inputs = self._features(x)
+        self._classifiers = self._fit_classifiers(inputs, labels)
+        self.mean_ = self._probabilities(inputs).mean(axis=0)
+        self.weights_ = _orthogonal_hyperplanes(len(self.classes_), int(self.n_bits), self.seed)
+        return self
+
+    def predict_proba(self, X: Any) -> Floats:
+        """Class probabilities, float32 [n, n_classes], in the order of `classes_`."""
+        check_is_fitted(self)
+        inputs = self._features(self._checked(X, reset=False))
+        return self._probabilities(inputs).astype(np.float32)
+
+    def predict(self, X: Any) -> npt.NDArray[Any]:
+        """Class ids [n]; multi-label: int64 indicator matrix of probabilities above 1/2."""
+        probabilities = self.predict_proba(X)
+        if self._multilabel:
+            return (probabilities > 0.5).astype(np.int64)
+        return np.asarray(self.classes_[probabilities.argmax(axis=1)])
+
+    def _fit_classifiers(self, inputs: Any, labels: Labels) -> list[Any]:
+        """One for all classes; multi-label: one for each, or a number where it is constant."""
+        is_known = labels.numbers.reshape(len(labels.numbers), -1)[:, 0] >= 0
+        inputs, numbers = inputs[is_known], labels.numbers[is_known]
+        columns = numbers.T if labels.multilabel else [numbers]
+        return [
+            LogisticRegression(C=self.C, max_iter=1000).fit(inputs, column)
+            if column.min() != column.max()
+            else float(column[0])
+            for column in columns
+        ]
+
+    def _probabilities(self, inputs: Any) -> npt.NDArray[Any]:
+        if not self._multilabel:
+            return np.asarray(self._classifiers[0].predict_proba(inputs))
+        columns = [
+            np.full(inputs.shape[0], one)
+            if isinstance(one, float)
+            else one.predict_proba(inputs)[:, 1]
+            for one in self._classifiers
+        ]
+        return np.stack(columns, axis=1)
+
+    def _logits(self, x: Any) -> npt.NDArray[Any]:
+        centred = self._probabilities(self._features(x)) - self.mean_
+        return np.asarray(centred @ self.weights_)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        tags.target_tags.multi_output = True
+        tags.classifier_tags = ClassifierTags()
+        return tags
+
+
+BASELINES: dict[str, type] = {"lsh": LSH, "sign": Sign, "itq": ITQ, "classifier": ClassifierCodes}
+
+
+class _Features:
+    """Inputs of the logistic regression, on one scale whatever the features.
+
+    The scale makes one C serve: dense features have variance 1 on average, rows of
+    text the length of 200 such features.
+    """
+
+    _TEXT_LENGTH = 200**0.5
+
+    def __init__(self, x: Any, n_components: int | None, seed: int) -> None:
+        self.idf = self.svd = None
+        if not _is_sparse(x):
+            self.mean = x.mean(axis=0)
+            self.scale = float(np.sqrt(((x - self.mean) ** 2).mean())) or 1.0
+            return
+        self.idf = TfidfTransformer().fit(x)
+        if n_components is not None:
+            n_components = min(n_components, *x.shape)
+            self.svd = TruncatedSVD(n_components, random_state=seed).fit(self.idf.transform(x))
+
+    def __call__(self, x: Any) -> Any:
+        if self.idf is None:
+            return (x - self.mean) / self.scale
+        weighted = self.idf.transform(x)
+        if self.svd is not None:
+            weighted = self.svd.transform(weighted)
+        return normalize(weighted) * self._TEXT_LENGTH
+
+
+def _is_sparse(x: Any) -> bool:
+    return bool(sp.issparse(x))
+
+
+def _mean(x: Any) -> npt.NDArray[np.float64]:
+    return np.asarray(x.mean(axis=0), np.float64).ravel()
+
+
+def _principal_components(x: Any, n_components: int, seed: int) -> PCA:
+    n_components = min(n_components, *x.shape)
+    solver = "auto"
+    if _is_sparse(x):
+        is_narrow = x.shape[1] <= _COVARIANCE_FEATURES
+        solver = "covariance_eigh" if is_narrow else "arpack"
+        if not is_narrow:  # which finds all but the last
+            n_components = min(n_components, min(x.shape) - 1)
+    return PCA(n_components, svd_solver=solver, random_state=seed).fit(x)
+
+
+def _orthogonal_hyperplanes(n_classes: int, n_bits: int, seed: int) -> npt.NDArray[np.float64]:
+    rng = np.random.default_rng(seed)
+    n_blocks = -(-n_bits // n_classes)
+    blocks = [np.linalg.qr(rng.standard_normal((n_classes,) * 2))[0] for _ in range(n_blocks)]
+    return np.concatenate(blocks, axis=1)[:, :n_bits]

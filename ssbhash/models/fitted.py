@@ -1,0 +1,110 @@
+"""A trained network with what encoding needs beside it: classes and standardisation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ssbhash.inputs import (
+    Batch,
+    Ids,
+    Labels,
+    LatentRows,
+    RowSource,
+    SparseRows,
+    StandardisedRows,
+    padded,
+    row_source,
+)
+from ssbhash.models import storage
+from ssbhash.nn import TILE, Autoencoder, Shape
+
+Floats = npt.NDArray[np.float32]
+
+# Rows encoded at once: enough for the matrix product to fill the cores, few enough
+# that the hidden layers (2 x 500 floats a row) stay within the cache.
+ENCODE_ROWS = 2048
+# Sparse ones: blocks of them stay within the cache in any case, and what comes before the
+# first block (the second weight folded and packed) is shared by more.
+ENCODE_SPARSE_ROWS = 16_384
+
+
+@dataclass
+class Model:
+    """A network, the classes it knows, and the statistics of its inputs where it needs them."""
+
+    network: Autoencoder
+    labels: Labels | None = None
+    statistics: dict[str, Tensor] = field(default_factory=dict)
+
+    def rows(self, matrix: Any) -> RowSource:
+        """Rows of a feature matrix as the network wants them."""
+        rows = row_source(matrix)
+        if not self.statistics:
+            return rows
+        if "components" in self.statistics:
+            return LatentRows(rows, self.statistics["components"])
+        return StandardisedRows(rows, self.statistics["shift"], self.statistics["scale"])
+
+    @property
+    def n_features(self) -> int:
+        """Number of features of an item, before any projection."""
+        components = self.statistics.get("components")
+        return self.network.shape.n_features if components is None else components.shape[0]
+
+    def encode(
+        self,
+        function: Callable[[Batch], Tensor],
+        rows: RowSource,
+        width: int,
+        ids: Ids | None = None,
+    ) -> Floats:
+        """Apply a function of the network to all rows, or to `ids`: float32 [n, width]."""
+        device = next(self.network.parameters()).device
+        n = len(rows) if ids is None else len(ids)
+        out = np.empty((n, width), np.float32)
+        step = ENCODE_SPARSE_ROWS if isinstance(rows, SparseRows) else ENCODE_ROWS
+        with torch.inference_mode():
+            for start in range(0, n, step):
+                stop = min(start + step, n)
+                part = np.arange(start, stop) if ids is None else ids[start:stop]
+                # Whole tiles: an item's code does not depend on those encoded with it.
+                batch = padded(rows.take(part), TILE).to(device)
+                out[start:stop] = function(batch)[: stop - start].float().cpu().numpy()
+        return out
+
+    def save(self, folder: Path, config: dict[str, Any]) -> None:
+        """Write the model and its estimator's `config` into a folder."""
+        about = {
+            "shape": asdict(self.network.shape),
+            "labels": None if self.labels is None else self.labels.to_json(),
+        }
+        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        tensors |= {f"statistics.{name}": value for name, value in self.statistics.items()}
+        storage.save(folder, config | about, tensors)
+
+    @classmethod
+    def restore(
+        cls,
+        config: dict[str, Any],
+        tensors: dict[str, Tensor],
+        build: Callable[[Shape], Autoencoder],
+    ) -> Model:
+        """Make a model of what `storage.load` gave."""
+        network = build(Shape(**config["shape"]))
+        network.load_state_dict(_under("network.", tensors))
+        network.eval()
+        saved = config["labels"]
+        labels = None if saved is None else Labels.from_json(saved)
+        return cls(network, labels, _under("statistics.", tensors))
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,359 @@
+"""Retrieval experiments: the paper's protocol as a grid of cells, one result each.
+
+The database is what a method trains on (of which it sees some labels), the queries
+are unseen in training. A cell is one data set, method, width, level of supervision and
+seed; a level and a seed hide the same labels for every method.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from ssbhash import metrics
+from ssbhash._version import __version__
+from ssbhash.arrays import Codes, as_count
+from ssbhash.asymmetric import expected_distances
+from ssbhash.atomic import replacing
+from ssbhash.models import BASELINES, ClassifierCodes
+from ssbhash.paper import datasets
+from ssbhash.paper.datasets import Dataset
+
+Row: TypeAlias = dict[str, Any]
+
+# The reference implementation's seeds; its label-hiding orders are given for them.
+SEEDS = (20, 144, 1028, 2044, 101)
+CUTOFFS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+# In a method's name: train with the paper's tuned weights, not with our defaults.
+PAPER = ":paper"
+# The classifier on idf-weighted terms themselves, without the truncated SVD.
+ON_TERMS = "classifier:tf-idf"
+# Methods whose logits are those of a Bernoulli posterior.
+BERNOULLI = ("ssb-vae", "phs-gs", "bernoulli-vae")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run.
+
+    Parameters
+    ----------
+    dataset : str
+        Name in `ssbhash.paper.datasets`.
+    method : str
+        Key of `METHODS` or `BASELINES`; "ssb-vae:paper" has the paper's weights,
+        "classifier:tf-idf" no truncated SVD.
+    n_bits : int
+        Length of the code.
+    supervision : float
+        Part of the database whose labels are known.
+    seed : int
+        Of hidden labels, initial weights and noise.
+    """
+
+    dataset: str
+    method: str
+    n_bits: int
+    supervision: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """File name of its result."""
+        method = self.method.replace(":", "-")
+        return f"{self.dataset}_{method}_{self.n_bits}_{self.supervision:g}_{self.seed}.json"
+
+    @classmethod
+    def of(cls, row: Row) -> Cell:
+        """Give the cell of a result."""
+        return cls(*(row[name] for name in cls.__match_args__))
+
+
+class PaperWeights:
+    """The paper's alpha, beta and gamma, from `hyperparameters.csv`.
+
+    Settings which the paper has not take the nearest that it has: 64 bits those of 32,
+    levels of supervision below 0.1 those of 0.1, MiniLM those of Search Snippets, the
+    unsupervised methods the beta of their semi-supervised ones.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._rows: dict[tuple[str, str], list[Row]] = {}
+        with Path(path).open(newline="") as file:
+            for row in csv.DictReader(file):
+                values = {key: float(row[key]) for key in row if key not in ("dataset", "method")}
+                self._rows.setdefault((row["dataset"], row["method"]), []).append(values)
+
+    def of(self, cell: Cell) -> dict[str, float]:
+        """Keywords of the estimator of a cell."""
+        method = cell.method.removesuffix(PAPER)
+        tuned = {"vdsh": "vdsh-s", "bernoulli-vae": "ssb-vae"}.get(method, method)
+        key = cell.dataset.removesuffix("_minilm"), tuned
+        if key not in self._rows:
+            raise ValueError(f"the paper has no weights for {method!r} on {cell.dataset!r}")
+        nearest = min(
+            self._rows[key],
+            key=lambda row: (
+                abs(row["bits"] - cell.n_bits),
+                abs(row["supervision"] - cell.supervision),
+            ),
+        )
+        names = {"vdsh": ("beta",), "bernoulli-vae": ("beta",), "vdsh-s": ("alpha", "beta")}
+        return {name: nearest[name] for name in names.get(method, ("alpha", "beta", "gamma"))}
+
+
+def check(cell: Cell) -> None:
+    """Refuse a cell that cannot run, before any has run for hours.
+
+    Raises
+    ------
+    ValueError
+        If its data set, method, width or level of supervision cannot be.
+    """
+    from ssbhash.models import METHODS
+
+    if cell.dataset not in datasets.LOADERS:
+        known = ", ".join(datasets.LOADERS)
+        raise ValueError(f"dataset must be one of {known}; got {cell.dataset!r}")
+    known_methods = *METHODS, *BASELINES, ON_TERMS
+    if cell.method not in known_methods and cell.method.removesuffix(PAPER) not in METHODS:
+        known = ", ".join(known_methods)
+        raise ValueError(f"method must be one of {known} (or NAME{PAPER}), got {cell.method!r}")
+    as_count(cell.n_bits, "n_bits", 1)
+    if not 0 < cell.supervision <= 1:
+        raise ValueError(f"supervision must be in (0, 1], got {cell.supervision}")
+
+
+def new_hasher(cell: Cell, weights: PaperWeights | None = None) -> Any:
+    """Make the estimator of a cell, unfitted.
+
+    Raises
+    ------
+    ValueError
+        If the cell cannot run, or the paper's weights are asked for and not given.
+    """
+    check(cell)
+    if cell.method in BASELINES:
+        return BASELINES[cell.method](n_bits=cell.n_bits, seed=cell.seed)
+    if cell.method == ON_TERMS:
+        return ClassifierCodes(cell.n_bits, n_components=None, seed=cell.seed)
+    from ssbhash.models import METHODS
+
+    method = cell.method.removesuffix(PAPER)
+    keywords: dict[str, Any] = {"n_bits": cell.n_bits, "seed": cell.seed, "verbose": False}
+    if method != cell.method:
+        if weights is None:
+            raise ValueError(f"{cell.method} needs the paper's weights: hyperparameters.csv")
+        keywords |= weights.of(cell)
+        keywords["batch_size"] = 200 if cell.dataset == "cifar10" else 100
+        known = METHODS[method]().get_params()
+        if "preset" in known:
+            keywords["preset"] = "paper"
+        if "threshold" in known:
+            # The VDSH paper's rule or the reference's, by level, chosen on validation items
+            # (docs/decisions.md).
+            keywords["threshold"] = "median" if cell.supervision < 1 else "zero"
+    return METHODS[method](**keywords)
+
+
+def run(cell: Cell, data: Dataset, weights: PaperWeights | None = None) -> Row:
+    """Train, encode and measure one cell.
+
+    Returns
+    -------
+    dict
+        The cell's fields; `P@k`, `R@k` and `MAP@k` for k in `CUTOFFS`, expected over
+        ties; those of `_two_sided`; `precision_by_radius` and `recall_by_radius`;
+        `distinct_codes` of the database; `train_seconds`; `encode_seconds` of database
+        and queries; `source` of the features; `version`.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        After Ctrl-C, which ends a training early: a part of it is no result.
+    """
+    from ssbhash.models import METHODS
+
+    hasher = new_hasher(cell, weights)
+    labels = data.hide_labels(cell.supervision, cell.seed)
+    start = time.perf_counter()
+    if cell.method.removesuffix(PAPER) in METHODS:
+        hasher.fit(data.X, labels, target=data.target)
+    else:
+        hasher.fit(data.X, labels)
+    if getattr(hasher, "interrupted_", False):
+        raise KeyboardInterrupt
+    trained = time.perf_counter()
+    codes, query_codes = hasher.transform(data.X), hasher.transform(data.X_query)
+    encoded = time.perf_counter()
+    sides = codes, data.y, query_codes, data.y_query
+    curve = metrics.precision_recall_by_radius(*sides, n_bits=cell.n_bits)
+    return {
+        **asdict(cell),
+        **metrics.evaluate(*sides, CUTOFFS, n_bits=cell.n_bits),
+        **_two_sided(cell, hasher, data, query_codes),
+        "precision_by_radius": curve.precision.tolist(),
+        "recall_by_radius": curve.recall.tolist(),
+        "distinct_codes": len(np.unique(codes, axis=0)),
+        "train_seconds": trained - start,
+        "encode_seconds": encoded - trained,
+        "source": data.source,
+        "version": __version__,
+    }
+
+
+def _two_sided(cell: Cell, hasher: Any, data: Dataset, query_codes: Codes) -> Row:
+    """Measure what treats database and queries differently, at the same size of codes.
+
+    "database codes ...": codes of the database of their own, of the default SSB-VAE.
+    "asymmetric ...": these codes by expected distance to the query's posterior, where the
+    method has a Bernoulli posterior.
+    """
+    found: Row = {}
+    if cell.method.removesuffix(PAPER) not in BERNOULLI:
+        return found
+    own = hasher.database_codes(data.X)
+    labels = data.y, data.y_query
+    if cell.method == "ssb-vae":  # on every seed, though some models leave them the same
+        sides = own, labels[0], query_codes, labels[1]
+        row = metrics.evaluate(*sides, CUTOFFS, n_bits=cell.n_bits)
+        found |= {f"database codes {name}": value for name, value in row.items()}
+    logits = hasher.logits(data.X_query)
+    row = metrics.evaluate_distances(
+        lambda part: expected_distances(own, logits[part]), *labels, CUTOFFS
+    )
+    return found | {f"asymmetric {name}": value for name, value in row.items()}
+
+
+def run_grid(
+    cells: Sequence[Cell],
+    data_dir: str | os.PathLike[str],
+    *,
+    reference_dir: str | os.PathLike[str] | None = None,
+    results_dir: str | os.PathLike[str] | None = None,
+    n_jobs: int = 1,
+) -> Iterator[Row]:
+    """Run cells, and give their results as they are ready.
+
+    Parameters
+    ----------
+    cells : sequence of Cell
+        What to run.
+    data_dir, reference_dir : path
+        As in `ssbhash.paper.datasets.load`; `reference_dir` also has `hyperparameters.csv`.
+    results_dir : path, optional
+        Folder with one JSON file for each cell. Cells that have one are read and not
+        run again, so that an interrupted grid goes on where it stopped. Delete the
+        folder after a change of the code.
+    n_jobs : int
+        Processes; each trains on its share of the cores.
+    """
+    reference = Path(reference_dir or Path(data_dir).resolve().parent / "reference")
+    task = _Task(Path(data_dir), reference, None if results_dir is None else Path(results_dir))
+    if task.results_dir is not None:
+        task.results_dir.mkdir(parents=True, exist_ok=True)
+    if n_jobs == 1:
+        yield from map(task, cells)
+        return
+    # Spawned, not forked: the thread pools of torch and BLAS do not survive a fork.
+    start = get_context("spawn")
+    with ProcessPoolExecutor(n_jobs, start, _share_cores, (n_jobs,)) as pool:
+        futures = [pool.submit(task, cell) for cell in cells]
+        try:
+            yield from (future.result() for future in as_completed(futures))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Run one cell, or read its result; sent to the processes."""
+
+    data_dir: Path
+    reference_dir: Path
+    results_dir: Path | None
+
+    def __call__(self, cell: Cell) -> Row:
+        path = None if self.results_dir is None else self.results_dir / cell.name
+        if path is not None and path.is_file():
+            row: Row = json.loads(path.read_text())
+            return row
+        data = _load(cell.dataset, self.data_dir, self.reference_dir)
+        row = run(cell, data, _weights(self.reference_dir))
+        if path is not None:
+            with replacing(path) as file:
+                file.write(json.dumps(row, indent=1).encode())
+        return row
+
+
+@lru_cache(maxsize=1)
+def _load(name: str, data_dir: Path, reference_dir: Path) -> Dataset:
+    return datasets.load(name, data_dir, reference_dir=reference_dir)
+
+
+@lru_cache(maxsize=1)
+def _weights(reference_dir: Path) -> PaperWeights | None:
+    path = reference_dir / "hyperparameters.csv"
+    return PaperWeights(path) if path.is_file() else None
+
+
+def _share_cores(n_jobs: int) -> None:
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    n_threads = max(1, torch.get_num_threads() // n_jobs)
+    torch.set_num_threads(n_threads)
+    threadpool_limits(n_threads)  # of BLAS
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean over seeds of one figure."""
+
+    mean: float
+    standard_deviation: float  # of one seed; nan with one
+    n_seeds: int
+
+    @property
+    def standard_error(self) -> float:
+        """Of the mean."""
+        return self.standard_deviation / float(np.sqrt(self.n_seeds))
+
+
+def summarise(rows: Iterable[Row], figure: str) -> dict[tuple[str, str, int, float], Summary]:
+    """Mean of a figure over seeds, by (dataset, method, n_bits, supervision).
+
+    Settings whose results lack the figure are left out.
+
+    Examples
+    --------
+    >>> cell = {"dataset": "snippets", "method": "lsh", "n_bits": 16, "supervision": 0.1}
+    >>> rows = [{**cell, "seed": 20, "P@100": 0.4}, {**cell, "seed": 144, "P@100": 0.5}]
+    >>> summary = summarise(rows, "P@100")["snippets", "lsh", 16, 0.1]
+    >>> round(summary.mean, 3), round(summary.standard_error, 3)
+    (0.45, 0.05)
+    """
+    values: dict[tuple[str, str, int, float], list[float]] = {}
+    for row in rows:
+        key = row["dataset"], row["method"], row["n_bits"], row["supervision"]
+        if figure in row:
+            values.setdefault(key, []).append(row[figure])
+    return {
+        key: Summary(
+            float(np.mean(found)),
+            float(np.std(found, ddof=1)) if len(found) > 1 else float("nan"),
+            len(found),
+        )
+        for key, found in values.items()
+    }

@@ -1,0 +1,46 @@
+"""State of an unfinished training, one file, replaced whole after each epoch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from ssbhash.atomic import replacing
+
+FORMAT = "ssbhash-checkpoint-1"
+NAME = "checkpoint.safetensors"
+
+
+def write(folder: Path, about: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Write `about` (JSON) and tensors into `folder`, which is made if needed."""
+    flat = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+    content = safetensors.torch.save(flat, {"format": FORMAT, "about": json.dumps(about)})
+    with replacing(folder / NAME) as file:
+        file.write(content)
+
+
+def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    """Read what `write` wrote, or None where there is nothing yet.
+
+    Raises
+    ------
+    ValueError
+        If the file is truncated or foreign.
+    """
+    path = folder / NAME
+    if not path.exists():
+        return None
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            head = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if head.get("format") != FORMAT:
+            raise ValueError(f"its format is {head.get('format')!r}, not {FORMAT!r}")
+        return json.loads(head["about"]), tensors
+    except (safetensors.SafetensorError, ValueError, KeyError, OSError) as error:
+        raise ValueError(f"{path} is no checkpoint; it is truncated or foreign: {error}") from error

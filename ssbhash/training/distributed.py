@@ -1,0 +1,69 @@
+"""Training in several processes, started by torchrun: each takes a share of every batch.
+
+Losses are means over a batch, so gradients are averaged weighted by the size of the
+shares; the pair term, a sum over pairs, sees the pairs within each share and is scaled
+to all of them. Batch normalisation uses each share's own statistics. The results are
+those of one process within noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ssbhash.inputs import Ids
+
+# Asking costs 10 us, several times a step.
+AVAILABLE = dist.is_available()
+
+
+def world_size() -> int:
+    """Count the processes of the group; 1 where there is none."""
+    return dist.get_world_size() if AVAILABLE and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Give this process's number, 0 where there is no group."""
+    return dist.get_rank() if world_size() > 1 else 0
+
+
+def share(ids: Ids) -> Ids:
+    """Take this process's items of a batch; of a batch too small to share, all of them."""
+    n = world_size()
+    return ids if len(ids) < 2 * n else ids[rank() :: n]
+
+
+def weight(ids: Ids) -> float:
+    """Weight of this process's mean in that of the batch `ids`; they sum to 1."""
+    n = world_size()
+    return 1 / n if len(ids) < 2 * n else len(share(ids)) / len(ids)
+
+
+def add_up(tensor: Tensor) -> None:
+    """Add a tensor over all processes, in place."""
+    if world_size() > 1:
+        dist.all_reduce(tensor)
+
+
+def average(tensors: Iterable[Tensor]) -> None:
+    """Average tensors over all processes, in place."""
+    if world_size() > 1:
+        for tensor in tensors:
+            dist.all_reduce(tensor)
+            tensor.div_(world_size())
+
+
+def wait() -> None:
+    """Wait for the others."""
+    if world_size() > 1:
+        dist.barrier()
+
+
+def default_device() -> str:
+    """CUDA device of this process where present."""
+    if not torch.cuda.is_available():
+        return "cpu"
+    return f"cuda:{rank() % torch.cuda.device_count()}" if world_size() > 1 else "cuda"

@@ -1,0 +1,384 @@
+"""The training loop: batches in, Adam, validation, checkpoints, history.
+
+Everything random is drawn from (seed, epoch), so a run resumed after epoch e goes on
+exactly as one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ssbhash.arrays import NotFiniteError
+from ssbhash.inputs import Batch, Ids, Labels, RowSource, SparseBatch
+from ssbhash.nn import Autoencoder, Items
+from ssbhash.training import checkpoint, distributed
+from ssbhash.training.fused import FusedStep
+from ssbhash.training.optimizer import Optimizer, with_prefix, without_prefix
+from ssbhash.training.torch_threads import as_many_as_pay
+
+History = list[dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Training items.
+
+    Parameters
+    ----------
+    x, target
+        Rows of features, and what the decoder reconstructs.
+    labels
+        Of the same items, or None for a method without labels.
+    """
+
+    x: RowSource
+    target: RowSource
+    labels: Labels | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def sparse(self) -> bool:
+        """Whether batches of features are sparse."""
+        return self.x.sparse
+
+    @property
+    def window_starts(self) -> Ids | None:
+        """First items of the windows to shuffle within, where rows lie on disk."""
+        return self.x.window_starts()
+
+    def known(self, ids: Ids) -> Ids:
+        """Those of the items `ids` whose label is known."""
+        if self.labels is None:
+            return ids[:0]
+        numbers = self.labels.numbers[ids]
+        return ids[(numbers if numbers.ndim == 1 else numbers[:, 0]) >= 0]
+
+    def items(self, ids: Ids, device: torch.device) -> Items:
+        """Cut the batch of items `ids`."""
+        x = self.x.take(ids).to(device)
+        target = x if self.target is self.x else self.target.take(ids).to(device)
+        if self.labels is None:
+            return Items(x, target)
+        numbers = self.labels.numbers[ids]
+        if self.labels.multilabel:
+            labels, known = np.maximum(numbers, 0), numbers[:, 0] >= 0
+        else:
+            labels = np.equal.outer(numbers, np.arange(len(self.labels.classes)))
+            known = numbers >= 0
+        one_hot = torch.from_numpy(labels.astype(np.float32, copy=False))
+        return Items(x, target, one_hot.to(device), torch.from_numpy(known).to(device))
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to train; see the estimators for their meaning."""
+
+    n_epochs: int = 30
+    batch_size: int = 100
+    n_labelled: int = 0
+    learning_rate: float = 1e-3
+    validation_fraction: float = 0.0
+    patience: int | None = None
+    monitor: str = "val_loss"
+    precision: str = "float32"
+    device: str = "cpu"
+    seed: int = 0
+    verbose: bool = False
+    checkpoint: Path | None = None
+    fingerprint: str = ""
+
+
+@dataclass
+class Outcome:
+    """What a training leaves beside the network's weights."""
+
+    history: History = field(default_factory=list)
+    interrupted: bool = False
+    best_epoch: int | None = None
+
+
+class Training:
+    """One training of one network; `run` may be called once.
+
+    Parameters
+    ----------
+    network
+        Updated in place; left in evaluation mode.
+    data, options
+        What to train on, and how.
+    """
+
+    def __init__(self, network: Autoencoder, data: Data, options: Options) -> None:
+        self.network, self.data, self.options = network, data, options
+        self.device = torch.device(options.device)
+        self.alone = distributed.world_size() == 1
+        network.to(self.device)
+        network.begin()
+        self.optimizer = Optimizer(network, options.learning_rate, data.sparse)
+        self.fused: FusedStep | None = None
+        if data.sparse and options.precision == "float32":
+            self.fused = FusedStep.of(network, self.optimizer.dense)
+        self.train_ids, self.validation_ids = self._split()
+        self.outcome = Outcome()
+        self.best: tuple[float, dict[str, Tensor]] | None = None
+
+    def run(self) -> Outcome:
+        """Train; on Ctrl-C go back to the last finished epoch and return.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            If interrupted before the first epoch has finished.
+        RuntimeError
+            If the loss is no longer finite.
+        """
+        options, outcome = self.options, self.outcome
+        n_batches = -(-len(self.train_ids) // options.batch_size)
+        bar = tqdm(
+            total=options.n_epochs * n_batches,
+            unit="batch",
+            disable=None if options.verbose and distributed.rank() == 0 else True,
+        )
+        finished: tuple[int, dict[str, Tensor]] | None = None
+        spare: dict[str, Tensor] = {}
+        try:
+            with bar, as_many_as_pay(options.batch_size, self.network.shape.n_hidden_units):
+                if self._resume():
+                    finished = len(outcome.history), self._weights()
+                    bar.update(len(outcome.history) * n_batches)
+                while len(outcome.history) < options.n_epochs and not self._stalled():
+                    row = self._epoch(len(outcome.history) + 1, bar)
+                    weights, last = self._weights(spare), finished
+                    finished = len(outcome.history), weights
+                    spare = last[1] if last else {}
+                    self._write_checkpoint()
+                    bar.set_postfix(epoch=len(outcome.history), loss=f"{row['loss']:.3f}")
+        except KeyboardInterrupt:
+            if finished is None:
+                raise
+            self.network.load_state_dict(finished[1])
+            # Ctrl-C may come between the end of an epoch and the copy of its weights.
+            del outcome.history[finished[0] :]
+            outcome.interrupted = True
+        if self.best is not None and options.patience is not None:
+            self.network.load_state_dict(self.best[1])
+        self.network.finish()
+        self.network.eval()
+        self.network.zero_grad()
+        self.network.decoder_memory = None
+        return outcome
+
+    def _resume(self) -> bool:
+        folder = self.options.checkpoint
+        found = None if folder is None else checkpoint.read(folder)
+        if found is None:
+            return False
+        about, tensors = found
+        if about["fingerprint"] != self.options.fingerprint:
+            raise ValueError(
+                f"the checkpoint in {folder} is of another training (parameters, data or labels "
+                "differ): remove it, or choose another folder"
+            )
+        if len(about["history"]) > self.options.n_epochs:
+            raise ValueError(
+                f"the checkpoint in {folder} has {len(about['history'])} epochs, more than "
+                f"n_epochs={self.options.n_epochs}"
+            )
+        self.network.load_state_dict(without_prefix("network.", tensors))
+        self.optimizer.load_state_dict(without_prefix("optimizer.", tensors))
+        self.outcome.history.extend(about["history"])
+        if about["best_value"] is not None:
+            self.outcome.best_epoch = about["best_epoch"]
+            self.best = about["best_value"], without_prefix("best.", tensors)
+        return True
+
+    def _write_checkpoint(self) -> None:
+        folder = self.options.checkpoint
+        if folder is None:
+            return
+        tensors = with_prefix("network.", self.network.state_dict())
+        tensors |= with_prefix("optimizer.", self.optimizer.state_dict())
+        tensors |= with_prefix("best.", self.best[1] if self.best else {})
+        about = {
+            "fingerprint": self.options.fingerprint,
+            "history": self.outcome.history,
+            "best_epoch": self.outcome.best_epoch,
+            "best_value": self.best[0] if self.best else None,
+        }
+        if distributed.rank() == 0:
+            checkpoint.write(folder, about, tensors)
+        distributed.wait()
+
+    def _split(self) -> tuple[Ids, Ids]:
+        ids = np.random.default_rng((self.options.seed, 0)).permutation(len(self.data))
+        n_validation = round(self.options.validation_fraction * len(ids))
+        if self.options.validation_fraction and not 0 < n_validation < len(ids):
+            raise ValueError(
+                f"validation_fraction={self.options.validation_fraction} of {len(ids)} items "
+                "leaves no item for validation or for training"
+            )
+        return np.sort(ids[n_validation:]), np.sort(ids[:n_validation])
+
+    def _generator(self, epoch: int) -> torch.Generator:
+        entropy = (self.options.seed, epoch, 1 + distributed.rank())
+        state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
+        return torch.Generator(self.device).manual_seed(int(state[0]) >> 1)
+
+    def _batches(self, ids: Ids) -> Iterator[Ids]:
+        for start in range(0, len(ids), self.options.batch_size):
+            yield ids[start : start + self.options.batch_size]
+
+    def _joining(self, known: Ids, rng: np.random.Generator) -> Ids:
+        """Labelled items that join a batch, drawn without replacement where there are enough."""
+        n_labelled = self.options.n_labelled if len(known) else 0
+        if not n_labelled:
+            return known[:0]
+        return rng.choice(known, n_labelled, replace=n_labelled > len(known))
+
+    def _terms(self, items: Items, generator: torch.Generator) -> dict[str, Tensor]:
+        if self.options.precision == "bfloat16":
+            with torch.autocast(self.device.type, dtype=torch.bfloat16):
+                return self.network.terms(items, generator)
+        return self.network.terms(items, generator)
+
+    def _epoch(self, epoch: int, bar: Any) -> dict[str, float]:
+        started = time.perf_counter()
+        rng = np.random.default_rng((self.options.seed, epoch))
+        shuffled = shuffle(self.train_ids, rng, self.data.window_starts)
+        known = self.data.known(self.train_ids)
+        generator = self._generator(epoch)
+        self.network.train()
+        sums: dict[str, Tensor | float] = {}
+        for batch in self._batches(shuffled):
+            joining = self._joining(known, rng)
+            ids = np.concatenate([batch, joining]) if len(joining) else batch
+            weight = 1.0 if self.alone else distributed.weight(ids)
+            try:
+                terms = self._step(self._items(ids), generator, weight)
+            except NotFiniteError as error:
+                raise _diverged(epoch, "nan") from error
+            self.network.stepped()
+            share = weight * len(batch) / len(shuffled)
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0.0) + share * value
+            bar.update()
+        self.optimizer.flush()
+        values = torch.tensor([float(value) for value in sums.values()], device=self.device)
+        distributed.add_up(values)
+        distributed.average(self.network.statistics())
+        row = {"epoch": float(epoch), **dict(zip(sums, values.tolist(), strict=True))}
+        if not np.isfinite(row["loss"]):
+            raise _diverged(epoch, row["loss"])
+        row |= self._validate()
+        row["seconds"] = time.perf_counter() - started
+        self.outcome.history.append(row)
+        self._remember_best(row)
+        return row
+
+    def _step(
+        self, items: Items, generator: torch.Generator, weight: float
+    ) -> dict[str, Tensor] | dict[str, float]:
+        """Take a step with the gradient of `weight` times the loss, and give its terms."""
+        if self.fused is not None and self.fused.fits(items):
+            numbers = self.fused(items, generator, weight)
+            self.optimizer.update([self.optimizer.dense.gradient])
+            return numbers
+        terms = self._terms(items, generator)
+        self.optimizer.step(terms["loss"] * weight)
+        return {name: value.detach() for name, value in terms.items()}
+
+    def _items(self, ids: Ids) -> Items:
+        """Cut a batch, or this process's share of it, and attach it to the optimiser."""
+        columns, n_in_batch = None, None
+        items = self.data.items(ids if self.alone else distributed.share(ids), self.device)
+        if not self.alone:
+            n_in_batch = len(ids)
+            whole = self.data.x.take(ids).to(self.device)
+            if isinstance(whole, SparseBatch):
+                columns = torch.unique(whole.columns)
+        x = self.optimizer.attach(items.x, columns)
+        return Items(x, items.target, items.labels, items.known, n_in_batch)
+
+    @torch.no_grad()
+    def _validate(self) -> dict[str, float]:
+        """Terms on the held-out items, always with the same noise, and the classifier's accuracy."""
+        if not len(self.validation_ids):
+            return {}
+        self.network.eval()
+        generator = self._generator(0)
+        sums: dict[str, float] = {}
+        n_right, n_known = 0.0, 0
+        for ids in self._batches(self.validation_ids):
+            items = self.data.items(ids, self.device)
+            for name, value in self._terms(items, generator).items():
+                share = len(ids) / len(self.validation_ids)
+                sums[f"val_{name}"] = sums.get(f"val_{name}", 0.0) + share * float(value)
+            if items.labels is not None and items.known is not None:
+                right, known = self._right(items.x, items.labels, items.known)
+                n_right, n_known = n_right + right, n_known + known
+        if n_known:
+            sums["val_accuracy"] = n_right / n_known
+        return sums
+
+    def _right(self, x: Batch, labels: Tensor, known: Tensor) -> tuple[float, int]:
+        scores = self.network.class_scores(x)
+        if self.network.shape.multilabel:
+            right = ((scores > 0) == (labels > 0.5))[known].float().mean(1).sum()
+        else:
+            right = (scores.argmax(1) == labels.argmax(1))[known].sum()
+        return float(right), int(known.sum())
+
+    def _remember_best(self, row: dict[str, float]) -> None:
+        if not len(self.validation_ids):
+            return
+        monitor = self.options.monitor
+        if monitor not in row:
+            raise ValueError(
+                f"monitor={monitor!r} is not measured; it needs labelled validation items"
+            )
+        value = row[monitor] if monitor == "val_loss" else -row[monitor]
+        if self.best is None or value < self.best[0]:
+            self.best = (value, self._weights())
+            self.outcome.best_epoch = len(self.outcome.history)
+
+    def _stalled(self) -> bool:
+        patience, best = self.options.patience, self.outcome.best_epoch
+        if patience is None or best is None:
+            return False
+        return len(self.outcome.history) - best >= patience
+
+    def _weights(self, into: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Copy the weights, to memory that is there already if it fits: to fault it in is dear."""
+        state = self.network.state_dict()
+        if into is None or into.keys() != state.keys():
+            return {name: tensor.clone() for name, tensor in state.items()}
+        for name, tensor in state.items():
+            into[name].copy_(tensor)
+        return into
+
+
+def shuffle(ids: Ids, rng: np.random.Generator, window_starts: Ids | None) -> Ids:
+    """Shuffle items; where they lie on disk, by windows, so that each is read once.
+
+    The windows come in random order, and items are shuffled within a window.
+    """
+    if window_starts is None:
+        return rng.permutation(ids)
+    windows = np.split(ids, np.searchsorted(ids, window_starts[1:]))
+    order = rng.permutation(len(windows))
+    return np.concatenate([rng.permutation(windows[number]) for number in order])
+
+
+def _diverged(epoch: int, loss: object) -> RuntimeError:
+    return RuntimeError(f"the loss is {loss} in epoch {epoch}: lower learning_rate, alpha or gamma")

@@ -35,7 +35,7 @@ from ssbhash.nn.memory import in_large_pages
 from ssbhash.nn.native import native_for
 from ssbhash.nn.rows import Touched
 
-BETA1, BETA2 = 0.9, 0.999  # also in csrc/core/isa/training.inc
+BETA1, BETA2 = 0.9, 0.999  # also in csrc/core/training/kernels/layers.hpp
 LOG_BETA1, LOG_BETA2 = np.float32(math.log(BETA1)), np.float32(math.log(BETA2))
 
 # Beyond so many steps (beta1 / sqrt(beta2))^age < 1e-13: sums of older steps are final.

@@ -2,8 +2,6 @@
 
 from ssbhash.inputs.labels import HIDDEN, Labels, read_labels
 from ssbhash.inputs.lsa import LatentRows, fit_latent, fit_scale
-from ssbhash.inputs.memory import in_large_pages
-from ssbhash.inputs.native import native_for
 from ssbhash.inputs.rows import (
     BLOCK_ROWS,
     Batch,
@@ -14,7 +12,6 @@ from ssbhash.inputs.rows import (
     SparseBatch,
     SparseRows,
     StandardisedRows,
-    Touched,
     padded,
     row_source,
     standardise,
@@ -35,11 +32,8 @@ __all__ = [
     "SparseBatch",
     "SparseRows",
     "StandardisedRows",
-    "Touched",
     "fit_latent",
     "fit_scale",
-    "in_large_pages",
-    "native_for",
     "padded",
     "read_labels",
     "row_source",

@@ -148,6 +148,7 @@ def test_text_that_was_a_missing_value_is_taken_for_a_class_with_a_word() -> Non
         ([["a"], "b", 5], ValueError, "all text or all whole numbers"),
         (["a", 5], ValueError, "'a' and 5"),
         ([True, 2], ValueError, "all text"),
+        ([["a", None]], TypeError, "a list of labels must name classes"),
         ([1.5], ValueError, "labels must hold whole numbers as class ids, got 1.5"),
         (np.array([0.5]), ValueError, "Unknown label type"),
         (np.array([np.inf]), ValueError, "labels contains infinity"),
@@ -194,7 +195,7 @@ def test_columns_of_numbers_and_truth_values_in_files() -> None:
 
 
 def test_lists_make_indicators() -> None:
-    (first, second), classes = encode_labels([["a", "b"], [], None, [None]], ["b", "", "a"])
+    (first, second), classes = encode_labels([["a", "b"], [], None, "-1"], ["b", "", "a"])
     assert classes == ["a", "b"]
     assert first.tolist() == [[1, 1], [0, 0], [-1, -1], [-1, -1]]
     assert second.tolist() == [[0, 1], [-1, -1], [1, 0]]
@@ -222,10 +223,15 @@ def test_matrix_and_names_do_not_mix() -> None:
         number_labels(np.zeros((2, 3)), np.zeros((2, 4)))
 
 
-def test_hidden_labels_are_nested() -> None:
-    y = np.arange(50) % 7
-    few, more = hide_labels(y, 0.2, seed=3), hide_labels(y, 0.5, seed=3)
-    assert (is_labelled(few).sum(), is_labelled(more).sum()) == (10, 25)
-    assert (more[is_labelled(few)] == few[is_labelled(few)]).all()
-    with pytest.raises(ValueError, match="supervision"):
-        hide_labels(y, 0, seed=3)
+def test_supervision_counts_labels_not_items() -> None:
+    labels = np.full(10_000, -1)
+    labels[::10] = np.arange(1000) % 2
+    for share, n_kept in ((0.5, 500), (0.29, 290), (1, 1000)):
+        kept = hide_labels(labels, share, seed=0)
+        assert (kept >= 0).sum() == n_kept
+        assert (kept[kept >= 0] == labels[kept >= 0]).all()
+    few, many = (hide_labels(labels, share, seed=3) >= 0 for share in (0.1, 0.4))
+    assert (few <= many).all()
+    with pytest.raises(ValueError, match=r"leaves none of 1,000 labels; use at least 0\.002"):
+        hide_labels(labels, 0.0001, seed=0)
+    assert (hide_labels(labels, 0.002, seed=0) >= 0).sum() == 2

@@ -7,6 +7,7 @@ masked, or the text "" or "-1": numpy and CSV files turn -1 among names into tha
 
 from __future__ import annotations
 
+import math
 import numbers
 import warnings
 from collections.abc import Sequence
@@ -131,7 +132,7 @@ def encode_labels(*parts: Any) -> tuple[list[Array], list[Any]]:
 
 
 def hide_labels(labels: Array, supervision: float, seed: int) -> Array:
-    """Keep the labels of a random part of the items, and make the others -1.
+    """Keep a random part of the labels, and make the others -1.
 
     One seed keeps nested parts: a lower level keeps a subset of what a higher one keeps.
 
@@ -140,19 +141,19 @@ def hide_labels(labels: Array, supervision: float, seed: int) -> Array:
     labels : int [n] or [n, n_classes]
         Class ids or an indicator matrix.
     supervision : float
-        Share of the items that keep their labels, above 0 and at most 1.
+        Share of the labels that are kept, above 0 and at most 1.
     seed : int
         Of the choice.
 
     Returns
     -------
     int [n] or [n, n_classes]
-        A copy; at least one item keeps its label.
+        A copy.
 
     Raises
     ------
     ValueError
-        If `supervision` is out of range.
+        If `supervision` is out of range, or leaves no label.
 
     Examples
     --------
@@ -161,11 +162,21 @@ def hide_labels(labels: Array, supervision: float, seed: int) -> Array:
     """
     if not 0 < supervision <= 1:
         raise ValueError(f"supervision must be above 0 and at most 1, got {supervision}")
+    labelled = np.flatnonzero(labels.reshape(len(labels), -1)[:, 0] >= 0)
+    n_labelled = len(labelled)
     # 1e-9: 0.29 * 100 is 28.999999999999996.
-    n_kept = max(1, int(supervision * len(labels) + 1e-9))
-    hidden = np.random.default_rng(seed).permutation(len(labels))[n_kept:]
+    n_kept = int(supervision * n_labelled + 1e-9)
+    if n_labelled and not n_kept:
+        # Two labels at least, for two classes, rounded up to one digit.
+        least = 2 / n_labelled
+        digit = 10.0 ** math.floor(math.log10(least))
+        raise ValueError(
+            f"supervision {supervision:g} leaves none of {n_labelled:,} labels; use at least "
+            f"{min(1, math.ceil(least / digit - 1e-9) * digit):g}"
+        )
+    hidden = np.random.default_rng(seed).permutation(n_labelled)[n_kept:]
     kept: Array = labels.copy()
-    kept[hidden] = UNLABELLED
+    kept[labelled[hidden]] = UNLABELLED
     return kept
 
 
@@ -394,9 +405,7 @@ def _number_class_lists(parts: Sequence[Any], names: Sequence[str]) -> tuple[lis
     for part, name in zip(parts, names, strict=True):
         if isinstance(part, np.ndarray) and part.ndim != 1:
             raise ValueError("an indicator matrix cannot be matched with labels by name")
-        rows = [
-            list(one) if isinstance(one, list | tuple | set | np.ndarray) else [one] for one in part
-        ]
+        rows = [_classes_of(label, name) for label in part]
         lengths.append([len(row) for row in rows])
         flat.append(_read([one for row in rows for one in row], name))
     numbered, classes = _number([x.values for x in flat], [x.known for x in flat], names)
@@ -407,6 +416,15 @@ def _number_class_lists(parts: Sequence[Any], names: Sequence[str]) -> tuple[lis
         is_known = numbers_of >= 0
         indicators[rows_of[is_known], numbers_of[is_known]] = 1
         # An empty list says "no class"; a label that is missing says nothing.
-        indicators[np.setdiff1d(rows_of[~is_known], rows_of[is_known])] = UNLABELLED
+        indicators[rows_of[~is_known]] = UNLABELLED
         parts_of.append(indicators)
     return parts_of, classes
+
+
+def _classes_of(label: Any, name: str) -> list[Any]:
+    if not isinstance(label, list | tuple | set | np.ndarray):
+        return [label]
+    classes = list(label)
+    if any(_is_missing(one) for one in classes):
+        raise TypeError(f"{name}: a list of labels must name classes, got {classes}")
+    return classes

@@ -1,6 +1,6 @@
 """What networks read: rows of features, shards on disk, labels as numbers, LSA."""
 
-from ssbhash.inputs.labels import HIDDEN, Labels, read_labels
+from ssbhash.inputs.labels import Labels, read_labels
 from ssbhash.inputs.lsa import LatentRows, fit_latent, fit_scale
 from ssbhash.inputs.rows import (
     BLOCK_ROWS,
@@ -20,7 +20,6 @@ from ssbhash.inputs.shards import CsrShards
 
 __all__ = [
     "BLOCK_ROWS",
-    "HIDDEN",
     "Batch",
     "CsrShards",
     "DenseRows",

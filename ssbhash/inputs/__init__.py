@@ -2,10 +2,10 @@
 
 from ssbhash.inputs.labels import Labels, read_labels
 from ssbhash.inputs.lsa import LatentRows, fit_latent, fit_scale
+from ssbhash.inputs.matrix import BLOCK_ROWS, as_float32, as_matrix, canonical
 from ssbhash.inputs.memory import in_large_pages
 from ssbhash.inputs.native import native_for
 from ssbhash.inputs.rows import (
-    BLOCK_ROWS,
     Batch,
     DenseRows,
     Ids,
@@ -15,6 +15,8 @@ from ssbhash.inputs.rows import (
     SparseRows,
     StandardisedRows,
     Touched,
+    is_mostly_zero,
+    is_on_disk,
     padded,
     row_source,
     standardise,
@@ -35,9 +37,14 @@ __all__ = [
     "SparseRows",
     "StandardisedRows",
     "Touched",
+    "as_float32",
+    "as_matrix",
+    "canonical",
     "fit_latent",
     "fit_scale",
     "in_large_pages",
+    "is_mostly_zero",
+    "is_on_disk",
     "native_for",
     "padded",
     "read_labels",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,11 @@ def encode_labels(*parts: Array | list[Any]) -> tuple[list[Array], list[Any]]:
     Parameters
     ----------
     *parts : arrays or lists
-        Arrays pass as they are: class ids with -1 = unlabelled, or 0/1 indicator
-        matrices whose unlabelled rows are -1. In lists, None or -1 is unlabelled, a
-        list of classes makes all of them multi-label.
+        Arrays of numbers pass as they are: class ids with -1 = unlabelled, or 0/1
+        indicator matrices whose unlabelled rows are -1. In lists and in arrays of text or
+        objects, each label is a text, a whole number or a truth value. A list of classes
+        makes all of them multi-label. None, NaN, -1, "" and "-1" are unlabelled: no class
+        has such a name.
 
     Returns
     -------
@@ -32,30 +35,52 @@ def encode_labels(*parts: Array | list[Any]) -> tuple[list[Array], list[Any]]:
     >>> [part.tolist() for part in encoded], classes
     ([[1, -1, 0], [1]], ['ant', 'tea'])
     """
-    if all(isinstance(part, np.ndarray) for part in parts):
+    if all(_is_numbers(part) for part in parts):
         return [_label_array(np.asarray(part)) for part in parts], []
-    lists = [part.tolist() if isinstance(part, np.ndarray) else part for part in parts]
     if any(isinstance(part, np.ndarray) and part.ndim != 1 for part in parts):
         raise ValueError("an indicator matrix cannot be matched with labels by name")
-    rows = [[_classes_of(label) for label in part] for part in lists]
+    rows = [[_classes_of(label) for label in part] for part in parts]
     known = {one for part in rows for row in part if row is not None for one in row}
     if len({type(one) for one in known}) > 1:
-        raise ValueError("labels must be all text or all whole numbers, got both")
+        kinds = sorted(map(repr, {type(one): one for one in known}.values()))
+        raise ValueError(f"labels must be of one kind, got both {kinds[0]} and {kinds[-1]}")
     classes = sorted(known)
     ids = {one: position for position, one in enumerate(classes)}
-    is_multi = any(isinstance(label, list) for part in lists for label in part)
+    is_multi = any(isinstance(label, list | tuple) for part in parts for label in part)
     encode = _indicators if is_multi else _class_ids
     return [encode(part, ids) for part in rows], classes
 
 
+def _is_numbers(part: Any) -> bool:
+    return isinstance(part, np.ndarray) and part.dtype.kind in "biuf"
+
+
 def _classes_of(label: Any) -> list[Any] | None:
-    if label is None or (isinstance(label, int) and label == -1):
+    """Classes of an item; None where it is unlabelled."""
+    if isinstance(label, list | tuple | np.ndarray):
+        found = [_class_of(one) for one in label]
+        if None in found:
+            raise TypeError(f"a list of labels must name classes, got {label!r}")
+        return found
+    one = _class_of(label)
+    return None if one is None else [one]
+
+
+def _class_of(label: Any) -> Any:
+    label = label.item() if isinstance(label, np.generic) else label
+    if label is None or type(label).__name__ in ("NAType", "NaTType"):  # pandas
         return None
-    row = label if isinstance(label, list) else [label]
-    for one in row:
-        if isinstance(one, bool) or not isinstance(one, str | int):
-            raise TypeError(f"a label must be text, a whole number or a list of them, got {one!r}")
-    return row
+    if isinstance(label, float):  # whole numbers with gaps, as pandas writes them
+        if math.isnan(label):
+            return None
+        label = int(label) if label.is_integer() else label
+    if isinstance(label, bool):
+        return label
+    if isinstance(label, str | int):
+        return None if label in ("", "-1", -1) else label
+    raise TypeError(
+        f"a label must be text, a whole number, a truth value or a list of them, got {label!r}"
+    )
 
 
 def _class_ids(rows: list[list[Any] | None], ids: dict[Any, int]) -> Array:
@@ -78,6 +103,10 @@ def _label_array(labels: Array) -> Array:
             "labels must be class ids [n] or an indicator matrix [n, n_classes], "
             f"got {labels.dtype} {list(labels.shape)}"
         )
+    if labels.dtype.kind == "f":  # whole numbers with gaps, as pandas writes them
+        labels = np.where(np.isnan(labels), -1, labels)
+        if not np.isfinite(labels).all():
+            raise ValueError("labels must be whole numbers (-1 = unlabelled), got an infinity")
     whole = labels.astype(np.int64 if labels.ndim == 1 else np.int8)
     if not np.array_equal(whole, labels):
         raise ValueError("labels must be whole numbers (-1 = unlabelled)")
@@ -85,7 +114,7 @@ def _label_array(labels: Array) -> Array:
 
 
 def hide_labels(labels: Array, supervision: float, seed: int) -> Array:
-    """Keep the labels of a random part of the items, and make the others -1.
+    """Keep a random part of the labels, and make the others -1.
 
     One seed keeps nested parts: a lower level keeps a subset of what a higher one keeps.
 
@@ -96,9 +125,19 @@ def hide_labels(labels: Array, supervision: float, seed: int) -> Array:
     """
     if not 0 < supervision <= 1:
         raise ValueError(f"supervision must be above 0 and at most 1, got {supervision}")
+    labelled = np.flatnonzero(labels.reshape(len(labels), -1)[:, 0] >= 0)
+    n_labelled = len(labelled)
     # 1e-9: 0.29 * 100 is 28.999999999999996.
-    n_kept = max(1, int(supervision * len(labels) + 1e-9))
-    hidden = np.random.default_rng(seed).permutation(len(labels))[n_kept:]
+    n_kept = int(supervision * n_labelled + 1e-9)
+    if n_labelled and not n_kept:
+        # Two labels at least, for two classes, rounded up to one digit.
+        least = 2 / n_labelled
+        digit = 10.0 ** math.floor(math.log10(least))
+        raise ValueError(
+            f"supervision {supervision:g} leaves none of {n_labelled:,} labels; use at least "
+            f"{min(1, math.ceil(least / digit - 1e-9) * digit):g}"
+        )
+    hidden = np.random.default_rng(seed).permutation(n_labelled)[n_kept:]
     kept: Array = labels.copy()
-    kept[hidden] = -1
+    kept[labelled[hidden]] = -1
     return kept

@@ -30,6 +30,7 @@ from ssbhash.inputs import (
 from ssbhash.models import checks, storage
 from ssbhash.models.fitted import Floats, Model
 from ssbhash.nn import Autoencoder, Shape, Weights
+from ssbhash.registry import METHODS
 from ssbhash.training import Data, Options, Outcome, Training
 
 
@@ -87,8 +88,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         Number of features.
     """
 
-    methods: ClassVar[dict[str, type[Hasher]]] = {}
-    method: ClassVar[str]
+    method: ClassVar[str]  # its name in ssbhash/registry.py
     network: ClassVar[type[Autoencoder]]
 
     n_bits: int = 32
@@ -107,11 +107,6 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
     checkpoint: str | Path | None = None
     seed: int = 0
     verbose: bool = True
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if "method" in cls.__dict__:
-            Hasher.methods[cls.method] = cls
 
     def fit(self, X: Any, y: Any = None, target: Any = None) -> Hasher:
         """Train on items.
@@ -205,7 +200,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         return hasher
 
     def _fit(self, X: Any, target: Any, read: Callable[[int], Labels] | None) -> Hasher:
-        checks.check(self)
+        self._check()
         device = checks.resolve_device(self.device)
         x = self._checked(X, reset=True)
         aim = x if target is None else checks.check_target(target, x.shape[0])
@@ -259,6 +254,10 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
     def _build(self, shape: Shape) -> Autoencoder:
         generator = torch.Generator().manual_seed(int(self.seed))
         return self._network()(shape, self._weights(), generator)
+
+    def _check(self) -> None:
+        """Check the parameters; a method extends it for its own."""
+        checks.check(self)
 
     def _network(self) -> type[Autoencoder]:
         return self.network
@@ -386,11 +385,14 @@ def load(path: str | Path) -> Hasher:
         If the files are truncated, foreign or do not belong together.
     """
     config, tensors = storage.load(Path(path))
-    if config.get("method") not in Hasher.methods:
-        raise ValueError(f"{path} holds a model of unknown method {config.get('method')!r}")
+    method = config.get("method")
+    if not isinstance(method, str) or method not in METHODS:
+        raise ValueError(
+            f"{path} holds a model of unknown method {method!r}; known are {', '.join(METHODS)}"
+        )
     try:
-        hasher = Hasher.methods[config["method"]](**config["parameters"])
-        checks.check(hasher)
+        hasher: Hasher = METHODS[method](**config["parameters"])
+        hasher._check()
         model = Model.restore(config, tensors, hasher._build)
         outcome = Outcome(config["history"], config["interrupted"], config["best_epoch"])
         names = config["feature_names"]

@@ -321,6 +321,18 @@ def test_save_and_load(method: str, items: Any, tmp_path: Path) -> None:
         np.testing.assert_array_equal(loaded.predict(X), hasher.predict(X))
 
 
+def test_a_model_moves_to_a_device(saved: Path, items: Any) -> None:
+    X, _ = items
+    hasher = load(saved, device="cpu")
+    assert hasher.to("cpu") is hasher
+    assert type(hasher).load(saved, device="auto").logits(X) == pytest.approx(hasher.logits(X))
+    with pytest.raises(ValueError, match="'abacus' is not available"):
+        load(saved, device="abacus")
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="'cuda' is not available"):
+            hasher.to("cuda")
+
+
 def test_load_keeps_string_classes_and_feature_names(items: Any, tmp_path: Path) -> None:
     pandas = pytest.importorskip("pandas")
     X, y = items

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -31,7 +31,7 @@ from ssbhash.models import checks, storage
 from ssbhash.models.fitted import Floats, Model
 from ssbhash.nn import Autoencoder, Shape, Weights
 from ssbhash.registry import METHODS
-from ssbhash.training import Data, Options, Outcome, Training
+from ssbhash.training import Callback, Data, Options, Outcome, Training
 
 
 @dataclass(eq=False, repr=False)
@@ -108,7 +108,9 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
     seed: int = 0
     verbose: bool = True
 
-    def fit(self, X: Any, y: Any = None, target: Any = None) -> Hasher:
+    def fit(
+        self, X: Any, y: Any = None, target: Any = None, *, callbacks: Sequence[Callback] = ()
+    ) -> Hasher:
         """Train on items.
 
         Parameters
@@ -122,6 +124,9 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         target
             [n, n_targets], what the decoder reconstructs; `X` by default. Rows are
             normalised to sum 1 under a multinomial reconstruction.
+        callbacks
+            Functions that are called after each epoch with its figures, a dict as in
+            `history_`; of several processes, in the first. `docs/training.md` has examples.
 
         Returns
         -------
@@ -135,27 +140,76 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         ValueError
             If X, y or target are malformed (the message says how), or a parameter is
             out of range.
+        TypeError
+            If a parameter has the wrong type, or a callback cannot be called.
         RuntimeError
             If the loss grows beyond all bounds.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from ssbhash import VDSH
+        >>> X = np.random.default_rng(0).poisson(1.0, (100, 20))
+        >>> losses = []
+        >>> hasher = VDSH(8, n_epochs=3, n_hidden_units=16)
+        >>> _ = hasher.fit(X, callbacks=[lambda row: losses.append(row["loss"])])
+        >>> len(losses)
+        3
         """
-        return self._fit(X, target, None)
+        return self._fit(X, target, None, callbacks)
 
     def transform(self, X: Any) -> Codes:
-        """Codes of items, uint8 [n, n_bytes]: bit j in bit j % 8 of byte j // 8."""
+        """Encode items.
+
+        Parameters
+        ----------
+        X
+            [n, n_features], as in `fit`.
+
+        Returns
+        -------
+        uint8 [n, n_bytes]
+            Packed codes: bit j is bit j % 8 of byte j // 8.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before `fit`.
+        ValueError
+            If X is malformed, or has other features than in `fit`.
+        """
         return np.asarray(pack(self.logits(X) > 0))
 
     def database_codes(self, X: Any) -> Codes:
-        """Codes of items to be searched, uint8 [n, n_bytes]; queries take those of `transform`.
+        """Encode items to be searched; queries are encoded by `transform`.
 
         The two differ where a method says so: the default `SSBVAE`.
+
+        Parameters
+        ----------
+        X
+            [n, n_features], as in `fit`.
+
+        Returns
+        -------
+        uint8 [n, n_bytes]
+            Packed codes.
         """
         return self.transform(X)
 
     def logits(self, X: Any) -> Floats:
-        """Real numbers, float32 [n, n_bits], whose signs are the code.
+        """Compute the real numbers whose signs are the code.
 
-        For the Bernoulli methods the log-odds of each bit; for the Gaussian ones the
-        latent mean minus the threshold.
+        Parameters
+        ----------
+        X
+            [n, n_features], as in `fit`.
+
+        Returns
+        -------
+        float32 [n, n_bits]
+            For the Bernoulli methods the log-odds of each bit; for the Gaussian ones the latent
+            mean minus the threshold.
         """
         model = self._fitted()
         rows = model.rows(self._checked(X, reset=False))
@@ -164,8 +218,13 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
     def save(self, path: str | Path) -> None:
         """Write config.json and weights.safetensors into the folder `path`.
 
-        Nothing is pickled. The folder is made if needed; each file is written aside and
-        renamed, and the first names the checksum of the second.
+        Nothing is pickled. The folder is made if needed. Each file is written aside and renamed,
+        and the first names the checksum of the second.
+
+        Parameters
+        ----------
+        path
+            A folder.
         """
         model = self._fitted()
         names = getattr(self, "feature_names_in_", None)
@@ -179,9 +238,42 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         }
         model.save(Path(path), config)
 
+    def to(self, device: Any) -> Hasher:
+        """Move the fitted model to a device, where it encodes from now on.
+
+        Parameters
+        ----------
+        device
+            As the parameter `device`, which stays as it is: it says where `fit` trains.
+
+        Returns
+        -------
+        Hasher
+            Itself.
+
+        Raises
+        ------
+        ValueError
+            If the device is not present.
+        """
+        self._fitted().network.to(checks.resolve_device(device))
+        return self
+
     @classmethod
-    def load(cls, path: str | Path) -> Any:
-        """Open a folder written by `save`; the model stays on the CPU.
+    def load(cls, path: str | Path, device: Any = "cpu") -> Any:
+        """Open a folder written by `save`.
+
+        Parameters
+        ----------
+        path
+            The folder.
+        device
+            Where the model encodes: a torch device, or "auto" for CUDA where present.
+
+        Returns
+        -------
+        Hasher
+            The fitted estimator.
 
         Raises
         ------
@@ -191,7 +283,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
             If the files are truncated, foreign, do not belong together, or hold
             another method.
         """
-        hasher = load(path)
+        hasher = load(path, device)
         if not isinstance(hasher, cls):
             raise ValueError(  # noqa: TRY004  the file is wrong, not a type
                 f"{path} holds a {hasher.method!r} model, which {cls.__name__} cannot open; "
@@ -199,8 +291,17 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
             )
         return hasher
 
-    def _fit(self, X: Any, target: Any, read: Callable[[int], Labels] | None) -> Hasher:
+    def _fit(
+        self,
+        X: Any,
+        target: Any,
+        read: Callable[[int], Labels] | None,
+        callbacks: Sequence[Callback],
+    ) -> Hasher:
         self._check()
+        for callback in callbacks:
+            if not callable(callback):
+                raise TypeError(f"callbacks must be functions, got {type(callback).__name__}")
         device = checks.resolve_device(self.device)
         x = self._checked(X, reset=True)
         aim = x if target is None else checks.check_target(target, x.shape[0])
@@ -225,7 +326,8 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         data = Data(rows, targets, labels)
         network = self._build(replace(shape, n_features=rows.n_columns))
         model = Model(network, labels, getattr(rows, "statistics", {}))
-        outcome = Training(model.network, data, self._options(device, data)).run()
+        options = replace(self._options(device, data), callbacks=tuple(callbacks))
+        outcome = Training(model.network, data, options).run()
         self._finish(model, data.x)
         self._keep(model, outcome)
         return self
@@ -324,12 +426,14 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
 class ClassifyingHasher(Hasher):
     """What the methods with labels share: y in `fit`, and predictions."""
 
-    def fit(self, X: Any, y: Any = None, target: Any = None) -> ClassifyingHasher:
+    def fit(
+        self, X: Any, y: Any = None, target: Any = None, *, callbacks: Sequence[Callback] = ()
+    ) -> ClassifyingHasher:
         """Train on items of which some have labels.
 
         Parameters
         ----------
-        X, target
+        X, target, callbacks
             As in `Hasher.fit`.
         y
             Class ids [n], -1 = unlabelled; or an indicator matrix of 0 and 1
@@ -341,7 +445,9 @@ class ClassifyingHasher(Hasher):
         ClassifyingHasher
             Itself, fitted; see `Hasher.fit` for Ctrl-C and errors.
         """
-        self._fit(X, target, lambda n_items: read_labels(y, n_items, type(self).__name__))
+        self._fit(
+            X, target, lambda n_items: read_labels(y, n_items, type(self).__name__), callbacks
+        )
         return self
 
     def predict_proba(self, X: Any) -> Floats:
@@ -374,8 +480,20 @@ def probabilities(scores: Floats, multilabel: bool) -> Floats:
     return np.asarray(found.numpy())
 
 
-def load(path: str | Path) -> Hasher:
+def load(path: str | Path, device: Any = "cpu") -> Hasher:
     """Open a folder written by `save`, whichever the method.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    device
+        Where the model encodes: a torch device, or "auto" for CUDA where present.
+
+    Returns
+    -------
+    Hasher
+        The fitted estimator.
 
     Raises
     ------
@@ -402,4 +520,4 @@ def load(path: str | Path) -> Hasher:
     hasher.n_features_in_ = model.n_features
     if names is not None:
         hasher.feature_names_in_ = np.array(names, dtype=object)
-    return hasher
+    return hasher.to(device)

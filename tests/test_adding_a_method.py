@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -17,6 +19,8 @@ pytest.importorskip("sklearn")
 import scipy.sparse as sp
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+import ssbhash
+import ssbhash.nn
 from ssbhash.inputs import row_source
 from ssbhash.models import METHODS, load
 from ssbhash.nn import PHSGSNetwork, Shape, Weights
@@ -97,7 +101,7 @@ def test_a_subclass_of_a_network_trains_its_own_terms(form: Any) -> None:
     from ssbhash.inputs import read_labels
 
     labels = read_labels(np.arange(80) % 2, 80, "Halved")
-    rows = row_source(form(X))
+    rows = row_source(form(X), form is sp.csr_array)
     shape = Shape(12, 12, 8, n_classes=2, n_hidden_units=16)
     network = Halved(shape, Weights(alpha=1.0, gamma=1.0), torch.Generator().manual_seed(0))
     before = network.decoder.weight.detach().clone()
@@ -107,3 +111,37 @@ def test_a_subclass_of_a_network_trains_its_own_terms(form: Any) -> None:
     assert history[-1]["loss"] < history[0]["loss"]
     # The loss does not know the decoder.
     torch.testing.assert_close(network.decoder.weight.detach(), before)
+
+
+BLOCKS = re.findall(
+    r"```python\n(.*?)```",
+    (Path(__file__).parent.parent / "docs" / "training.md").read_text(),
+    re.DOTALL,
+)
+
+
+def test_another_encoder_trains_and_encodes() -> None:
+    scope: dict[str, Any] = {"ssbhash": ssbhash}
+    exec(BLOCKS[2], scope)  # noqa: S102
+    sparse, shape = row_source(sp.csr_array(X), True), Shape(12, 12, 8, n_hidden_units=16)
+    network = scope["OneLayerVAE"](shape, Weights(beta=0.1), torch.Generator().manual_seed(0))
+    unused = network.encoder.second.weight.detach().clone()
+    data = Data(sparse, sparse.normalised())
+    history = Training(network, data, Options(n_epochs=4, batch_size=16)).run().history
+    assert history[-1]["loss"] < history[0]["loss"]
+    torch.testing.assert_close(network.encoder.second.weight.detach(), unused)
+    batch = sparse.take(np.arange(80))
+    with torch.inference_mode():
+        dense = network.code_logits(batch.dense())
+        torch.testing.assert_close(network.code_logits(batch), dense)
+
+
+@pytest.mark.parametrize("block", BLOCKS[:2])
+def test_figures_go_to_their_viewers(block: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The examples, with a stand-in for TensorBoard and for Weights & Biases."""
+    viewer = MagicMock()
+    for name in ("torch.utils.tensorboard", "wandb"):
+        monkeypatch.setitem(sys.modules, name, viewer)
+    exec(block, {"hasher": Toy(**SMALL), "X": X, "y": None})  # noqa: S102
+    calls = viewer.SummaryWriter().add_scalar.mock_calls + viewer.init().log.mock_calls
+    assert len(calls) in (3 * 5, 3)

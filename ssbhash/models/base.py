@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -219,14 +219,18 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
     def save(self, path: str | Path) -> None:
         """Write config.json and weights.safetensors into the folder `path`.
 
-        Nothing is pickled. The folder is made if needed. Each file is written aside and renamed,
-        and the first names the checksum of the second.
+        Nothing is pickled. The folder is made if needed. A model that is there already is
+        replaced as a whole: whatever fails or is killed, the folder holds one of the two.
 
         Parameters
         ----------
         path
             A folder.
         """
+        self._save(path, {})
+
+    def _save(self, path: str | Path, beside: Mapping[str, bytes]) -> None:
+        """Save, with more files that belong to the model."""
         model = self._fitted()
         names = getattr(self, "feature_names_in_", None)
         config = {
@@ -237,7 +241,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
             "interrupted": self.interrupted_,
             "best_epoch": self.best_epoch_,
         }
-        model.save(Path(path), config)
+        model.save(Path(path), config, beside)
 
     def to(self, device: Any) -> Hasher:
         """Move the fitted model to a device, where it encodes from now on.
@@ -307,6 +311,8 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         x = self._checked(X, reset=True)
         aim = x if target is None else checks.check_target(target, x.shape[0])
         labels = None if read is None else read(x.shape[0])
+        # What cannot be saved is refused now, not after hours of training.
+        storage.to_json([self.get_params(deep=False), None if labels is None else labels.to_json()])
         shape = Shape(
             n_features=x.shape[1],
             n_targets=aim.shape[1],
@@ -402,7 +408,8 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         passing = ("n_epochs", "verbose", "checkpoint", "device")
         parameters = {k: v for k, v in self.get_params(deep=False).items() if k not in passing}
         sizes = (len(data), data.x.n_columns, data.target.n_columns)
-        digest = hashlib.sha256(repr((self.method, sorted(parameters.items()), sizes)).encode())
+        about = storage.to_json([self.method, sorted(parameters.items()), sizes])
+        digest = hashlib.sha256(about.encode())
         head = data.batch(np.arange(min(len(data), 64)), torch.device("cpu"))
         for rows in (head.x, head.target):
             dense = rows if isinstance(rows, torch.Tensor) else rows.dense()
@@ -501,7 +508,12 @@ def load(path: str | Path, device: Any = "cpu") -> Hasher:
     ValueError
         If the files are truncated, foreign or do not belong together.
     """
-    config, tensors = storage.load(Path(path))
+    return load_with(path, device)[0]
+
+
+def load_with(path: str | Path, device: Any = "cpu") -> tuple[Hasher, dict[str, bytes]]:
+    """Open a folder: the hasher, and the files that were saved beside it."""
+    config, tensors, beside = storage.load(Path(path))
     method = config.get("method")
     if not isinstance(method, str) or method not in METHODS:
         raise ValueError(
@@ -519,4 +531,5 @@ def load(path: str | Path, device: Any = "cpu") -> Hasher:
     hasher.n_features_in_ = model.n_features
     if names is not None:
         hasher.feature_names_in_ = np.array(names, dtype=object)
-    return hasher.to(device)
+    hasher.to(device)
+    return hasher, beside

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -97,8 +98,13 @@ class Model:
                     )
         return out
 
-    def save(self, folder: Path, config: dict[str, Any]) -> None:
-        """Write the model and its estimator's `config` into a folder."""
+    def save(
+        self,
+        folder: Path,
+        config: dict[str, Any],
+        beside: Mapping[str, bytes] = MappingProxyType({}),
+    ) -> None:
+        """Write the model, its estimator's `config` and more files into a folder."""
         about = {
             "shape": asdict(self.network.shape),
             "labels": None if self.labels is None else self.labels.to_json(),
@@ -106,7 +112,7 @@ class Model:
         }
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         tensors |= {f"statistics.{name}": value for name, value in self.statistics.items()}
-        storage.save(folder, config | about, tensors)
+        storage.save(folder, config | about, tensors, beside)
 
     @classmethod
     def restore(

@@ -2,7 +2,7 @@
 
 from ssbhash.nn.autoencoder import Autoencoder, Shape, Terms, TrainingBatch, Weights
 from ssbhash.nn.bernoulli_vae import BernoulliVAENetwork
-from ssbhash.nn.layers import TILE, Linear
+from ssbhash.nn.layers import TILE, Encoder, Linear
 from ssbhash.nn.phs_gs import PHSGSNetwork
 from ssbhash.nn.self_taught import SelfTaughtNetwork
 from ssbhash.nn.ssb_vae import SSBVAENetwork
@@ -12,6 +12,7 @@ __all__ = [
     "TILE",
     "Autoencoder",
     "BernoulliVAENetwork",
+    "Encoder",
     "Linear",
     "PHSGSNetwork",
     "SSBVAENetwork",

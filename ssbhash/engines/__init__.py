@@ -17,6 +17,7 @@ from typing import Any
 from ssbhash.engines.engine import (
     MISSING_DISTANCE,
     MISSING_ID,
+    CodesIn,
     Database,
     Engine,
     PreparedCodes,
@@ -26,6 +27,7 @@ __all__ = [
     "MISSING_DISTANCE",
     "MISSING_ID",
     "NAMES",
+    "CodesIn",
     "Database",
     "Engine",
     "PreparedCodes",

@@ -16,7 +16,7 @@ os.environ["PYTHONSAFEPATH"] = "1"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=10, help="saves of each kind that are killed")
-    parser.addoption("--damaged", type=int, default=3000, help="damaged files in all")
+    parser.addoption("--damaged", type=int, default=1500, help="damaged files in all")
     parser.addoption("--damage-seed", type=int, default=0, help="which damage is done")
 
 

@@ -6,6 +6,7 @@ ever unpickled. Every file is written beside its final name and moved there whol
 
 from __future__ import annotations
 
+import io
 import json
 import tempfile
 import zlib
@@ -48,6 +49,10 @@ _TABLES: dict[str, Callable[[Path, Fields], Items]] = {
 }
 FORMATS = ".npy, .npz, .parquet, .csv, .tsv, .jsonl, .ndjson, or one of the last four with .gz"
 _SIDECAR_BYTES = 1 << 16
+# Blanks that the header of our code files has beyond numpy's: with them, a file whose second
+# array was cut off is told from one of other software.
+_MARK_BYTES = 64
+_HEADER_BYTES = 1 << 16
 
 
 def read_items(
@@ -171,7 +176,14 @@ def write_codes(path: str | Path, codes: Codes, n_bits: int) -> None:
         raise ValueError(f"codes are written as .npy, got {path}")
     codes = as_codes(codes, "codes", n_bits)
     with replacing(path) as file:
-        np.save(file, codes, allow_pickle=False)
+        head = io.BytesIO()
+        about = np.lib.format.header_data_from_array_1_0(codes)
+        np.lib.format.write_array_header_1_0(head, about)
+        text = head.getvalue()
+        length = int.from_bytes(text[8:10], "little") + _MARK_BYTES
+        file.write(text[:8] + length.to_bytes(2, "little") + text[10:-1])
+        file.write(b" " * _MARK_BYTES + b"\n")
+        file.write(codes.data)
         np.save(file, _end(codes, n_bits), allow_pickle=False)
 
 
@@ -182,11 +194,12 @@ def _end(codes: Codes, n_bits: int) -> npt.NDArray[np.int64]:
 def _written_bits(path: Path, codes: Codes) -> int | None:
     """Read n_bits behind the codes, and check the codes; None where nothing is there."""
     with sound(path), path.open("rb") as file:
-        file.seek(end_of_array(path))
-        rest = file.read(4096)
-        if not rest:
+        head = file.read(10 + _HEADER_BYTES)
+        length = int.from_bytes(head[8:10], "little")
+        is_ours = head[: 10 + length].endswith(b" " * _MARK_BYTES + b"\n")
+        place = file.seek(end_of_array(path))
+        if not is_ours and place == path.stat().st_size:
             return None
-        file.seek(-len(rest), 1)
         end = np.load(file, allow_pickle=False)
         if end.shape != (2,) or not np.array_equal(end, _end(codes, int(end[0]))) or file.read(1):
             raise Malformed("was changed or damaged: its checksum differs")

@@ -5,7 +5,4 @@ PYBIND11_MODULE(_core, m) {
     bind_search(m);
     bind_sampling(m);
     bind_training(m);
-    bind_batches(m);
-    bind_latent(m);
-    bind_encoder(m);
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,14 +16,14 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import ClassifierTags, Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ssbhash.arrays import Codes, is_torch
+from ssbhash.arrays import Codes
 from ssbhash.codes import pack
 from ssbhash.inputs import (
-    CsrShards,
     Labels,
     Raw,
     RowSource,
     StandardisedRows,
+    is_mostly_zero,
     read_labels,
     row_source,
     standardise,
@@ -225,18 +226,21 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
             multilabel=labels is not None and labels.multilabel,
             reconstruction=checks.resolve_reconstruction(self.reconstruction, aim),
         )
-        rows = self._inputs(row_source(x), shape.reconstruction)
+        # By what the items are, not by their form: equal data gives an equal model.
+        raw = row_source(x, is_mostly_zero(x))
+        rows = self._inputs(raw, shape.reconstruction)
         targets: RowSource
         if shape.reconstruction == "multinomial":
-            targets = row_source(aim).normalised()
+            targets = row_source(aim, is_mostly_zero(aim)).normalised()
         elif aim is x and isinstance(rows, StandardisedRows):
             targets = rows
         else:
-            targets = standardise(row_source(aim))
+            targets = standardise(row_source(aim, is_mostly_zero(aim)))
         data = Data(rows, targets, labels)
         network = self._build(replace(shape, n_features=rows.n_columns))
-        model = Model(network, labels, getattr(rows, "statistics", {}))
+        model = Model(network, labels, getattr(rows, "statistics", {}), raw.sparse)
         outcome = Training(model.network, data, self._options(device, data)).run()
+        checks.check_trained(model.network, x)
         self._finish(model, data.x)
         self._keep(model, outcome)
         return self
@@ -255,12 +259,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         return self._model
 
     def _checked(self, X: Any, reset: bool) -> Any:
-        if checks.is_on_disk(X):
-            head = X.shard(0)[:1] if isinstance(X, CsrShards) else X[:1]
-            validate_data(self, head, accept_sparse="csr", dtype=np.float32, reset=reset)
-            return checks.check_on_disk(X, "X")
-        x = X.detach().cpu().numpy() if is_torch(X) else X
-        return validate_data(self, x, accept_sparse="csr", dtype=np.float32, reset=reset)
+        return checks.check_matrix(X, "X", partial(validate_data, self, reset=reset))
 
     def _build(self, shape: Shape) -> Autoencoder:
         generator = torch.Generator().manual_seed(int(self.seed))
@@ -310,7 +309,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         sizes = (len(data), data.x.n_columns, data.target.n_columns)
         about = storage.to_json([self.method, sorted(parameters.items()), sizes])
         digest = hashlib.sha256(about.encode())
-        head = data.items(np.arange(min(len(data), 64)), torch.device("cpu"))
+        head = data.batch(np.arange(min(len(data), 64)), torch.device("cpu"))
         for rows in (head.x, head.target):
             dense = rows if isinstance(rows, torch.Tensor) else rows.dense()
             digest.update(dense.numpy().tobytes())

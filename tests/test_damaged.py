@@ -194,7 +194,11 @@ def test_damaged_files_are_told(tmp_path: Path, request: pytest.FixtureRequest) 
             assert "\n" not in refused
         elif reader.path.name == "trials.log":  # a last line that was cut off is dropped
             assert found == originals[reader.path][: len(found)]
-        elif reader.path.name == "c.npy":  # blanks in the header say nothing
+        elif reader.path.name == "checkpoint.safetensors":  # blanks in a header say nothing
+            assert found[0] == {"epoch": 1}
+            assert found[1].keys() == {"w"}
+            assert torch.equal(found[1]["w"], torch.ones(20, 3))
+        elif reader.path.name == "c.npy":
             assert np.array_equal(found[0], originals[reader.path][0])
             assert found[1] == originals[reader.path][1]
         else:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssbhash.arrays import Codes, as_codes
-from ssbhash.atomic import replacing
+from ssbhash.atomic import make_folder, replacing
 from ssbhash.data.items import Fields, Items
 from ssbhash.data.matrices import end_of_array, read_npy, read_npz, read_npz_labels
 from ssbhash.data.reading import STANDARD_INPUT, Malformed, display, parse_json, sound
@@ -28,12 +28,12 @@ __all__ = [
     "FORMATS",
     "Items",
     "check_folder",
+    "is_data_file",
     "json_bytes",
     "parse_json",
     "read_codes",
     "read_items",
     "read_labels",
-    "suffix",
     "write_codes",
     "write_json",
 ]
@@ -92,7 +92,7 @@ def read_items(
     (['green tea', 'red ants'], ['drink', None], ['7', '8'])
     """
     path, fields = Path(path), Fields(text, label, id, vector)
-    kind = suffix(path)
+    kind = _suffix(path)
     if kind in _TABLES:
         return _TABLES[kind](path, fields)
     if kind == ".npy":
@@ -110,7 +110,7 @@ def read_items(
 def read_labels(path: str | Path, *, label: str = "label") -> Array | list[Any]:
     """Read labels alone: a `.npy` array, `y` of an `.npz`, or a field of the others."""
     path = Path(path)
-    kind = suffix(path)
+    kind = _suffix(path)
     if kind == ".npy":
         return read_npy(path)
     if kind == ".npz":
@@ -126,7 +126,12 @@ def read_labels(path: str | Path, *, label: str = "label") -> Array | list[Any]:
     return items.labels
 
 
-def suffix(path: Path) -> str:
+def is_data_file(path: Path) -> bool:
+    """Whether the name is that of a data file, present or not."""
+    return _suffix(path) in (*_TABLES, ".npy", ".npz")
+
+
+def _suffix(path: Path) -> str:
     """Return the suffix that tells the format: lower case, without `.gz`."""
     inner = path.with_suffix("") if path.suffix.lower() == ".gz" else path
     return inner.suffix.lower()
@@ -219,7 +224,7 @@ def json_bytes(content: Any) -> bytes:
 
 def check_folder(path: str | Path) -> None:
     """Make a folder, and fail now if nothing can be written there, not after hours."""
-    Path(path).mkdir(parents=True, exist_ok=True)
+    make_folder(Path(path))
     with tempfile.TemporaryFile(dir=path):
         pass
 

@@ -29,7 +29,7 @@ if importlib.util.find_spec("torch") is None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=10, help="saves of each kind that are killed")
-    parser.addoption("--damaged", type=int, default=3000, help="damaged files in all")
+    parser.addoption("--damaged", type=int, default=1500, help="damaged files in all")
     parser.addoption("--damage-seed", type=int, default=0, help="which damage is done")
 
 

@@ -116,10 +116,11 @@ class SSBVAE(ClassifyingHasher):
         """
         network = self._fitted().network
         if not isinstance(network, SelfTaughtNetwork):
-            return self.transform(X)
+            return super().database_codes(X)
         return np.asarray(pack(self.logits(X) > network.database_threshold.cpu().numpy()))
 
     def _finish(self, model: Model, rows: RowSource) -> None:
+        super()._finish(model, rows)
         network, shape = model.network, model.network.shape
         if not isinstance(network, SelfTaughtNetwork) or shape.multilabel:
             return
@@ -200,6 +201,7 @@ class _MedianRule:
     threshold: str
 
     def _finish(self, model: Model, rows: RowSource) -> None:
+        super()._finish(model, rows)  # type: ignore[misc]
         if self.threshold == "median":
             network = model.network
             means = model.encode(network.code_logits, rows, network.shape.n_bits)

@@ -376,27 +376,6 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         if model.labels is not None:
             self.classes_ = model.labels.classes
 
-    def to(self, device: str) -> Hasher:
-        """Move a fitted model to a torch device, where it encodes from now on.
-
-        Parameters
-        ----------
-        device
-            "auto" (CUDA where present), or a torch device such as "cuda:1".
-
-        Returns
-        -------
-        Hasher
-            Itself.
-
-        Raises
-        ------
-        ValueError
-            If there is no such device.
-        """
-        self._fitted().network.to(checks.resolve_device(device))
-        return self
-
     def _fitted(self) -> Model:
         check_is_fitted(self)
         return self._model

@@ -1,54 +1,12 @@
-// Carry tables: what all queries of a block share.
-//
-// For planes a, b, c and the query's bits p in {0..7} of the three,
-//   (a ^ p0) + (b ^ p1) + (c ^ p2) = 2 * carry_p + (a ^ b ^ c ^ parity(p)).
-// The 8 planes carry_p do not depend on the query, and the sum plane only up to
-// inversion, so it goes on as a plane with a known query bit. A unit of 16
-// planes and the last parity plane are 17: 8 triples leave one plane, the parity
-// of all so far. Hence
-//   distance = 2 * (the sum of one picked plane for each triple) + parity.
+// Carry tables: what all queries of a block share. See wiring.hpp.
 #pragma once
 
 #include "core/isa/word.hpp"
 
+#include "core/isa/wiring.hpp"
+
 namespace ssbhash::SSBHASH_ISA {
 namespace {
-
-// Offsets of picks are bytes: pattern * kOffsetStep, times kOffsetScale.
-constexpr std::size_t kOffsetScale = SSBHASH_WORD_BYTES > 32 ? SSBHASH_WORD_BYTES / 32 : 1;
-constexpr std::size_t kOffsetStep = SSBHASH_WORD_BYTES / kOffsetScale;
-constexpr std::size_t kUnitTable = kUnitPicks * 8; // words
-
-// The wiring of a unit, the same for planes and for a query's bits: each triple
-// takes the three oldest values of a queue and appends their sum.
-template <typename Value, typename Triple>
-SSBHASH_INLINE Value wire(const Value *inputs, Value parity, Triple &&triple) {
-    Value queue[kUnitPlanes + 1 + kUnitPicks];
-    queue[0] = parity;
-#pragma GCC unroll 16
-    for (std::size_t i = 0; i < kUnitPlanes; ++i)
-        queue[1 + i] = inputs[i];
-#pragma GCC unroll 8
-    for (std::size_t t = 0; t < kUnitPicks; ++t) {
-        const Value *in = queue + 3 * t;
-        triple(t, in[0], in[1], in[2]);
-        queue[kUnitPlanes + 1 + t] = in[0] ^ in[1] ^ in[2];
-    }
-    return queue[kUnitPlanes + kUnitPicks];
-}
-
-// carry_(7 - p) is the complement of carry_p.
-SSBHASH_INLINE void carries(Word a, Word b, Word c, Word *out) {
-    const Word ab = a ^ b, ac = a ^ c;
-    out[0] = a ^ (ab & ac);
-    out[1] = a ^ (ab | ac);
-    out[2] = a ^ (~ab & ac);
-    out[4] = a ^ (ab & ~ac);
-    out[7] = ~out[0];
-    out[6] = ~out[1];
-    out[5] = ~out[2];
-    out[3] = ~out[4];
-}
 
 // The table of units [first, first + n), [n * kUnitPicks][8 patterns], from the
 // planes of codes of n_bytes; returns the parity plane that the next unit takes.
@@ -101,14 +59,6 @@ void set_query(const Tile &tile, std::size_t slot) {
             });
     }
     tile.parities[slot] = parity;
-}
-
-// Bits of the sum's counter: 2^bits >= the greatest sum of picks.
-constexpr std::size_t counter_bits(std::size_t n_units) {
-    std::size_t bits = 4;
-    while ((std::size_t{1} << bits) < n_units * kUnitPicks)
-        ++bits;
-    return bits;
 }
 
 // The threshold comes free: the counter starts at 2^bits - ceil(limit / 2), so

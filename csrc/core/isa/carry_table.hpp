@@ -61,21 +61,16 @@ void set_query(const Tile &tile, std::size_t slot) {
     tile.parities[slot] = parity;
 }
 
-// The threshold comes free: the counter starts at 2^bits - ceil(limit / 2), so
-// it overflows exactly where distance >= limit. For an odd limit the parity
-// plane is one more summand; it takes the place of the start's lowest bit, and
-// where that is taken the limit is rounded up: a few codes more to look at, the
-// exact distance decides. starts[0] is the byte offset of the plane that the
-// lowest counter starts with, starts[i] the value of bit i for all codes.
+// starts[0] is the byte offset of the plane that the lowest counter starts with, starts[i] the
+// value of bit i for all codes.
 void set_limit(const Tile &tile, std::size_t slot) {
     const std::size_t bits = counter_bits(tile.n_units);
-    const std::size_t limit = static_cast<std::size_t>(tile.sinks[slot]->limit);
-    const std::size_t start = (std::size_t{1} << bits) - (limit + 1) / 2;
-    const bool by_parity = limit % 2 == 1 && start % 2 == 0;
+    const auto limit = static_cast<std::size_t>(tile.sinks[slot]->limit);
+    const CounterStart start = counter_start(bits, limit, tile.parities[slot]);
     std::uint64_t *starts = tile.starts + slot * (kMaxCounterBits + 1);
-    starts[0] = (by_parity ? std::size_t{2} + tile.parities[slot] : start & 1) * SSBHASH_WORD_BYTES;
+    starts[0] = start.end * SSBHASH_WORD_BYTES;
     for (std::size_t i = 1; i < bits; ++i)
-        starts[i] = (start >> i & 1) ? ~std::uint64_t{0} : 0;
+        starts[i] = (start.value >> i & 1) ? ~std::uint64_t{0} : 0;
 }
 
 } // namespace

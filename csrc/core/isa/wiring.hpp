@@ -56,5 +56,23 @@ constexpr std::size_t counter_bits(std::size_t n_units) {
     return bits;
 }
 
+// How a counter starts.
+struct CounterStart {
+    std::size_t value; // its bits from 1 on
+    std::size_t end;   // its lowest bit: of the planes 0, 1, parity, ~parity
+};
+
+// The threshold comes free: the counter starts at 2^bits - ceil(limit / 2), so
+// it overflows exactly where distance >= limit. For an odd limit the parity
+// plane is one more summand; it takes the place of the start's lowest bit, and
+// where that is taken the limit is rounded up: a few codes more to look at, the
+// exact distance decides.
+SSBHASH_INLINE CounterStart counter_start(std::size_t bits, std::size_t limit,
+                                          std::size_t query_parity) {
+    const std::size_t value = (std::size_t{1} << bits) - (limit + 1) / 2;
+    const bool by_parity = limit % 2 == 1 && value % 2 == 0;
+    return {value, by_parity ? 2 + query_parity : value & 1};
+}
+
 } // namespace
 } // namespace ssbhash::SSBHASH_ISA

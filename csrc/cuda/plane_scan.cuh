@@ -3,7 +3,7 @@
 
 #include "cuda/planes.cuh"
 
-namespace ssbhash::cuda {
+namespace ssbhash::cuda::searching {
 namespace {
 
 // Codes of at most kUnits units have one table for all queries. Wider ones (kSegmented) have
@@ -210,4 +210,4 @@ __global__ void __launch_bounds__(P::kThreads, P::kBlocks)
 }
 
 } // namespace
-} // namespace ssbhash::cuda
+} // namespace ssbhash::cuda::searching

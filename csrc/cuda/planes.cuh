@@ -6,7 +6,7 @@
 
 #include "cuda/sink.cuh"
 
-namespace ssbhash::cuda {
+namespace ssbhash::cuda::searching {
 namespace {
 
 constexpr int kUnitRows = static_cast<int>(kUnitPlanes) + 1;
@@ -89,4 +89,4 @@ __global__ void __launch_bounds__(kPlaneThreads)
 }
 
 } // namespace
-} // namespace ssbhash::cuda
+} // namespace ssbhash::cuda::searching

@@ -3,7 +3,7 @@
 
 #include "cuda/sink.cuh"
 
-namespace ssbhash::cuda {
+namespace ssbhash::cuda::searching {
 namespace {
 
 constexpr int kRowThreads = 256;
@@ -82,4 +82,4 @@ __global__ void __launch_bounds__(kRowThreads) scan_rows(const __grid_constant__
 }
 
 } // namespace
-} // namespace ssbhash::cuda
+} // namespace ssbhash::cuda::searching

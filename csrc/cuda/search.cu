@@ -1,33 +1,15 @@
 #include "cuda/search.hpp"
 
+#include "cuda/launch.hpp"
 #include "cuda/plane_scan.cuh"
 #include "cuda/row_scan.cuh"
 
 #include <algorithm>
 
-namespace ssbhash::cuda {
+namespace ssbhash::cuda::searching {
 namespace {
 
 constexpr std::int32_t kMaxPlaneBytes = 256;
-
-template <typename... Parameters, typename... Arguments>
-cudaError_t launch(void (*kernel)(Parameters...), std::int64_t n_blocks, std::int64_t n_rows,
-                   int n_threads, int shared_bytes, cudaStream_t stream, Arguments... arguments) {
-    if (n_blocks == 0 || n_rows == 0)
-        return cudaSuccess;
-    const cudaError_t error =
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
-    if (error != cudaSuccess)
-        return error;
-    cudaLaunchConfig_t config{};
-    config.gridDim = {static_cast<unsigned>(n_blocks), static_cast<unsigned>(n_rows), 1};
-    config.blockDim = {static_cast<unsigned>(n_threads), 1, 1};
-    config.dynamicSmemBytes = static_cast<std::size_t>(shared_bytes);
-    config.stream = stream;
-    return cudaLaunchKernelEx(&config, kernel, arguments...);
-}
-
-std::int64_t over(std::int64_t n, std::int64_t size) { return (n + size - 1) / size; }
 
 int shared_limit() {
     int device = 0, bytes = 0;
@@ -123,11 +105,6 @@ std::int64_t plane_words(std::int64_t n, std::int32_t n_bytes) {
     return over(n, kTileCodes) * tile_words(plane_units(n_bytes));
 }
 
-std::int32_t max_slices(std::int64_t n, bool by_planes) {
-    return static_cast<std::int32_t>(
-        std::clamp<std::int64_t>(over(n, by_planes ? kTileCodes : 32), 1, INT32_MAX));
-}
-
 bool has_plane_kernel(std::int32_t n_bytes) {
     const std::int64_t n_units = plane_units(n_bytes);
     return n_bytes <= kMaxPlaneBytes && with_plan(n_units, [&](auto plan) {
@@ -166,4 +143,4 @@ cudaError_t distances(const DeviceCodes &codes, const std::uint8_t *queries, std
     return cudaSuccess;
 }
 
-} // namespace ssbhash::cuda
+} // namespace ssbhash::cuda::searching

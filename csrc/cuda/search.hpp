@@ -6,7 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace ssbhash::cuda {
+namespace ssbhash::cuda::searching {
 
 // A pair (distance, id) that was found, as one number in the order of both.
 inline constexpr int kIdBits = 40;
@@ -41,8 +41,6 @@ struct Search {
 std::int64_t plane_units(std::int32_t n_bytes);
 // What the planes of n codes take, in words of 32 bits.
 std::int64_t plane_words(std::int64_t n, std::int32_t n_bytes);
-// How many lists a query can have at most, for codes of this number.
-std::int32_t max_slices(std::int64_t n, bool by_planes);
 // Whether there is a kernel that scans the planes of such codes.
 bool has_plane_kernel(std::int32_t n_bytes);
 
@@ -56,4 +54,4 @@ cudaError_t scan(const Search &search, void *scratch, cudaStream_t stream);
 cudaError_t distances(const DeviceCodes &codes, const std::uint8_t *queries, std::int64_t n_queries,
                       std::uint16_t *out, cudaStream_t stream);
 
-} // namespace ssbhash::cuda
+} // namespace ssbhash::cuda::searching

@@ -4,7 +4,7 @@
 #include "cuda/search.hpp"
 #include "cuda/word.cuh"
 
-namespace ssbhash::cuda {
+namespace ssbhash::cuda::searching {
 namespace {
 
 // Lanes of a warp that work on one query together.
@@ -196,4 +196,4 @@ class Sink {
 };
 
 } // namespace
-} // namespace ssbhash::cuda
+} // namespace ssbhash::cuda::searching

@@ -4,7 +4,7 @@
 // lane loads 16 bytes at once, so an offset is computed once for four registers.
 #pragma once
 
-#include "core/kernels.hpp"
+#include "core/search/search_kernels.hpp"
 
 #include <cuda_runtime.h>
 
@@ -20,7 +20,7 @@
 #define SSBHASH_UNROLL(n) SSBHASH_PRAGMA(GCC unroll n)
 #endif
 
-namespace ssbhash::cuda {
+namespace ssbhash::cuda::searching {
 namespace {
 
 constexpr int kLaneRegisters = 4;
@@ -128,8 +128,8 @@ __device__ inline std::uint8_t *shared_memory() {
 }
 
 } // namespace
-} // namespace ssbhash::cuda
+} // namespace ssbhash::cuda::searching
 
-#include "core/isa/wiring.hpp"
+#include "core/search/kernels/wiring.hpp"
 
-#include "core/isa/counter.hpp"
+#include "core/search/kernels/counter.hpp"

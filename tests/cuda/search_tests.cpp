@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-using namespace ssbhash::cuda;
+using namespace ssbhash::cuda::searching;
 
 namespace {
 
@@ -59,7 +59,7 @@ bool passes(const Problem &p, bool by_planes, std::uint64_t seed) {
         if (make_planes(codes, planes.data(), nullptr) != cudaSuccess)
             return false;
     }
-    const int n_slices = std::min(p.n_slices, max_slices(p.n, by_planes));
+    const int n_slices = p.n_slices;
     const std::int64_t capacity = p.k + 32;
     const auto n_pairs = static_cast<std::size_t>(p.n_queries * n_slices);
     std::vector<std::int32_t> limits(static_cast<std::size_t>(p.n_queries), 8 * p.n_bytes + 1);

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import ssbhash
-from ssbhash.engines import NAMES, available
+from ssbhash.engines import NAMES, available, native_module
 
 # A process that a test starts takes the ssbhash under test, not the source folder it runs in.
 _FOLDERS = [str(Path(ssbhash.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
@@ -18,7 +18,8 @@ os.environ["PYTHONSAFEPATH"] = "1"
 
 # Without torch the numpy half is tested: modules that import from the other half are left out.
 _OTHER_HALF = re.compile(
-    r"^(from|import) (torch|ssbhash\.(inputs|nn|training|models|tuning|paper|cli)\b)", re.MULTILINE
+    r"^(from|import) (torch|ssbhash\.(inputs|kernels|nn|training|models|tuning|paper|cli)\b)",
+    re.MULTILINE,
 )
 if importlib.util.find_spec("torch") is None:
     _TESTS = Path(__file__).parent.glob("test_*.py")
@@ -31,3 +32,14 @@ def backend(request: pytest.FixtureRequest) -> str:
     if request.param not in available():
         pytest.skip(f"engine {request.param} is not present")
     return request.param
+
+
+@pytest.fixture(params=["native", "plain"])
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Kernels of training: in C++, or in torch."""
+    if native_module() is None and request.param == "native":
+        pytest.skip("the extension is not built")
+    if request.param == "plain":
+        monkeypatch.setattr("ssbhash.kernels.choice.native_module", lambda: None)
+    name: str = request.param
+    return name

@@ -22,6 +22,7 @@ FLOORS = (
     ("codes", "config", "hamming", "sampling"),
     ("asymmetric", "data", "index", "tie_groups"),
     ("metrics",),
+    ("kernels",),
     ("inputs",),
     ("nn",),
     ("training",),
@@ -31,7 +32,7 @@ FLOORS = (
     ("__main__",),
 )
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
-NUMPY_ALONE = [name for name, floor in FLOOR_OF.items() if floor < FLOOR_OF["inputs"]]
+NUMPY_ALONE = [name for name, floor in FLOOR_OF.items() if floor < FLOOR_OF["kernels"]]
 
 
 @dataclass(frozen=True)

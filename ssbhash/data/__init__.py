@@ -2,15 +2,24 @@
 
 from ssbhash.data import files
 from ssbhash.data.files import Items, read_items
-from ssbhash.data.named_labels import encode_labels, hide_labels
+from ssbhash.data.named_labels import (
+    UNLABELLED,
+    encode_labels,
+    hide_labels,
+    is_labelled,
+    number_labels,
+)
 from ssbhash.data.text import FILE_NAME, TextFeatures
 
 __all__ = [
     "FILE_NAME",
+    "UNLABELLED",
     "Items",
     "TextFeatures",
     "encode_labels",
     "files",
     "hide_labels",
+    "is_labelled",
+    "number_labels",
     "read_items",
 ]

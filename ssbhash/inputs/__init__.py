@@ -1,9 +1,7 @@
 """What networks read: rows of features, shards on disk, labels as numbers, LSA."""
 
-from ssbhash.inputs.labels import HIDDEN, Labels, read_labels
+from ssbhash.inputs.labels import Labels, read_labels
 from ssbhash.inputs.lsa import LatentRows, fit_latent, fit_scale
-from ssbhash.inputs.memory import in_large_pages
-from ssbhash.inputs.native import native_for
 from ssbhash.inputs.rows import (
     BLOCK_ROWS,
     Batch,
@@ -14,7 +12,6 @@ from ssbhash.inputs.rows import (
     SparseBatch,
     SparseRows,
     StandardisedRows,
-    Touched,
     padded,
     row_source,
     standardise,
@@ -23,7 +20,6 @@ from ssbhash.inputs.shards import CsrShards
 
 __all__ = [
     "BLOCK_ROWS",
-    "HIDDEN",
     "Batch",
     "CsrShards",
     "DenseRows",
@@ -35,11 +31,8 @@ __all__ = [
     "SparseBatch",
     "SparseRows",
     "StandardisedRows",
-    "Touched",
     "fit_latent",
     "fit_scale",
-    "in_large_pages",
-    "native_for",
     "padded",
     "read_labels",
     "row_source",

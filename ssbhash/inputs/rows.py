@@ -7,9 +7,9 @@ non-zeros cost; the dense product is three orders of magnitude dearer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeAlias
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +19,8 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torch.nn import functional as F
 
-from ssbhash.engines import native_module
-from ssbhash.inputs.native import native_for
 from ssbhash.inputs.shards import CsrShards
+from ssbhash.kernels import Nonzeros, kernels_for
 
 # Rows read at once where all of them are looked at.
 BLOCK_ROWS = 65536
@@ -29,51 +28,45 @@ BLOCK_ROWS = 65536
 # Rows of a memory-mapped array that are shuffled together.
 WINDOW_ROWS = 65536
 
-# Of indptr, indices and values of a matrix that is cut natively.
-NATIVE_TYPES = [(np.dtype(x), np.dtype(x), np.dtype(np.float32)) for x in (np.int32, np.int64)]
-
 Ids = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class SparseBatch:
-    """Rows of a sparse matrix as torch tensors.
+class SparseBatch(Nonzeros):
+    """Rows of a sparse matrix with `n_columns` columns."""
 
-    Non-zero i lies in row `rows[i]` and column `columns[i]`; the non-zeros of a row lie
-    together, from `starts[row]` on. Where `touched` is given, the gradient of a product
-    goes there, for the touched rows of the weight alone.
-    """
-
-    columns: Tensor
-    values: Tensor
-    rows: Tensor
-    starts: Tensor
     n_columns: int
-    touched: Touched | None = None
 
     def __len__(self) -> int:
         return self.starts.shape[0]
 
     def to(self, device: torch.device) -> SparseBatch:
         """Move the batch to a device."""
-        if device.type == "cpu":
-            return self
         columns, values = self.columns.to(device), self.values.to(device)
         rows, starts = self.rows.to(device), self.starts.to(device)
         return SparseBatch(columns, values, rows, starts, self.n_columns)
 
     def dense(self) -> Tensor:
-        """Give the batch as a dense matrix [m, n_columns]."""
+        """Return the dense matrix [m, n_columns]."""
         out = self.values.new_zeros(len(self), self.n_columns)
         out[self.rows, self.columns] = self.values
         return out
 
+    @cached_property
+    def by_column(self) -> ByColumn:
+        """The same non-zeros, column by column."""
+        columns, order = torch.sort(self.columns, stable=True)
+        present, counts = torch.unique_consecutive(columns, return_counts=True)
+        starts = torch.cumsum(counts, 0) - counts
+        return ByColumn(present, self.rows[order], self.values[order], starts)
+
     def product(self, weight: Tensor) -> Tensor:
-        """Multiply by `weight` [n_columns, width]."""
-        if self.touched is None:
-            return _bag_sum(self.columns, self.values, self.starts, weight)
+        """Multiply by `weight` [n_columns, width].
+
+        The gradient by the weight is a sparse tensor: its rows are the columns of the batch.
+        """
         apply: Any = _Product.apply
-        product: Tensor = apply(self.touched.anchor, weight.detach(), self)
+        product: Tensor = apply(weight, self)
         return product
 
     def scaled(self, scale: Tensor) -> SparseBatch:
@@ -81,44 +74,36 @@ class SparseBatch:
         return replace(self, values=self.values * scale[self.columns])
 
 
-class Touched:
-    """Columns that a sparse batch has, and the gradient of their weights.
+class ByColumn(NamedTuple):
+    """Non-zeros of a sparse batch by column.
 
-    Attributes
-    ----------
-    columns
-        Those present, ascending.
-    by_column
-        Rows, values and starts of the batch's transpose, `columns` its rows: each
-        gradient is one weighted sum, without scattered additions.
-    gradient
-        [m, width] of the product, after a backward pass; that of the weights is
-        `by_column` times it.
+    `columns` are those that have any, ascending; the non-zeros of column i begin at starts[i].
     """
 
-    def __init__(self, batch: SparseBatch) -> None:
-        self.columns, *by_column = _transposed(batch)
-        rows, values, starts = by_column
-        self.by_column = rows, values, starts
-        self.gradient: Tensor | None = None
-        # What autograd differentiates by; the gradient is kept on the way, not handed on.
-        self.anchor = torch.empty(0, requires_grad=True)
-
-    def weight_gradient(self) -> Tensor:
-        """Gradient [n, width] of the rows `columns` of the weight."""
-        assert self.gradient is not None
-        return _bag_sum(*self.by_column, self.gradient)
+    columns: Tensor
+    rows: Tensor
+    values: Tensor
+    starts: Tensor
 
 
-def _transposed(batch: SparseBatch) -> Iterable[Tensor]:
-    """Columns present, ascending, and rows, values and starts of the batch by column."""
-    native = native_for(batch.values)
-    if native is not None:
-        arrays = (x.numpy() for x in (batch.columns, batch.rows, batch.values))
-        return map(torch.from_numpy, native.transpose(*arrays))
-    columns, order = torch.sort(batch.columns, stable=True)
-    columns, counts = torch.unique_consecutive(columns, return_counts=True)
-    return columns, batch.rows[order], batch.values[order], torch.cumsum(counts, 0) - counts
+class _Product(torch.autograd.Function):
+    """Sparse batch times weight; both directions are weighted sums of rows."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, batch: SparseBatch) -> Tensor:
+        ctx.batch, ctx.shape = batch, weight.shape
+        return kernels_for(weight).sum_rows(batch.columns, batch.values, batch.starts, weight)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        columns, rows, values, starts = ctx.batch.by_column
+        by_product = grads[0].contiguous()
+        gradient = kernels_for(by_product).sum_rows(rows, values, starts, by_product)
+        # Its rows are unique and ascend, which torch need not find out again.
+        whole = torch.sparse_coo_tensor(
+            columns[None], gradient, ctx.shape, is_coalesced=True, check_invariants=False
+        )
+        return whole, None
 
 
 Batch: TypeAlias = Tensor | SparseBatch
@@ -131,33 +116,6 @@ def padded(batch: Batch, multiple: int) -> Batch:
         ends = batch.starts.new_full((n_empty,), batch.columns.shape[0])
         return replace(batch, starts=torch.cat([batch.starts, ends]))
     return F.pad(batch, (0, 0, 0, n_empty))
-
-
-def _bag_sum(ids: Tensor, values: Tensor, starts: Tensor, weight: Tensor) -> Tensor:
-    """Weighted sums of the rows `ids` of weight, one for each entry of `starts`."""
-    native = native_for(weight)
-    if native is not None and weight.dtype == torch.float32:
-        out = weight.new_empty(starts.shape[0], weight.shape[1])
-        arrays = (x.numpy() for x in (ids, values, starts, weight.detach(), out))
-        native.sparse_product(*arrays, torch.get_num_threads())
-        return out
-    if ids.shape[0] == 0:  # embedding_bag wants at least one index to infer its kernel
-        return weight.new_zeros(starts.shape[0], weight.shape[1])
-    return F.embedding_bag(ids, weight, starts, mode="sum", per_sample_weights=values)
-
-
-class _Product(torch.autograd.Function):
-    """Sparse batch times weight; both directions are weighted sums of rows."""
-
-    @staticmethod
-    def forward(ctx: Any, anchor: Tensor, weight: Tensor, batch: SparseBatch) -> Tensor:
-        ctx.touched = batch.touched
-        return _bag_sum(batch.columns, batch.values, batch.starts, weight)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[None, None, None]:
-        ctx.touched.gradient = grads[0].contiguous()
-        return None, None, None
 
 
 class DenseRows:
@@ -210,20 +168,12 @@ class SparseRows:
     ) -> None:
         self.indptr, self.indices, self.values = indptr, indices, values
         self.n_columns = n_columns
-        types = indptr.dtype, indices.dtype, values.dtype
-        contiguous = all(x.flags.c_contiguous for x in (indptr, indices, values))
-        self._native = contiguous and types in NATIVE_TYPES
 
     def __len__(self) -> int:
         return int(self.indptr.shape[0]) - 1
 
     def take(self, ids: Ids) -> SparseBatch:
         """Rows `ids` as a batch, cut without a loop over rows."""
-        native = native_module() if self._native else None
-        if native is not None:
-            cut = native.cut_rows(self.indptr, self.indices, self.values, ids)
-            columns, values, numbers, starts = map(torch.from_numpy, cut)
-            return SparseBatch(columns, values, numbers, starts, self.n_columns)
         first = self.indptr[ids].astype(np.int64)
         counts = self.indptr[ids + 1].astype(np.int64) - first
         starts = np.cumsum(counts) - counts

@@ -303,7 +303,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         parameters = {k: v for k, v in self.get_params(deep=False).items() if k not in passing}
         sizes = (len(data), data.x.n_columns, data.target.n_columns)
         digest = hashlib.sha256(repr((self.method, sorted(parameters.items()), sizes)).encode())
-        head = data.items(np.arange(min(len(data), 64)), torch.device("cpu"))
+        head = data.batch(np.arange(min(len(data), 64)), torch.device("cpu"))
         for rows in (head.x, head.target):
             dense = rows if isinstance(rows, torch.Tensor) else rows.dense()
             digest.update(dense.numpy().tobytes())

@@ -11,8 +11,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ssbhash.arrays import Codes, as_codes, as_count, as_numpy, like
-from ssbhash.engines import Database, PreparedCodes, get
+from ssbhash.arrays import (
+    Codes,
+    as_array,
+    as_codes,
+    as_count,
+    as_numpy,
+    dtype_name,
+    is_torch,
+    like,
+    unpacked_tensor,
+)
+from ssbhash.engines import Database, PreparedCodes, get, takes_tensors
 from ssbhash.threads import resolve
 
 
@@ -71,7 +81,7 @@ def search(
         Search only these codes. The cost falls with the number of codes allowed.
     n_bits : int, optional
         Bits in a code; given, the padding bits of both arguments are checked.
-    backend : {"auto", "native", "numba", "reference"}
+    backend : {"auto", "native", "numba", "reference", "cuda"}
         The engine; all give identical results.
     n_threads : int, optional
         Threads at most; by default all that the process may use.
@@ -95,9 +105,10 @@ def search(
     >>> distances.tolist(), ids.tolist()
     ([0, 1], [1, 0])
     """
-    database, queries, is_single = _checked(codes, query, n_bits, mask, ids)
+    engine = get(backend, codes, query)
+    tensors = takes_tensors(engine)
+    database, queries, is_single = _checked(codes, query, n_bits, mask, ids, tensors=tensors)
     k = min(as_count(k, "k", 1), len(database))
-    engine = get(backend)
     found = engine.search(database, queries, k, resolve(n_threads))
     if is_single:
         found = tuple(part[0] for part in found)
@@ -127,9 +138,10 @@ def within(
     >>> lims.tolist(), distances.tolist(), ids.tolist()
     ([0, 2, 4], [0, 1, 0, 1], [0, 1, 1, 0])
     """
-    database, queries, _ = _checked(codes, query, n_bits, mask, ids)
+    engine = get(backend, codes, query)
+    tensors = takes_tensors(engine)
+    database, queries, _ = _checked(codes, query, n_bits, mask, ids, tensors=tensors)
     radius = as_count(radius, "radius", 0)
-    engine = get(backend)
     found = engine.within(database, queries, radius, resolve(n_threads))
     return RangeResult(*(like(part, query) for part in found))
 
@@ -154,10 +166,12 @@ def distances(
     >>> ssbhash.distances(codes, codes[0]).tolist()
     [0, 1, 3]
     """
-    database, queries, is_single = _checked(codes, query, n_bits)
+    engine = get(backend, codes, query)
+    tensors = takes_tensors(engine)
+    database, queries, is_single = _checked(codes, query, n_bits, tensors=tensors)
     if queries.shape[1] * 8 > np.iinfo(np.uint16).max:
         raise ValueError(f"codes of {queries.shape[1]} bytes have distances beyond uint16")
-    found = get(backend).distances(database.codes, queries, resolve(n_threads))
+    found = engine.distances(database.codes, queries, resolve(n_threads))
     return like(found[0] if is_single else found, query)
 
 
@@ -181,9 +195,10 @@ def pairs_within(
     >>> first.tolist(), second.tolist(), distances.tolist()
     ([0, 1], [1, 2], [1, 2])
     """
-    database = _as_database(codes, n_bits)
+    engine = get(backend, codes)
+    database = _as_database(codes, n_bits, tensors=takes_tensors(engine))
     radius = as_count(radius, "radius", 0)
-    found = get(backend).pairs_within(database.codes, radius, resolve(n_threads))
+    found = engine.pairs_within(database.codes, radius, resolve(n_threads))
     return PairsResult(*(like(part, codes) for part in found))
 
 
@@ -208,17 +223,41 @@ def prepare(
     [1, 0]
     """
     n_bits = None if n_bits is None else as_count(n_bits, "n_bits", 1)
-    checked = as_codes(codes, "codes", n_bits)
-    return PreparedCodes(checked, n_bits, get(backend).prepare(checked, resolve(n_threads)))
+    engine = get(backend, codes)
+    checked = as_codes(codes, "codes", n_bits, tensors=takes_tensors(engine))
+    return PreparedCodes(checked, n_bits, engine.prepare(checked, resolve(n_threads)))
 
 
-def _as_database(codes: Any, n_bits: int | None, mask: Any = None, ids: Any = None) -> Database:
-    if isinstance(codes, PreparedCodes):
-        if n_bits not in (None, codes.n_bits):
-            as_codes(codes.codes, "codes", n_bits)
-        return Database(codes.codes, _allowed(len(codes), mask, ids), codes.planes)
-    checked = as_codes(codes, "codes", n_bits)
-    return Database(checked, _allowed(len(checked), mask, ids))
+def _as_database(
+    codes: Any, n_bits: int | None, mask: Any = None, ids: Any = None, *, tensors: bool = False
+) -> Database:
+    prepared = codes if isinstance(codes, PreparedCodes) else None
+    if prepared is not None and n_bits in (None, prepared.n_bits):
+        checked = prepared.codes if tensors else as_codes(prepared.codes, "codes")
+    else:
+        rows = codes if prepared is None else prepared.codes
+        checked = as_codes(rows, "codes", n_bits, tensors=tensors)
+    allowed = (_allowed_tensor if tensors else _allowed)(len(checked), mask, ids)
+    return Database(checked, allowed, None if prepared is None else prepared.planes)
+
+
+def _allowed_tensor(n: int, mask: Any, ids: Any) -> Any:
+    """Do the same as `_allowed`, without taking a tensor from its device."""
+    if ids is None and is_torch(mask) and dtype_name(mask) in ("bool", "uint8"):
+        bits = unpacked_tensor(mask, n) if dtype_name(mask) == "uint8" else mask
+        if bits.shape == (n,):
+            return bits.nonzero().squeeze(1)
+    is_list = mask is None and is_torch(ids) and ids.ndim == 1 and len(ids) > 0
+    if is_list and dtype_name(ids).removeprefix("u").startswith("int"):
+        allowed = ids.long().unique()
+        _require_in_range(int(allowed[0]), int(allowed[-1]), n)
+        return allowed
+    return _allowed(n, mask, ids)
+
+
+def _require_in_range(first: int, last: int, n: int) -> None:
+    if first < 0 or last >= n:
+        raise ValueError(f"ids must be in 0 ... {n - 1}, got {first} ... {last}")
 
 
 def _allowed(n: int, mask: Any, ids: Any) -> npt.NDArray[np.int64] | None:
@@ -243,20 +282,25 @@ def _allowed(n: int, mask: Any, ids: Any) -> npt.NDArray[np.int64] | None:
     if allowed.ndim != 1 or allowed.dtype.kind not in "iu":
         raise ValueError(f"ids must be a list of integers, got {allowed.dtype} {allowed.shape}")
     allowed = np.unique(allowed)
-    if allowed[0] < 0 or allowed[-1] >= n:
-        raise ValueError(f"ids must be in 0 ... {n - 1}, got {allowed[0]} ... {allowed[-1]}")
+    _require_in_range(int(allowed[0]), int(allowed[-1]), n)
     return allowed.astype(np.int64)
 
 
 def _checked(
-    codes: Any, query: Any, n_bits: int | None, mask: Any = None, ids: Any = None
+    codes: Any,
+    query: Any,
+    n_bits: int | None,
+    mask: Any = None,
+    ids: Any = None,
+    *,
+    tensors: bool,
 ) -> tuple[Database, Codes, bool]:
     if n_bits is not None:
         n_bits = as_count(n_bits, "n_bits", 1)
-    database = _as_database(codes, n_bits, mask, ids)
-    queries = as_numpy(query, "query")
+    database = _as_database(codes, n_bits, mask, ids, tensors=tensors)
+    queries = as_array(query, "query", tensors)
     is_single = queries.ndim == 1
-    queries = as_codes(queries[None] if is_single else queries, "query", n_bits)
+    queries = as_codes(queries[None] if is_single else queries, "query", n_bits, tensors=tensors)
     n_bytes = database.codes.shape[1]
     if queries.shape[1] != n_bytes:
         raise ValueError(f"query has {queries.shape[1]} bytes a code but codes has {n_bytes}")

@@ -137,7 +137,7 @@ struct Place {
 
 // Of one bit in ten thousand; inlined eight times it would take half of the registers.
 __device__ __noinline__ bool decide(double logit, std::int16_t half, const BitAddress &at) {
-    return decide(logit, half, at);
+    return exact_bit(logit, half, at);
 }
 
 template <typename T>
@@ -163,7 +163,7 @@ __global__ void __launch_bounds__(kThreads)
             bool is_set = bits_of<std::int32_t>(
                               is_set_if_negative(static_cast<float>(logit), half, doubt)) < 0;
             if (doubt < 0)
-                is_set = exact_bit(
+                is_set = decide(
                     logit, half,
                     {seed, row_number, static_cast<std::uint32_t>(8 * place.in_row + i), sample});
             code |= unsigned{is_set} << i;

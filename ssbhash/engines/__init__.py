@@ -1,8 +1,8 @@
-"""The engines: native (C++), numba, reference (numpy).
+"""The engines: native (C++), numba, reference (numpy), cuda.
 
 Each engine is a module with the same few functions over checked, C-contiguous
 numpy arrays; results are identical on every engine, for any number of threads.
-`get` picks one; the public functions in `hamming.py` and `sampling.py` check
+The cuda engine takes and returns torch tensors too. `get` picks one; the public functions in `hamming.py` and `sampling.py` check
 arguments, then call it.
 """
 
@@ -16,6 +16,8 @@ import warnings
 from types import ModuleType
 from typing import Any
 
+from ssbhash.arrays import on_accelerator
+from ssbhash.engines import cuda_build
 from ssbhash.engines.engine import Database, PreparedCodes
 
 __all__ = [
@@ -25,10 +27,11 @@ __all__ = [
     "available",
     "get",
     "native_module",
+    "takes_tensors",
 ]
 
-# Fastest first: "auto" takes the first that is present.
-NAMES = ("native", "numba", "reference")
+# Fastest first: "auto" takes the first that is present; "cuda" only for tensors on a device.
+NAMES = ("native", "numba", "reference", "cuda")
 _REQUIRES = {"native": "ssbhash._core", "numba": "numba", "reference": "numpy"}
 
 
@@ -54,26 +57,40 @@ def _load_native() -> tuple[Any, str]:
 def _is_present(name: str) -> bool:
     if name == "native":
         return native_module() is not None
+    if name == "cuda":
+        return cuda_build.why_absent() == ""
     return importlib.util.find_spec(_REQUIRES[name]) is not None
 
 
-def get(name: str = "auto") -> ModuleType:
-    """Return the engine called `name`; "auto" is SSBHASH_BACKEND or the fastest present.
+def get(name: str = "auto", *arrays: Any) -> ModuleType:
+    """Return the engine called `name`.
+
+    "auto" is "cuda" where one of the arrays is a tensor on a CUDA device, else
+    SSBHASH_BACKEND or the fastest present.
 
     Raises
     ------
     ValueError
         If there is no such engine, or it is not installed here.
     """
+    if name == "auto" and on_accelerator(*arrays):
+        name = "cuda"
     if name == "auto":
         name = os.environ.get("SSBHASH_BACKEND", "") or _fastest()
     return _engine(name)
+
+
+def takes_tensors(engine: ModuleType) -> bool:
+    """Whether torch tensors may be handed to the engine as they are."""
+    return bool(getattr(engine, "TAKES_TENSORS", False))
 
 
 @functools.cache
 def _engine(name: str) -> ModuleType:
     if name not in NAMES:
         raise ValueError(f"backend must be one of auto, {', '.join(NAMES)}; got {name!r}")
+    if name == "cuda" and (reason := cuda_build.why_absent()):
+        raise ValueError(f"backend 'cuda' cannot run here: {reason}")
     if not _is_present(name):
         why = f" ({_load_native()[1]})" if name == "native" else ""
         raise ValueError(

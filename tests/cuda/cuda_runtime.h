@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <mutex>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -129,6 +130,7 @@ struct Block {
 };
 
 inline Block block;
+inline std::mutex one_launch; // threads of the host take turns
 
 inline void to_scheduler(Fiber &fiber) {
 #if defined(__x86_64__)
@@ -354,6 +356,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *config, void (*kernel)(
         config->blockDim.x > 1024 || config->gridDim.x == 0 || config->gridDim.y == 0 ||
         config->gridDim.y > 65535)
         return cudaErrorInvalidValue;
+    const std::lock_guard lock(one_launch);
     std::tuple<void (*)(Parameters...), std::tuple<Parameters...>> call{
         kernel, std::tuple<Parameters...>{std::forward<Arguments>(arguments)...}};
     block.body = [](void *at) {

@@ -32,6 +32,12 @@ if "cuda" not in available() and (library := emulated_cuda.library()) is not Non
     os.environ["SSBHASH_CUDA_LIBRARY"] = str(library)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", type=int, default=10, help="saves of each kind that are killed")
+    parser.addoption("--damaged", type=int, default=3000, help="damaged files in all")
+    parser.addoption("--damage-seed", type=int, default=0, help="which damage is done")
+
+
 @pytest.fixture(params=NAMES)
 def backend(request: pytest.FixtureRequest) -> str:
     """Name of an engine; absent ones are skipped by name."""

@@ -5,7 +5,4 @@ PYBIND11_MODULE(_core, m) {
     bind_search(m);
     bind_sampling(m);
     bind_training(m);
-    bind_csr_batches(m);
-    bind_code_losses(m);
-    bind_encoder(m);
 }

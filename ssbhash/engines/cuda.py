@@ -129,7 +129,7 @@ def distances(database: Any, queries: Any, n_threads: int) -> Tensor:
 
 def pairs_within(codes: Any, radius: int, n_threads: int) -> tuple[Tensor, Tensor, Tensor]:
     """All pairs i < j with distance <= radius, sorted: (first, second, distances)."""
-    on_device = _tensor(codes, _home(codes, codes))
+    on_device: Any = _tensor(codes, _home(codes, codes))
     database = Database(on_device)
     parts = []
     for begin in range(0, max(len(on_device), 1), _PAIR_QUERIES):
@@ -158,11 +158,19 @@ def prepare(codes: Any, n_threads: int) -> DevicePlanes:
 def sample(logits: Any, seed: int, first_row: int, n_samples: int, n_threads: int) -> Tensor:
     """Draw codes uint8 [n_samples, n, n_bytes], bit ~ Bernoulli(sigmoid(logit))."""
     values = _tensor(logits, _home(logits, logits))
-    codes = _codes_for(values, n_samples)
-    bad_row = _no_bad_row(values)
-    _ops.sample(values, _signed(seed), _signed(first_row), codes, bad_row)
+    codes, bad_row = sample_unchecked(values, seed, first_row, n_samples)
     _require_finite(bad_row)
     return codes
+
+
+def sample_unchecked(
+    logits: Tensor, seed: int, first_row: int, n_samples: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Draw codes without waiting for the device: also the first row that is not finite."""
+    codes = _codes_for(logits, n_samples)
+    bad_row = _no_bad_row(logits)
+    _ops.sample(logits, _signed(seed), _signed(first_row), codes, bad_row)
+    return codes, bad_row
 
 
 def binarize(logits: Any, thresholds: Any, n_threads: int) -> Tensor:
@@ -229,14 +237,16 @@ def _gathered(database: Database, home: torch.device) -> tuple[Database, Tensor 
     """Gather the allowed codes where they are few; then also their ids."""
     if database.ids is None or 8 * len(database.ids) > len(database.codes):
         return database, None
-    codes, ids = database.codes, database.ids
+    codes: Any = database.codes
+    ids: Any = database.ids
     rows = codes[ids.to(codes.device) if isinstance(codes, Tensor) else ids]
     return Database(rows), _tensor(ids, home)
 
 
 def _pages(database: Database, home: torch.device) -> Iterator[_Page]:
     """Go through the codes in pages, those of the host spread over all devices."""
-    codes, allowed = database.codes, None
+    codes: Any = database.codes
+    allowed = None
     if database.ids is not None:
         is_allowed = torch.zeros(-(-len(codes) // 32) * 32, dtype=torch.bool, device=home)
         is_allowed[_tensor(database.ids, home)] = True
@@ -274,13 +284,15 @@ class _Scan:
         self.page = page
         _, _, has_planes, n_multiprocessors, _ = _ops.facts(page.codes, 0)
         n = len(page.codes)
+        planes: Tensor | None
         if by_planes and has_planes and n_queries >= _MIN_PLANE_QUERIES:
-            self.planes = _planes_of(page.codes) if page.planes is None else page.planes
+            planes = _planes_of(page.codes) if page.planes is None else page.planes
             n_blocks = -(-n_queries // 256)
             wanted, unit = -(-_BLOCKS * n_multiprocessors // n_blocks), _TILE
         else:
-            self.planes = None
+            planes = None
             wanted, unit = _WARPS * n_multiprocessors, 8 * 32
+        self.planes = planes
         self.n_slices = max(1, min(wanted, -(-n // unit)))
 
     def run(

@@ -51,7 +51,7 @@ def load() -> None:
 
     library = os.environ.get("SSBHASH_CUDA_LIBRARY") or _built()
     if library is not None:
-        torch.ops.load_library(str(library))
+        torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
         return
     from torch.utils import cpp_extension
 

@@ -14,62 +14,63 @@ _core: Any = native_module()
 
 
 def sum_rows(ids: Tensor, values: Tensor, starts: Tensor, matrix: Tensor) -> Tensor:
-    out = matrix.new_empty(len(starts), matrix.shape[1])
-    arrays = map(_array, (ids, values, starts, matrix, out))
-    _core.sparse_product(*arrays, torch.get_num_threads())
-    return out
+    sums = _core.SparseRows(_array(ids), _array(values), _array(starts))
+    return torch.from_numpy(_core.sum_rows(sums, _array(matrix), torch.get_num_threads()))
 
 
 def relu_norm(product: Tensor, bias: Tensor, norm: Norm) -> tuple[Tensor, Rectified]:
-    rectified, out = torch.empty_like(product), torch.empty_like(product)
-    moments = product.new_empty(2, product.shape[1])
-    arrays = map(_array, (product, bias, norm.scale, norm.shift))
-    written = map(_array, (rectified, out, moments, norm.running_mean, norm.running_variance))
-    _core.relu_norm(*arrays, norm.eps, norm.momentum, *written, torch.get_num_threads())
-    return out, Rectified(rectified, moments[0], moments[1])
+    parameters = _core.Norm(
+        scale=_array(norm.scale),
+        shift=_array(norm.shift),
+        running_mean=_array(norm.running_mean),
+        running_variance=_array(norm.running_variance),
+        eps=norm.eps,
+        momentum=norm.momentum,
+    )
+    threads = torch.get_num_threads()
+    out, saved = _core.relu_norm(_array(product), _array(bias), parameters, threads)
+    saved_tensors = map(torch.from_numpy, (saved.values, saved.mean, saved.inverse))
+    return torch.from_numpy(out), Rectified(*saved_tensors)
 
 
 def relu_norm_backward(
     grad: Tensor, saved: Rectified, scale: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    product = torch.empty_like(saved.values)
-    bias, by_scale, by_shift = (torch.empty_like(scale) for _ in range(3))
-    moments = torch.stack([saved.mean, saved.inverse])
-    arrays = map(_array, (grad.contiguous(), saved.values, moments, scale))
-    written = map(_array, (product, bias, by_scale, by_shift))
-    _core.relu_norm_backward(*arrays, *written, torch.get_num_threads())
+    rectified = _core.Rectified(*map(_array, saved))
+    threads = torch.get_num_threads()
+    found = _core.relu_norm_backward(_array(grad), rectified, _array(scale), threads)
+    product, bias, by_scale, by_shift = map(
+        torch.from_numpy, (found.product, found.bias, found.scale, found.shift)
+    )
     return product, bias, by_scale, by_shift
-
-
-_softmax: Any = None if _core is None else _core.SoftmaxRegression()
 
 
 def softmax_regression(
     code: Tensor, weight: Tensor, bias: Tensor, target: Nonzeros, log_floor: float
 ) -> SoftmaxLoss:
-    by_code, by_weight, by_bias = (torch.empty_like(x) for x in (code, weight, bias))
-    arrays = map(_array, (code, weight, bias, target.columns, target.values, target.starts))
+    decoder = _core.Decoder(_array(weight), _array(bias))
+    rows = _core.SparseRows(*map(_array, (target.columns, target.values, target.starts)))
     threads = torch.get_num_threads()
-    loss = _softmax.forward(*arrays, log_floor, _array(by_code), threads)
-    _softmax.backward(1.0, _array(by_weight), _array(by_bias), threads)
-    return SoftmaxLoss(code.new_tensor(loss), by_code, by_weight, by_bias)
+    found = _core.softmax_regression(_array(code), decoder, rows, log_floor, threads)
+    gradients = map(torch.from_numpy, (found.code, found.weight, found.bias))
+    return SoftmaxLoss(code.new_tensor(found.loss), *gradients)
 
 
 def catch_up(state: AdamState, rows: Tensor, missed: Missed) -> None:
-    arrays = map(_array, (state.weight, state.mean, state.square, rows, *missed))
-    _core.catch_up(*arrays, state.eps, torch.get_num_threads())
+    _adam(state).catch_up(_array(rows), *map(_array, missed), torch.get_num_threads())
 
 
 def adam_rows(state: AdamState, rows: Tensor, gradient: Tensor, step: float) -> None:
-    each, ones = torch.arange(len(rows)), torch.ones(len(rows))
-    arrays = (state.weight, state.mean, state.square, rows, ones, ones, each, ones, each, gradient)
-    _core.adam_rows(*map(_array, arrays), step, state.eps, torch.get_num_threads())
+    _adam(state).step_rows(_array(rows), _array(gradient), step, torch.get_num_threads())
 
 
 def adam(state: AdamState, gradients: list[Tensor], step: float) -> None:
-    arrays = map(_array, (state.weight, state.mean, state.square))
-    flat = [_array(x) for x in gradients]
-    _core.adam_flat(*arrays, flat, step, state.eps, torch.get_num_threads())
+    _adam(state).step([_array(x) for x in gradients], step, torch.get_num_threads())
+
+
+def _adam(state: AdamState) -> Any:
+    weight, mean, square = map(_array, (state.weight, state.mean, state.square))
+    return _core.Adam(weight, mean, square, state.eps)
 
 
 def _array(tensor: Tensor) -> Any:

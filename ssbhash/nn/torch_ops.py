@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._functorch.utils import enable_single_level_autograd_function
 
 import ssbhash
 from ssbhash.arrays import unpacked_tensor
@@ -133,13 +134,18 @@ def _differentiate(name: str, operator: Any, keep: Any, backward: Any) -> None:
             result: Tensor = operator(*inputs)
         return result
 
-    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Tensor, int]:
-        return _each_of_batch(function.apply)(info, in_dims, *inputs)
-
-    methods = {"forward": forward, "setup_context": keep, "backward": backward, "vmap": vmap}
+    methods = {"forward": forward, "setup_context": keep, "backward": backward}
     static = {key: staticmethod(method) for key, method in methods.items()}
     function: Any = type(name, (torch.autograd.Function,), static)
-    _library.impl(name, function.apply, "Autograd")
+
+    def apply(*inputs: Any) -> Tensor:
+        # Where torch.func is at work it has come down to the layer of this kernel already:
+        # Function.apply would ask it to do so again.
+        with enable_single_level_autograd_function():
+            result: Tensor = super(torch.autograd.Function, function).apply(*inputs)
+        return result
+
+    _library.impl(name, apply, "Autograd")
 
 
 _DRAW = "(Tensor logits, int seed, int first_row=0) -> Tensor"

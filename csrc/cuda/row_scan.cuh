@@ -14,7 +14,7 @@ constexpr int kRefreshSteps = 32;
 // Each warp has a slice of its own, a lane one code of 32. Codes of kWords words of 32 bits are
 // kept in registers; with kWords = 0 they are read anew for each query.
 template <int kWords>
-__global__ void __launch_bounds__(kRowThreads) scan_rows(const __grid_constant__ Search search) {
+__global__ void __launch_bounds__(kRowThreads, 2) scan_rows(const __grid_constant__ Search search) {
     const Group<32> group;
     const int warp = static_cast<int>(threadIdx.x) / 32;
     const std::int64_t first_query = std::int64_t{blockIdx.y} * kRowQueries;

@@ -16,7 +16,15 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parent.parent
 HARNESS = REPOSITORY / "tests" / "cuda"
-FLAGS = ["-std=c++20", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
+FLAGS = [
+    "-std=c++20",
+    "-ffp-contract=off",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-Wno-unknown-pragmas",
+    "-Wno-unused",
+]
 
 
 def compiler() -> str | None:

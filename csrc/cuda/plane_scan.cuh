@@ -175,7 +175,7 @@ __global__ void __launch_bounds__(P::kThreads, P::kBlocks)
         set_ends(planes + n_units * kUnitRows * kTileRegisters, shared.ends());
         if constexpr (!P::kSegmented)
             build_table<P>(planes);
-        __syncthreads();
+        __syncthreads(); // table, ends and limits are there
         const Word allowed = allowed_codes(search, tile, group.lane);
         for (int round = 0; round < n_slots; round += P::kGroups) {
             const bool exists = round + group_number < n_slots;
@@ -189,7 +189,7 @@ __global__ void __launch_bounds__(P::kThreads, P::kBlocks)
                 for (std::int32_t unit = 0; unit < n_units; unit += kUnits) {
                     __syncthreads(); // the segment before is done
                     build_table<P>(planes + unit * kUnitRows * kTileRegisters);
-                    __syncthreads();
+                    __syncthreads(); // the segment's table is there
                     add_units<kUnits>(counter, kUnits, shared_memory(), offsets_of_slot);
                     offsets_of_slot += kUnits * kUnitPicks;
                 }

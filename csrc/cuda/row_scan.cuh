@@ -32,7 +32,7 @@ __global__ void __launch_bounds__(kRowThreads, 2) scan_rows(const __grid_constan
     if constexpr (kWords > 0)
         for (int i = static_cast<int>(threadIdx.x); i < n_slots * kWords; i += kRowThreads)
             queries[i] = load_word(as_codes, query_row(i / kWords), i % kWords);
-    __syncthreads();
+    __syncthreads(); // the queries are there
 
     const std::int64_t slice = std::int64_t{blockIdx.x} * kRowWarps + warp;
     if (slice >= search.n_slices)

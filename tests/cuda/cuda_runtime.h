@@ -7,6 +7,7 @@
 // the address sanitizer poisoned. Fibers that wait for each other in vain end the program.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -14,6 +15,7 @@
 #include <cstring>
 #include <memory>
 #include <mutex>
+#include <numeric>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -212,6 +214,24 @@ inline void check_shared(std::size_t n_bytes) {
 #endif
 }
 
+// Let threads first ... last - 1 go on to their next wait, in any order; whether one could.
+inline bool step(unsigned first, unsigned last) {
+    static std::vector<unsigned> order;
+    order.resize(last - first);
+    std::iota(order.begin(), order.end(), first);
+    random_order.shuffle(order);
+    bool has_moved = false;
+    for (const unsigned i : order) {
+        Fiber &fiber = *block.fibers[i];
+        if (fiber.done || (fiber.waits_for && *fiber.waits_for == fiber.seen))
+            continue;
+        has_moved = true;
+        fiber.waits_for = nullptr;
+        resume(fiber);
+    }
+    return has_moved;
+}
+
 inline void run_block(std::size_t shared_bytes) {
     const unsigned n = block.n_threads;
     while (block.fibers.size() < n)
@@ -220,20 +240,19 @@ inline void run_block(std::size_t shared_bytes) {
     block.meetings.resize((n + 31) / 32);
     block.n_done = block.n_at_barrier = 0;
     set_up_shared(shared_bytes);
-    std::vector<unsigned> order(n);
     for (unsigned i = 0; i < n; ++i)
-        prepare(*block.fibers[order[i] = i], i);
+        prepare(*block.fibers[i], i);
+    // Either all threads go on to their next wait in turn, or a warp goes on alone as far as it
+    // can, to a barrier of the block.
+    const unsigned together = random_order.next() % 4 == 0 ? n : 32;
+    std::vector<unsigned> groups((n + together - 1) / together);
+    std::iota(groups.begin(), groups.end(), 0u);
     while (block.n_done < n) {
-        random_order.shuffle(order);
+        random_order.shuffle(groups);
         bool has_moved = false;
-        for (const unsigned i : order) {
-            Fiber &fiber = *block.fibers[i];
-            if (fiber.done || (fiber.waits_for && *fiber.waits_for == fiber.seen))
-                continue;
-            has_moved = true;
-            fiber.waits_for = nullptr;
-            resume(fiber);
-        }
+        for (const unsigned group : groups)
+            while (step(group * together, std::min(n, (group + 1) * together)))
+                has_moved = true;
         if (!has_moved)
             fail("threads wait for each other in vain");
     }

@@ -8,10 +8,18 @@ so `sys.modules` is asked.
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# What a user may hand in: an overload for tensors comes first, this one after it.
+ArrayIn: TypeAlias = "npt.NDArray[Any] | Sequence[Any]"
+AnyArray: TypeAlias = "Tensor | npt.NDArray[Any] | Sequence[Any]"
 
 Codes = npt.NDArray[np.uint8]
 Logits = npt.NDArray[Any]  # float16, float32, float64, or uint16 standing for bfloat16
@@ -111,8 +119,16 @@ def unpacked_tensor(packed: Any, n_bits: int) -> Any:
     return ((packed[..., None] >> places) & 1).bool().flatten(-2)[..., :n_bits]
 
 
+def packed_tensor(bits: Any) -> Any:
+    """Pack a bool tensor [n] into uint8 [ceil(n / 8)], on its device."""
+    torch = sys.modules["torch"]
+    padded = torch.nn.functional.pad(bits.to(torch.uint8), (0, -len(bits) % 8))
+    places = torch.arange(8, dtype=torch.uint8, device=bits.device)
+    return (padded.view(-1, 8) << places).sum(1, dtype=torch.uint8)
+
+
 def dtype_name(array: Any) -> str:
-    """Return the name of the dtype of an array or a tensor."""
+    """Name the dtype of an array or a tensor."""
     return str(array.dtype).removeprefix("torch.")
 
 
@@ -123,6 +139,17 @@ def _check_padding(codes: Any, name: str, n_bits: int) -> None:
     if n_bits % 8 and bool((beyond := codes[:, -1] >> (n_bits % 8)).any()):
         row = int(beyond.nonzero()[0][0])
         raise ValueError(f"{name} has padding bits set beyond n_bits={n_bits}, first in row {row}")
+
+
+_POPCOUNT = np.array([byte.bit_count() for byte in range(256)], dtype=np.uint8)
+
+
+def count_bits(packed: Any) -> int:
+    """Count the bits that are set in an array or a tensor of bytes."""
+    if is_torch(packed):
+        return int(unpacked_tensor(packed, 8 * len(packed)).sum())
+    counts = np.bitwise_count(packed) if hasattr(np, "bitwise_count") else _POPCOUNT[packed]
+    return int(counts.sum(dtype=np.int64))
 
 
 def like(result: Any, query: Any) -> Any:
@@ -205,6 +232,22 @@ def require_finite(logits: Logits) -> None:
     is_finite = (logits & 0x7F80) != 0x7F80 if is_bfloat16 else np.isfinite(logits)
     if not is_finite.all():
         raise NotFiniteError(int(np.flatnonzero(~is_finite.all(axis=1))[0]))
+
+
+class TooManyResultsError(ValueError):
+    """There are more results than `max_results`; raised before they are allocated.
+
+    Attributes
+    ----------
+    n_results : int
+        How many there are.
+    """
+
+    def __init__(self, n_results: int) -> None:
+        super().__init__(
+            f"there are {n_results} results, more than max_results; raise it, or lower the radius"
+        )
+        self.n_results = n_results
 
 
 class NotFiniteError(ValueError):

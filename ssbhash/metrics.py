@@ -297,7 +297,7 @@ def evaluate_distances(
     else:
         matrix = _as_distances(distances, n_queries, n_items)
         of = matrix.__getitem__
-    labels, queries = _as_labels_of(database_labels, query_labels, n_items, n_queries)
+    labels, queries = as_labels_of(database_labels, query_labels, n_items, n_queries)
     if 0 in (n_items, n_queries):
         raise ValueError("there must be items and queries: there is nothing to evaluate")
 
@@ -358,7 +358,7 @@ def _groups(
         raise ValueError(
             f"query_codes has {queries.shape[1]} bytes a code but database_codes {codes.shape[1]}"
         )
-    labels, labels_of = _as_labels_of(database_labels, query_labels, len(codes), len(queries))
+    labels, labels_of = as_labels_of(database_labels, query_labels, len(codes), len(queries))
     engine = {"n_bits": n_bits, "backend": backend, "n_threads": n_threads}
     return tie_groups.of_codes(codes, labels, queries, labels_of, k, _as_ties(ties), engine)
 
@@ -395,7 +395,14 @@ def _as_denominator(denominator: Any) -> Any:
     return denominator
 
 
-def _as_labels_of(database: Any, query: Any, n_items: int, n_queries: int) -> tuple[Labels, Labels]:
+def as_labels_of(database: Any, query: Any, n_items: int, n_queries: int) -> tuple[Labels, Labels]:
+    """Check labels of both sides: class ids, or float32 indicators.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they are malformed, hide a label, or differ in kind.
+    """
     names = ("database_labels", "query_labels")
     numbered, _ = number_labels(database, query, names=names)
     for labels, name, n in zip(numbered, names, (n_items, n_queries), strict=True):

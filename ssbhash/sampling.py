@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssbhash.arrays import as_count, as_logits, as_numpy, like
-from ssbhash.engines import get, takes_tensors
+from ssbhash.engines import get
 from ssbhash.threads import resolve
 
 
@@ -68,7 +68,7 @@ def sample(
     0.5
     """
     engine = get(backend, logits)
-    values = as_logits(logits, tensors=takes_tensors(engine))
+    values = as_logits(logits, tensors=engine.NAME == "cuda")
     first_row = _first_row(first_row, len(values))
     count = 1 if n_samples is None else as_count(n_samples, "n_samples", 1)
     if count > 2**32:
@@ -121,7 +121,7 @@ def binarize(
     [[4], [3]]
     """
     engine = get(backend, logits)
-    values = as_logits(logits, tensors=takes_tensors(engine))
+    values = as_logits(logits, tensors=engine.NAME == "cuda")
     thresholds = _thresholds(threshold, values.shape[1])
     codes = engine.binarize(values, thresholds, resolve(n_threads))
     return like(codes[0] if _is_single(logits) else codes, logits)
@@ -174,7 +174,7 @@ def sample_relaxed(
     ((2, 3), 'float32')
     """
     engine = get(backend, logits)
-    values = as_logits(logits, tensors=takes_tensors(engine))
+    values = as_logits(logits, tensors=engine.NAME == "cuda")
     if not 1e-3 <= float(tau) < np.inf:
         raise ValueError(f"tau must be finite and at least 1e-3, got {tau}")
     first_row = _first_row(first_row, len(values))

@@ -22,6 +22,7 @@ FLOORS = (
     ("codes", "config", "hamming", "sampling"),
     ("asymmetric", "data", "index", "tie_groups"),
     ("metrics",),
+    ("item_metrics",),
     ("kernels",),
     ("inputs",),
     ("nn",),

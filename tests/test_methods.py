@@ -394,7 +394,6 @@ def test_failed_save_leaves_the_old_model(
         ({"device": torch.device("cpu")}, [0, 1]),
         ({"beta": Fraction(1, 64)}, [0, 1]),
         ({"beta": np.float32(0.5)}, ["ant", "bee"]),
-        ({}, np.array(["2020-01-01", "2021-01-01"], "M8[D]")),
     ],
 )
 def test_what_fits_can_be_saved(items: Any, tmp_path: Path, options: Any, classes: Any) -> None:
@@ -407,13 +406,13 @@ def test_what_fits_can_be_saved(items: Any, tmp_path: Path, options: Any, classe
     np.testing.assert_array_equal(loaded.predict(X), hasher.predict(X))
 
 
-def test_what_cannot_be_saved_is_refused_before_training(
+def test_labels_that_cannot_be_saved_are_refused_before_training(
     items: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     X, y = items
     monkeypatch.setattr("ssbhash.models.base.Training", None)
     odd = np.array([1, 2], "m8[D]")[(y > 0).astype(int)]
-    with pytest.raises(TypeError, match="cannot be saved"):
+    with pytest.raises(TypeError, match="timedelta64"):
         small("ssb-vae").fit(X, odd)
 
 

@@ -1,8 +1,7 @@
 """The engines: native (C++), numba, reference (numpy), cuda.
 
-Each engine is a module with the same few functions over checked, C-contiguous
-numpy arrays; results are identical on every engine, for any number of threads.
-The cuda engine takes and returns torch tensors too. `get` picks one; the public functions in `hamming.py` and `sampling.py` check
+Each engine is a module that has the functions of `Engine`; results are identical on
+every engine, for any number of threads. `get` picks one; the public functions in `hamming.py` and `sampling.py` check
 arguments, then call it.
 """
 
@@ -13,24 +12,31 @@ import importlib
 import importlib.util
 import os
 import warnings
-from types import ModuleType
 from typing import Any
 
 from ssbhash.arrays import on_accelerator
 from ssbhash.engines import cuda_build
-from ssbhash.engines.engine import Database, PreparedCodes
+from ssbhash.engines.engine import (
+    MISSING_DISTANCE,
+    MISSING_ID,
+    Database,
+    Engine,
+    PreparedCodes,
+)
 
 __all__ = [
+    "MISSING_DISTANCE",
+    "MISSING_ID",
     "NAMES",
     "Database",
+    "Engine",
     "PreparedCodes",
     "available",
     "get",
     "native_module",
-    "takes_tensors",
 ]
 
-# Fastest first: "auto" takes the first that is present; "cuda" only for tensors on a device.
+# Fastest first: "auto" takes the first that is present, "cuda" only for tensors on a device.
 NAMES = ("native", "numba", "reference", "cuda")
 _REQUIRES = {"native": "ssbhash._core", "numba": "numba", "reference": "numpy"}
 
@@ -62,7 +68,7 @@ def _is_present(name: str) -> bool:
     return importlib.util.find_spec(_REQUIRES[name]) is not None
 
 
-def get(name: str = "auto", *arrays: Any) -> ModuleType:
+def get(name: str = "auto", *arrays: Any) -> Engine:
     """Return the engine called `name`.
 
     "auto" is "cuda" where one of the arrays is a tensor on a CUDA device, else
@@ -80,13 +86,8 @@ def get(name: str = "auto", *arrays: Any) -> ModuleType:
     return _engine(name)
 
 
-def takes_tensors(engine: ModuleType) -> bool:
-    """Whether torch tensors may be handed to the engine as they are."""
-    return bool(getattr(engine, "TAKES_TENSORS", False))
-
-
 @functools.cache
-def _engine(name: str) -> ModuleType:
+def _engine(name: str) -> Engine:
     if name not in NAMES:
         raise ValueError(f"backend must be one of auto, {', '.join(NAMES)}; got {name!r}")
     if name == "cuda" and (reason := cuda_build.why_absent()):
@@ -97,7 +98,26 @@ def _engine(name: str) -> ModuleType:
             f"backend {name!r} needs {_REQUIRES[name]}, which is not installed{why}; "
             f"present: {', '.join(available())}"
         )
-    return importlib.import_module(f"{__name__}.{name}")
+    return _load(name)
+
+
+def _load(name: str) -> Engine:
+    """Import an engine; mypy compares each module with the protocol here."""
+    if name == "native":
+        from ssbhash.engines import native
+
+        return native
+    if name == "numba":
+        from ssbhash.engines import numba
+
+        return numba
+    if name == "cuda":
+        from ssbhash.engines import cuda
+
+        return cuda
+    from ssbhash.engines import reference
+
+    return reference
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""The CUDA engine: tensors in, tensors out, on the device of the codes.
+"""The CUDA engine: for tensors it returns tensors, on the device of the codes.
 
 numpy arrays are taken too: codes go to the device in pages, on all devices present. The lists
 of found codes, the planes of a page and the page itself bound the memory beside the results.
@@ -16,14 +16,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssbhash.arrays import NotFiniteError
+from ssbhash.arrays import NotFiniteError, TooManyResultsError, unpacked_tensor
 from ssbhash.engines import cuda_build
-from ssbhash.engines.engine import Database
+from ssbhash.engines.engine import MISSING_DISTANCE, MISSING_ID, Database
 
 __all__ = [
-    "TAKES_TENSORS",
+    "NAME",
     "binarize",
+    "count_within",
     "distances",
+    "merge",
+    "paired_distances",
     "pairs_within",
     "prepare",
     "sample",
@@ -32,7 +35,7 @@ __all__ = [
     "within",
 ]
 
-TAKES_TENSORS = True
+NAME = "cuda"
 
 cuda_build.load()
 _ops: Any = torch.ops.ssbhash_cuda
@@ -42,7 +45,7 @@ _NOTHING = torch.iinfo(torch.int64).max
 _TILE = 1024  # codes that a block scans together by planes
 _PAGE_BYTES = 1 << 28
 _LIST_BYTES = 1 << 28
-_PAIR_QUERIES = 4096
+_CHUNK_QUERIES = 4096
 # By the count of instructions (docs/gpu.md): below it, rows are scanned.
 _MIN_PLANE_QUERIES = 16
 _WARPS = 32  # of a multiprocessor, each with a slice of its own, where rows are scanned
@@ -71,80 +74,159 @@ class _Page(NamedTuple):
     allowed: Tensor | None  # a bit for each code, int32 words
 
 
-def search(database: Database, queries: Any, k: int, n_threads: int) -> tuple[Tensor, Tensor]:
-    """Find the k <= n smallest (distance, id) of each query."""
-    home = _home(database.codes, queries)
-    on_home = _tensor(queries, home)
-    best = on_home.new_empty((len(on_home), 0), dtype=torch.int64)
-    database, to_ids = _gathered(database, home)
-    limits: Tensor | None = None
-    for page in _pages(database, home):
-        device = page.codes.device
-        here = on_home.to(device, non_blocking=True)
-        if limits is None:
-            limits = _first_limits(page, here, k)
-        limits = limits.to(device)
-        found = _nearest(page, here, k, limits).to(home)
-        best = _smallest(torch.cat([best, found], dim=1), k)
-    distances, ids = _split(best)
-    return distances, ids if to_ids is None else to_ids[ids]
-
-
-def within(
-    database: Database, queries: Any, radius: int, n_threads: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """All (distance, id) with distance <= radius, sorted for each query, in CSR form."""
+def search(
+    database: Database, queries: Any, k: int, n_threads: int, max_distance: int | None = None
+) -> tuple[Any, Any]:
+    """Find the k smallest (distance, id) of each query."""
     home = _home(database.codes, queries)
     on_home = _tensor(queries, home)
     n_bits = 8 * on_home.shape[1]
+    limit = min(n_bits, n_bits if max_distance is None else max_distance) + 1
+    limits = torch.full((len(on_home),), limit, dtype=torch.int32, device=home)
+    best = on_home.new_empty((len(on_home), 0), dtype=torch.int64)
     database, to_ids = _gathered(database, home)
-    keys, owners = [on_home.new_empty(0, dtype=torch.int64)], [on_home.new_empty(0).long()]
-    for page in _pages(database, home):
-        parts = _all_within(page, on_home.to(page.codes.device), min(radius, n_bits))
-        for into, part in zip((owners, keys), parts, strict=True):
-            into.append(part.to(home))
-    owner, key = torch.cat(owners), torch.cat(keys)
-    distances, ids = _split(key)
-    # Ids ascend already for each query: a stable sort by the rest leaves them so.
-    order = torch.argsort(owner * (n_bits + 1) + distances, stable=True)
-    counts = torch.bincount(owner, minlength=len(on_home))
-    lims = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    ids = ids[order]
-    return lims, distances[order], ids if to_ids is None else to_ids[ids]
+    for number, page in enumerate(_pages(database, home) if k > 0 else ()):
+        device = page.codes.device
+        here = on_home.to(device, non_blocking=True)
+        limits = limits.to(device)
+        if number == 0:
+            limits = torch.minimum(limits, _first_limits(page, here, k))
+        found = _nearest(page, here, k, limits).to(home)
+        best = _smallest(torch.cat([best, found], dim=1), k)
+    best = torch.nn.functional.pad(best, (0, k - best.shape[1]), value=_NOTHING)
+    found_distances, ids = _split(best)
+    if to_ids is not None and len(to_ids):
+        ids = to_ids[ids.clamp(max=len(to_ids) - 1)]
+    is_missing = best == _NOTHING
+    found_distances = found_distances.masked_fill(is_missing, MISSING_DISTANCE)
+    ids = ids.masked_fill(is_missing, MISSING_ID)
+    return _as_given(found_distances, queries), _as_given(ids, queries)
 
 
-def distances(database: Any, queries: Any, n_threads: int) -> Tensor:
-    """Compute the full matrix of distances [n_queries, n]."""
-    home = _home(database, queries)
+def within(
+    database: Database, queries: Any, radii: Any, n_threads: int, max_results: int | None = None
+) -> tuple[Any, Any, Any]:
+    """Find all (distance, id) with distance <= radius, in CSR form."""
+    home = _home(database.codes, queries)
     on_home = _tensor(queries, home)
-    parts = [torch.empty((len(on_home), 0), dtype=torch.uint16, device=home)]
-    for page in _pages(Database(database), home):
+    counts = _counts(database, on_home, radii, home)
+    if max_results is not None and (n_results := int(counts.sum())) > max_results:
+        raise TooManyResultsError(n_results)
+    n_bits = 8 * on_home.shape[1]
+    database, to_ids = _gathered(database, home)
+    nothing = on_home.new_empty(0, dtype=torch.int64)
+    owners, keys = [nothing], [nothing]
+    for page in _pages(database, home):
+        device = page.codes.device
+        limits = _tensor(radii, device).to(torch.int32) + 1
+        owner, key = _all_within(page, on_home.to(device), limits)
+        owners.append(owner.to(home))
+        keys.append(key.to(home))
+    owner, key = torch.cat(owners), torch.cat(keys)
+    found_distances, ids = _split(key)
+    # Ids ascend already for each query: a stable sort by the rest leaves them so.
+    order = torch.argsort(owner * (n_bits + 1) + found_distances, stable=True)
+    lims = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    ids = ids[order] if to_ids is None else to_ids[ids[order]]
+    found_distances = found_distances[order]
+    return _as_given(lims, queries), _as_given(found_distances, queries), _as_given(ids, queries)
+
+
+def count_within(database: Database, queries: Any, radii: Any, n_threads: int) -> Any:
+    """Count them, for each query."""
+    home = _home(database.codes, queries)
+    return _as_given(_counts(database, _tensor(queries, home), radii, home), queries)
+
+
+def _counts(database: Database, queries: Tensor, radii: Any, home: torch.device) -> Tensor:
+    database, _ = _gathered(database, home)
+    counts = torch.zeros(len(queries), dtype=torch.int64, device=home)
+    for page in _pages(database, home):
+        device = page.codes.device
+        limits = _tensor(radii, device).to(torch.int32) + 1
+        for begin, chunk in _chunks(queries.to(device)):
+            scan = _Scan(page, len(chunk))
+            _, n_found = scan.run(chunk, 0, limits[begin : begin + len(chunk)], 0, scan.n_slices)
+            counts[begin : begin + len(chunk)] += n_found.sum(1).to(home)
+    return counts
+
+
+def distances(codes: Any, queries: Any, n_threads: int) -> Any:
+    """Compute the full matrix of distances [n_queries, n]."""
+    home = _home(codes, queries)
+    on_home = _tensor(queries, home)
+    # torch joins no unsigned 16-bit numbers everywhere, but it does their bits.
+    parts = [torch.empty((len(on_home), 0), dtype=torch.int16, device=home)]
+    for page in _pages(Database(codes), home):
         here = on_home.to(page.codes.device)
-        part = torch.empty((len(here), len(page.codes)), dtype=torch.uint16, device=here.device)
+        part = torch.empty((len(here), len(page.codes)), dtype=torch.int16, device=here.device)
         _ops.distances(page.codes, here, part)
         parts.append(part.to(home))
-    # torch joins no unsigned 16-bit numbers everywhere: their bits are joined.
-    return torch.cat([part.view(torch.int16) for part in parts], dim=1).view(torch.uint16)
+    return _as_given(torch.cat(parts, dim=1).view(torch.uint16), queries)
 
 
-def pairs_within(codes: Any, radius: int, n_threads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """All pairs i < j with distance <= radius, sorted: (first, second, distances)."""
-    on_device: Any = _tensor(codes, _home(codes, codes))
-    database = Database(on_device)
-    parts = []
-    for begin in range(0, max(len(on_device), 1), _PAIR_QUERIES):
-        rows = on_device[begin : begin + _PAIR_QUERIES]
-        lims, found, second = within(database, rows, radius, n_threads)
+def paired_distances(first: Any, second: Any, n_threads: int) -> Any:
+    """Compute the distance of row i to row i, [n]."""
+    home = _home(first, second)
+    differences = _tensor(first, home) ^ _tensor(second, home)
+    total = torch.zeros(len(differences), dtype=torch.int32, device=home)
+    for place in range(8):
+        total += ((differences >> place) & 1).sum(1, dtype=torch.int32)
+    return _as_given(total.to(torch.int16).view(torch.uint16), second)
+
+
+def pairs_within(
+    database: Database, radius: int, n_threads: int, max_results: int | None = None
+) -> tuple[Any, Any, Any]:
+    """Find all pairs of rows i < j with distance <= radius."""
+    home = _home(database.codes, database.codes)
+    gathered, to_ids = _gathered(database, home, always=True)
+    codes: Any = _tensor(gathered.codes, home)
+    rows = Database(codes)
+    if max_results is not None:
+        radii = torch.full((len(codes),), radius, dtype=torch.int64, device=home)
+        n_pairs = (int(_counts(rows, codes, radii, home).sum()) - len(codes)) // 2
+        if n_pairs > max_results:
+            raise TooManyResultsError(n_pairs)
+    nothing = codes.new_empty(0, dtype=torch.int64)
+    parts = [(nothing, nothing, nothing.int())]
+    for begin, chunk in _chunks(codes):
+        radii = torch.full((len(chunk),), radius, dtype=torch.int64, device=home)
+        lims, found, second = within(rows, chunk, radii, n_threads)
         first = begin + torch.repeat_interleave(lims.diff())
         is_later = second > first
         first, second, found = first[is_later], second[is_later], found[is_later]
-        order = torch.argsort(first * max(len(on_device), 1) + second)
+        order = torch.argsort(first * len(codes) + second)
         parts.append((first[order], second[order], found[order]))
-    firsts, seconds, found_distances = (torch.cat(part) for part in zip(*parts, strict=True))
-    return firsts, seconds, found_distances
+    firsts, seconds, found = (torch.cat(part) for part in zip(*parts, strict=True))
+    if to_ids is not None:
+        firsts, seconds = to_ids[firsts], to_ids[seconds]
+    given = database.codes
+    return _as_given(firsts, given), _as_given(seconds, given), _as_given(found, given)
 
 
-def prepare(codes: Any, n_threads: int) -> DevicePlanes:
+def merge(parts: list[tuple[Any, Any]], k: int, n_threads: int) -> tuple[Any, Any]:
+    """Return the k smallest (distance, id) of all parts."""
+    given = parts[0][1]
+    home = _home(given, given)
+    found_distances, ids = (
+        torch.cat([_tensor(part, home) for part in column], dim=1)
+        for column in zip(*parts, strict=True)
+    )
+    # Ids of parts may need all 63 bits: sorted by id, then stably by distance.
+    is_missing = ids < 0
+    found_distances = found_distances.masked_fill(is_missing, MISSING_DISTANCE)
+    order = torch.argsort(ids.masked_fill(is_missing, _NOTHING), dim=1)
+    nearest = found_distances.gather(1, order).argsort(dim=1, stable=True)
+    order = order.gather(1, nearest)[:, :k]
+    ids = ids.masked_fill(is_missing, MISSING_ID)
+    return (
+        _as_given(found_distances.gather(1, order), given),
+        _as_given(ids.gather(1, order), given),
+    )
+
+
+def prepare(codes: Any, n_threads: int) -> Any:
     """Copy the codes to the device and keep their bit planes there.
 
     Whole tiles of codes have planes, so those of a few codes would be mostly padding: they are
@@ -155,12 +237,12 @@ def prepare(codes: Any, n_threads: int) -> DevicePlanes:
     return DevicePlanes(on_device, planes if planes.nbytes <= 2 * on_device.nbytes else None)
 
 
-def sample(logits: Any, seed: int, first_row: int, n_samples: int, n_threads: int) -> Tensor:
+def sample(logits: Any, seed: int, first_row: int, n_samples: int, n_threads: int) -> Any:
     """Draw codes uint8 [n_samples, n, n_bytes], bit ~ Bernoulli(sigmoid(logit))."""
     values = _tensor(logits, _home(logits, logits))
     codes, bad_row = sample_unchecked(values, seed, first_row, n_samples)
     _require_finite(bad_row)
-    return codes
+    return _as_given(codes, logits)
 
 
 def sample_unchecked(
@@ -173,7 +255,7 @@ def sample_unchecked(
     return codes, bad_row
 
 
-def binarize(logits: Any, thresholds: Any, n_threads: int) -> Tensor:
+def binarize(logits: Any, thresholds: Any, n_threads: int) -> Any:
     """Codes uint8 [n, n_bytes], bit = logit > threshold, compared exactly."""
     values = _tensor(logits, _home(logits, logits))
     exact = _tensor(thresholds, values.device)
@@ -185,15 +267,15 @@ def binarize(logits: Any, thresholds: Any, n_threads: int) -> Tensor:
     bad_row = _no_bad_row(values)
     _ops.binarize(values, exact, codes, bad_row)
     _require_finite(bad_row)
-    return codes
+    return _as_given(codes, logits)
 
 
-def sample_relaxed(logits: Any, tau: float, seed: int, first_row: int, n_threads: int) -> Tensor:
+def sample_relaxed(logits: Any, tau: float, seed: int, first_row: int, n_threads: int) -> Any:
     """Draw relaxed bits float32 [n, n_bits] from the binary Concrete distribution."""
     values = _tensor(logits, _home(logits, logits))
     relaxed, bad_row = relaxed_unchecked(values, tau, seed, first_row)
     _require_finite(bad_row)
-    return relaxed
+    return _as_given(relaxed, logits)
 
 
 def relaxed_unchecked(
@@ -233,28 +315,46 @@ def _tensor(array: Any, device: torch.device) -> Tensor:
     return (tensor.view(torch.bfloat16) if is_bfloat16 else tensor).to(device)
 
 
-def _gathered(database: Database, home: torch.device) -> tuple[Database, Tensor | None]:
-    """Gather the allowed codes where they are few; then also their ids."""
-    if database.ids is None or 8 * len(database.ids) > len(database.codes):
-        return database, None
+def _as_given(result: Tensor, given: Any) -> Any:
+    return result if isinstance(given, Tensor) else result.cpu().numpy()
+
+
+def _chunks(rows: Tensor) -> Iterator[tuple[int, Tensor]]:
+    for begin in range(0, len(rows), _CHUNK_QUERIES):
+        yield begin, rows[begin : begin + _CHUNK_QUERIES]
+
+
+def _gathered(
+    database: Database, home: torch.device, always: bool = False
+) -> tuple[Database, Tensor | None]:
+    """Gather the allowed codes where they are few, and their ids: less to scan than all."""
     codes: Any = database.codes
     ids: Any = database.ids
-    rows = codes[ids.to(codes.device) if isinstance(codes, Tensor) else ids]
-    return Database(rows), _tensor(ids, home)
+    if database.allowed is not None and (always or 8 * len(database) <= len(codes)):
+        ids = unpacked_tensor(_tensor(database.allowed, home), len(codes)).nonzero().squeeze(1)
+    if ids is None or not (always or 8 * len(ids) <= len(codes)):
+        return database, None
+    at_home = _tensor(ids, home)
+    rows = codes[at_home.to(codes.device) if isinstance(codes, Tensor) else at_home.cpu().numpy()]
+    return Database(rows), at_home
 
 
 def _pages(database: Database, home: torch.device) -> Iterator[_Page]:
     """Go through the codes in pages, those of the host spread over all devices."""
     codes: Any = database.codes
     allowed = None
-    if database.ids is not None:
+    if database.allowed is not None:
+        packed = _tensor(database.allowed, home)
+        allowed = torch.nn.functional.pad(packed, (0, -len(packed) % 4)).view(torch.int32)
+    elif database.ids is not None:
         is_allowed = torch.zeros(-(-len(codes) // 32) * 32, dtype=torch.bool, device=home)
         is_allowed[_tensor(database.ids, home)] = True
         places = torch.arange(8, dtype=torch.uint8, device=home)
         packed = (is_allowed.view(-1, 8).to(torch.uint8) << places).sum(1, dtype=torch.uint8)
         allowed = packed.view(torch.int32)
-    if isinstance(database.planes, DevicePlanes):
-        yield _Page(database.planes.codes, 0, database.planes.planes, allowed)
+    prepared: Any = database.planes
+    if isinstance(prepared, DevicePlanes):
+        yield _Page(prepared.codes, 0, prepared.planes, allowed)
         return
     on_device = isinstance(codes, Tensor) and codes.device in _devices()
     devices = [home] if on_device else _devices()
@@ -280,12 +380,12 @@ def _planes_of(codes: Tensor) -> Tensor:
 class _Scan:
     """The kernels on one page: by planes or by rows, in how many slices."""
 
-    def __init__(self, page: _Page, n_queries: int, by_planes: bool) -> None:
+    def __init__(self, page: _Page, n_queries: int) -> None:
         self.page = page
         _, _, has_planes, n_multiprocessors, _ = _ops.facts(page.codes, 0)
         n = len(page.codes)
         planes: Tensor | None
-        if by_planes and has_planes and n_queries >= _MIN_PLANE_QUERIES:
+        if has_planes and n_queries >= _MIN_PLANE_QUERIES:
             planes = _planes_of(page.codes) if page.planes is None else page.planes
             n_blocks = -(-n_queries // 256)
             wanted, unit = -(-_BLOCKS * n_multiprocessors // n_blocks), _TILE
@@ -326,15 +426,10 @@ class _Scan:
         return found, n_found
 
 
-def _no_limits(queries: Tensor) -> Tensor:
-    return torch.full(
-        (len(queries),), 8 * queries.shape[1] + 1, dtype=torch.int32, device=queries.device
-    )
-
-
 def _first_limits(page: _Page, queries: Tensor, k: int) -> Tensor:
     """Bound the k-th distance of each query by that in a sample of the codes."""
-    limits = _no_limits(queries)
+    n_bits = 8 * queries.shape[1]
+    limits = torch.full((len(queries),), n_bits + 1, dtype=torch.int32, device=queries.device)
     n_sample = max(4096, 16 * k)
     if page.allowed is None and len(page.codes) >= 16 * n_sample:
         codes = page.codes[:: len(page.codes) // n_sample].contiguous()
@@ -345,7 +440,7 @@ def _first_limits(page: _Page, queries: Tensor, k: int) -> Tensor:
 
 def _nearest(page: _Page, queries: Tensor, k: int, limits: Tensor) -> Tensor:
     """Keys of the page among which each query's k smallest are [n_queries, some number]."""
-    scan = _Scan(page, len(queries), by_planes=True)
+    scan = _Scan(page, len(queries))
     codes_of_slice = -(-len(page.codes) // scan.n_slices) + _TILE
     capacity = min(2 * k + 64, codes_of_slice + 32)
     n_slices = max(1, min(scan.n_slices, _LIST_BYTES // (8 * capacity)))
@@ -365,26 +460,23 @@ def _nearest(page: _Page, queries: Tensor, k: int, limits: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def _all_within(page: _Page, queries: Tensor, radius: int) -> tuple[Tensor, Tensor]:
-    """Find (query, key) of all codes of the page in the radius: by query, then id."""
-    # Where much is found, each code is looked at anyway.
-    scan = _Scan(page, len(queries), by_planes=6 * radius < 8 * queries.shape[1] * 2)
-    owners, keys = [], []
-    for begin in range(0, len(queries), 1 << 12):
-        chunk = queries[begin : begin + (1 << 12)]
-        limits = torch.full((len(chunk),), radius + 1, dtype=torch.int32, device=chunk.device)
-        none = torch.empty(0, dtype=torch.int64, device=chunk.device)
-        _, counts = scan.run(chunk, 0, limits, 0, scan.n_slices, found=none)
+def _all_within(page: _Page, queries: Tensor, limits: Tensor) -> tuple[Tensor, Tensor]:
+    """Find (query, key) of all codes of the page below the limits: by query, then id."""
+    nothing = queries.new_empty(0, dtype=torch.int64)
+    owners, keys = [nothing], [nothing]
+    for begin, chunk in _chunks(queries):
+        scan = _Scan(page, len(chunk))
+        bounds = limits[begin : begin + len(chunk)]
+        _, counts = scan.run(chunk, 0, bounds, 0, scan.n_slices)
         ends = counts.flatten().cumsum(0)
         total = int(ends[-1])  # waits for the device: the size of the result
         starts = (ends - counts.flatten()).view_as(counts)
         found = torch.empty(total, dtype=torch.int64, device=chunk.device)
         if total:
-            scan.run(chunk, 0, limits, total, scan.n_slices, starts=starts, found=found)
+            scan.run(chunk, 0, bounds, total, scan.n_slices, starts=starts, found=found)
         keys.append(found)
         owners.append(begin + torch.repeat_interleave(counts.sum(1), output_size=total))
-    nothing = queries.new_empty(0, dtype=torch.int64)
-    return torch.cat([nothing, *owners]), torch.cat([nothing, *keys])
+    return torch.cat(owners), torch.cat(keys)
 
 
 def _smallest(keys: Tensor, k: int) -> Tensor:

@@ -34,11 +34,16 @@ def _stays_on_device(logits: Tensor) -> bool:
     return logits.is_cuda
 
 
+def _cuda() -> Any:
+    """Return the cuda engine, which has what other engines lack: draws that do not wait."""
+    return get("cuda")
+
+
 def _sample_relaxed(logits: Tensor, seed: int, tau: float, first_row: int = 0) -> Tensor:
     relaxed: Tensor
     if _stays_on_device(logits):
         rows = logits.detach().reshape(-1, logits.shape[-1])
-        relaxed = get("cuda").relaxed_unchecked(rows, tau, seed, first_row)[0].view(logits.shape)
+        relaxed = _cuda().relaxed_unchecked(rows, tau, seed, first_row)[0].view(logits.shape)
     else:
         relaxed = ssbhash.sample_relaxed(logits, seed, tau=tau, first_row=first_row)
     return relaxed.to(logits.dtype)
@@ -58,7 +63,7 @@ def _relaxed_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]
 def _sample_bits(logits: Tensor, seed: int, first_row: int = 0) -> Tensor:
     if _stays_on_device(logits):
         rows = logits.detach().reshape(-1, logits.shape[-1])
-        codes, _ = get("cuda").sample_unchecked(rows, seed, first_row)
+        codes, _ = _cuda().sample_unchecked(rows, seed, first_row)
         drawn = unpacked_tensor(codes[0], logits.shape[-1]).to(logits.dtype)
         return torch.where(rows.isfinite(), drawn, torch.nan).view(logits.shape)
     codes = ssbhash.sample(logits, seed, first_row=first_row)
@@ -105,7 +110,7 @@ def _binarize(logits: Tensor, threshold: float = 0.0) -> Tensor:
 
 # Defined by hand: `torch.library.custom_op` takes four times as long a call, and its autograd
 # has no setup_context, which torch.func asks for.
-_library = torch.library.Library("ssbhash", "DEF")
+_library: Any = torch.library.Library("ssbhash", "DEF")  # type: ignore[no-untyped-call]
 
 
 def _define(name: str, schema: str, kernel: Callable[..., Tensor], fake: Any) -> Any:
@@ -130,7 +135,7 @@ def _differentiate(name: str, operator: Any, keep: Any, backward: Any) -> None:
     """Give an operator its derivative."""
 
     def forward(*inputs: Any) -> Tensor:
-        with torch._C._AutoDispatchBelowAutograd():  # type: ignore[attr-defined]
+        with torch._C._AutoDispatchBelowAutograd():
             result: Tensor = operator(*inputs)
         return result
 

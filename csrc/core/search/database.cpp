@@ -30,7 +30,7 @@ namespace {
 
 // The share of rows from which on asking for the hits takes less time than gathering rows, see
 // README.md: with and without an order in which queries skip blocks.
-constexpr double kMinAllowedInOrder = 0.8, kMinAllowedInBalls = 0.15;
+constexpr double kMinAllowedInOrder = 0.8, kMinAllowedInBalls = 0.5;
 
 // Bits from n on are zero.
 std::size_t count_allowed(const std::uint8_t *allowed, std::size_t n) {

@@ -124,11 +124,24 @@ class AllowedHits {
     }
 
     void build() {
+        if (block_.order)
+            build_by([&](std::size_t position) { return std::size_t{block_.order[position]}; });
+        else
+            build_by([&](std::size_t position) {
+                return static_cast<std::size_t>(id_at(block_, position));
+            });
+        has_plane_ = true;
+    }
+
+    template <typename IdOf>
+    SSBHASH_INLINE void build_by(const IdOf &id_of) {
+        const std::uint8_t *allowed = block_.allowed;
         std::size_t position = 0;
         for (std::size_t bit = 0; bit < 8 * sizeof(Lane); ++bit)
-            for (std::size_t lane = 0; lane < kLanesOf && position < block_.n; ++lane, ++position)
-                plane_[lane] |= static_cast<Lane>(is_allowed(block_, position)) << bit;
-        has_plane_ = true;
+            for (std::size_t lane = 0; lane < kLanesOf && position < block_.n; ++lane) {
+                const std::size_t id = id_of(position++);
+                plane_[lane] |= static_cast<Lane>(allowed[id / 8] >> id % 8 & 1) << bit;
+            }
     }
 
     const Block &block_;

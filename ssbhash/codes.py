@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from ssbhash.arrays import AnyArray, ArrayIn, Codes, as_codes, as_count, as_numpy, like
+from ssbhash.arrays import (
+    AnyArray,
+    ArrayIn,
+    Codes,
+    as_array,
+    as_codes,
+    as_count,
+    as_numpy,
+    like,
+    on_accelerator,
+    unpacked_tensor,
+)
 from ssbhash.engines import CodesIn, PreparedCodes
 
 if TYPE_CHECKING:
@@ -114,8 +125,12 @@ def unpack(codes: CodesIn, n_bits: int) -> Any:
     [[1, 0, 1]]
     """
     n_bits = as_count(n_bits, "n_bits", 1)
-    array = as_numpy(codes, "codes")
-    checked = as_codes(array[None] if array.ndim == 1 else array, "codes", n_bits)
+    tensors = on_accelerator(codes)
+    array = as_array(codes, "codes", tensors)
+    rows = array[None] if array.ndim == 1 else array
+    checked = as_codes(rows, "codes", n_bits, tensors=tensors)
+    if tensors:
+        return unpacked_tensor(array, n_bits)
     bits = np.unpackbits(checked, axis=1, count=n_bits, bitorder="little").view(bool)
     return like(bits[0] if array.ndim == 1 else bits, codes)
 

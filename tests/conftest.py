@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import emulated_cuda
 import pytest
 
 import ssbhash
@@ -27,9 +28,14 @@ if importlib.util.find_spec("torch") is None:
     collect_ignore = [path.name for path in _TESTS if _OTHER_HALF.search(path.read_text())]
 
 
+# Without a GPU the cuda engine runs under an emulator, in this process and in those it starts.
+if "cuda" not in available() and (library := emulated_cuda.library()) is not None:
+    os.environ["SSBHASH_CUDA_LIBRARY"] = str(library)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=10, help="saves of each kind that are killed")
-    parser.addoption("--damaged", type=int, default=3000, help="damaged files in all")
+    parser.addoption("--damaged", type=int, default=1500, help="damaged files in all")
     parser.addoption("--damage-seed", type=int, default=0, help="which damage is done")
 
 

@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import ClassifierTags, Tags
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ssbhash.arrays import Codes
 from ssbhash.codes import pack
+from ssbhash.data import is_labelled
 from ssbhash.inputs import (
     Labels,
     Raw,
@@ -29,10 +30,11 @@ from ssbhash.inputs import (
     standardise,
 )
 from ssbhash.models import checks, storage
+from ssbhash.models.classifying import PartlyLabelledClassifier, with_predictions
 from ssbhash.models.fitted import Floats, Model
 from ssbhash.nn import Autoencoder, Shape, Weights
 from ssbhash.registry import METHODS
-from ssbhash.training import Callback, Data, Options, Outcome, Training
+from ssbhash.training import Callback, Data, Options, Outcome, Training, own_torch_state
 
 
 @dataclass(eq=False, repr=False)
@@ -170,7 +172,8 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         Returns
         -------
         uint8 [n, n_bytes]
-            Packed codes: bit j is bit j % 8 of byte j // 8.
+            Packed codes: bit j is bit j % 8 of byte j // 8. A data frame where
+            scikit-learn's `set_output` asks for one; other methods give arrays.
 
         Raises
         ------
@@ -179,6 +182,9 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         ValueError
             If X is malformed, or has other features than in `fit`.
         """
+        return self._codes(X)
+
+    def _codes(self, X: Any) -> Codes:
         return np.asarray(pack(self.logits(X) > 0))
 
     def database_codes(self, X: Any) -> Codes:
@@ -196,7 +202,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         uint8 [n, n_bytes]
             Packed codes.
         """
-        return self.transform(X)
+        return self._codes(X)
 
     def logits(self, X: Any) -> Floats:
         """Compute the real numbers whose signs are the code.
@@ -235,7 +241,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         names = getattr(self, "feature_names_in_", None)
         config = {
             "method": self.method,
-            "parameters": self.get_params(deep=False),
+            "parameters": self._parameters,
             "feature_names": None if names is None else list(names),
             "history": self.history_,
             "interrupted": self.interrupted_,
@@ -303,6 +309,24 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         read: Callable[[int], Labels] | None,
         callbacks: Sequence[Callback],
     ) -> Hasher:
+        before = dict(self.__dict__)
+        try:
+            with own_torch_state():
+                self._train(X, target, read, callbacks)
+        except BaseException:
+            # An older model, and what was measured of its items, stay together.
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
+        return self
+
+    def _train(
+        self,
+        X: Any,
+        target: Any,
+        read: Callable[[int], Labels] | None,
+        callbacks: Sequence[Callback],
+    ) -> None:
         self._check()
         for callback in callbacks:
             if not callable(callback):
@@ -340,10 +364,11 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         checks.check_trained(model.network, x)
         self._finish(model, data.x)
         self._keep(model, outcome)
-        return self
 
     def _keep(self, model: Model, outcome: Outcome) -> None:
         self._model = model
+        # `set_params` is for the next `fit`; the model is saved with those it was made with.
+        self._parameters = self.get_params(deep=False)
         self.history_ = outcome.history
         self.n_epochs_ = len(outcome.history)
         self.best_epoch_ = outcome.best_epoch
@@ -420,7 +445,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
 
     @property
     def _n_features_out(self) -> int:
-        return -(-int(self.n_bits) // 8)
+        return -(-self._model.network.shape.n_bits // 8)
 
     def __sklearn_tags__(self) -> Tags:
         tags: Tags = super().__sklearn_tags__()
@@ -429,22 +454,34 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         return tags
 
 
-class ClassifyingHasher(Hasher):
-    """What the methods with labels share: y in `fit`, and predictions."""
+class ClassifyingHasher(PartlyLabelledClassifier, Hasher):
+    """What the methods with labels share: y in `fit`, and predictions.
+
+    Attributes
+    ----------
+    classes_
+        The classes in ascending order; multi-label: column numbers.
+    transduction_
+        Classes [n] of the training items: the known ones, and predictions for the others;
+        multi-label: int8 indicators [n, n_classes]. Not saved with the model.
+    """
 
     def fit(
         self, X: Any, y: Any = None, target: Any = None, *, callbacks: Sequence[Callback] = ()
     ) -> ClassifyingHasher:
         """Train on items of which some have labels.
 
+        There are no weights of items (`sample_weight`): repeat an item instead.
+
         Parameters
         ----------
         X, target, callbacks
             As in `Hasher.fit`.
         y
-            Class ids [n], -1 = unlabelled; or an indicator matrix of 0 and 1
-            [n, n_classes], unlabelled rows -1. At least one label must be known, and
-            class ids must be of two classes at least.
+            Labels [n]: whole numbers, text or truth values, where -1, None or NaN is
+            unlabelled; or an indicator matrix of 0 and 1 [n, n_classes], unlabelled rows
+            -1. `ssbhash.data.number_labels` has all forms. At least one label must be
+            known, and classes must be two at least.
 
         Returns
         -------
@@ -455,6 +492,15 @@ class ClassifyingHasher(Hasher):
             X, target, lambda n_items: read_labels(y, n_items, type(self).__name__), callbacks
         )
         return self
+
+    def _finish(self, model: Model, rows: RowSource) -> None:
+        super()._finish(model, rows)
+        labels, network = model.labels, model.network
+        assert labels is not None
+        hidden = np.flatnonzero(~is_labelled(labels.numbers))
+        scores = model.encode(network.class_scores, rows, network.shape.n_classes, hidden)
+        predicted = probabilities(scores, labels.multilabel)
+        self.transduction_ = with_predictions(labels, predicted)
 
     def predict_proba(self, X: Any) -> Floats:
         """Class probabilities, float32 [n, n_classes], in the order of `classes_`."""
@@ -470,13 +516,6 @@ class ClassifyingHasher(Hasher):
         if self._model.network.shape.multilabel:
             return (predicted > 0.5).astype(np.int64)
         return np.asarray(self.classes_[predicted.argmax(1)])
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.required = True
-        tags.target_tags.multi_output = True
-        tags.classifier_tags = ClassifierTags()
-        return tags
 
 
 def probabilities(scores: Floats, multilabel: bool) -> Floats:
@@ -511,6 +550,7 @@ def load(path: str | Path, device: Any = "cpu") -> Hasher:
     return load_with(path, device)[0]
 
 
+@own_torch_state()
 def load_with(path: str | Path, device: Any = "cpu") -> tuple[Hasher, dict[str, bytes]]:
     """Open a folder: the hasher, and the files that were saved beside it."""
     config, tensors, beside = storage.load(Path(path))

@@ -129,7 +129,7 @@ class SSBVAE(ClassifyingHasher):
         """
         network = self._fitted().network
         if not isinstance(network, SelfTaughtNetwork):
-            return self.transform(X)
+            return super().database_codes(X)
         return np.asarray(pack(self.logits(X) > network.database_threshold.cpu().numpy()))
 
     def _check(self) -> None:
@@ -144,6 +144,7 @@ class SSBVAE(ClassifyingHasher):
                     )
 
     def _finish(self, model: Model, rows: RowSource) -> None:
+        super()._finish(model, rows)
         network, shape = model.network, model.network.shape
         if not isinstance(network, SelfTaughtNetwork) or shape.multilabel:
             return
@@ -224,6 +225,7 @@ class _MedianRule:
     threshold: str
 
     def _finish(self, model: Model, rows: RowSource) -> None:
+        super()._finish(model, rows)  # type: ignore[misc]
         if self.threshold == "median":
             network = model.network
             means = model.encode(network.code_logits, rows, network.shape.n_bits)

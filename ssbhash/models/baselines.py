@@ -23,6 +23,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ssbhash.arrays import Codes, as_count, is_torch
 from ssbhash.codes import pack
 from ssbhash.inputs import Labels, read_labels
+from ssbhash.models.projections import orthogonal_hyperplanes, rotation_to_signs
 
 Floats = npt.NDArray[np.float32]
 
@@ -211,12 +212,7 @@ class ITQ(_Hasher):
         pca = _principal_components(x, n_bits, self.seed)
         projected = np.zeros((x.shape[0], n_bits))
         projected[:, : pca.n_components_] = pca.transform(x)
-        rng = np.random.default_rng(self.seed)
-        rotation = np.linalg.qr(rng.standard_normal((n_bits, n_bits)))[0]
-        for _ in range(n_iterations):
-            signs = np.where(projected @ rotation > 0, 1.0, -1.0)
-            u, _, vt = np.linalg.svd(signs.T @ projected)
-            rotation = (u @ vt).T
+        rotation = rotation_to_signs(projected, n_iterations, self.seed)
         self.weights_ = pca.components_.T @ rotation[: pca.n_components_]
         self.offsets_ = pca.mean_ @ self.weights_
         return self
@@ -303,7 +299,7 @@ class ClassifierCodes(_Hasher):
         inputs = self._features(x)
         self._classifiers = self._fit_classifiers(inputs, labels)
         self.mean_ = self._probabilities(inputs).mean(axis=0)
-        self.weights_ = _orthogonal_hyperplanes(len(self.classes_), int(self.n_bits), self.seed)
+        self.weights_ = orthogonal_hyperplanes(len(self.classes_), int(self.n_bits), self.seed)
         return self
 
     def predict_proba(self, X: Any) -> Floats:
@@ -403,10 +399,3 @@ def _principal_components(x: Any, n_components: int, seed: int) -> PCA:
         if not is_narrow:  # which finds all but the last
             n_components = min(n_components, min(x.shape) - 1)
     return PCA(n_components, svd_solver=solver, random_state=seed).fit(x)
-
-
-def _orthogonal_hyperplanes(n_classes: int, n_bits: int, seed: int) -> npt.NDArray[np.float64]:
-    rng = np.random.default_rng(seed)
-    n_blocks = -(-n_bits // n_classes)
-    blocks = [np.linalg.qr(rng.standard_normal((n_classes,) * 2))[0] for _ in range(n_blocks)]
-    return np.concatenate(blocks, axis=1)[:, :n_bits]

@@ -28,11 +28,13 @@ from ssbhash.sampling import binarize, sample, sample_relaxed
 from ssbhash.threads import get_num_threads, set_num_threads
 
 if TYPE_CHECKING:
-    from ssbhash.models import PHSGS, SSBVAE, VDSH, VDSHS, BernoulliVAE
+    from ssbhash.models import PHSGS, SSBVAE, VDSH, VDSHS, BernoulliVAE, load
     from ssbhash.tuning import tune
 
 # Public names that need torch, and the module that has them.
-_LAZY = dict.fromkeys(("SSBVAE", "PHSGS", "VDSHS", "BernoulliVAE", "VDSH"), "ssbhash.models")
+_LAZY = dict.fromkeys(
+    ("SSBVAE", "PHSGS", "VDSHS", "BernoulliVAE", "VDSH", "load"), "ssbhash.models"
+)
 _LAZY["tune"] = "ssbhash.tuning"
 
 __all__ = [
@@ -50,6 +52,7 @@ __all__ = [
     "binarize",
     "distances",
     "get_num_threads",
+    "load",
     "pack",
     "pairs_within",
     "prepare",

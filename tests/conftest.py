@@ -26,6 +26,12 @@ if importlib.util.find_spec("torch") is None:
     collect_ignore = [path.name for path in _TESTS if _OTHER_HALF.search(path.read_text())]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", type=int, default=10, help="saves of each kind that are killed")
+    parser.addoption("--damaged", type=int, default=3000, help="damaged files in all")
+    parser.addoption("--damage-seed", type=int, default=0, help="which damage is done")
+
+
 @pytest.fixture(params=NAMES)
 def backend(request: pytest.FixtureRequest) -> str:
     """Name of an engine; absent ones are skipped by name."""

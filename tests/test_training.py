@@ -365,7 +365,7 @@ def test_shards_train_as_the_matrix_that_they_make(items: Any, tmp_path: Path) -
     shards = CsrShards(tmp_path, n_open=4)
     assert shards.shape == (200, 30)
     ids = np.array([199, 0, 60, 60, 3])
-    np.testing.assert_array_equal(shards.rows(ids).toarray(), X[ids].toarray())
+    np.testing.assert_array_equal(shards[ids].toarray(), X[ids].toarray())
     hasher, other = SSBVAE(**SMALL).fit(shards, y), SSBVAE(**SMALL).fit(X, y)
     np.testing.assert_array_equal(hasher.logits(shards), other.logits(X))
     few = CsrShards(tmp_path, n_open=1)

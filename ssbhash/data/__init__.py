@@ -1,7 +1,8 @@
 """Files in and out, texts to features, labels as people write them; numpy alone."""
 
 from ssbhash.data import files
-from ssbhash.data.files import Items, read_items
+from ssbhash.data.files import read_items
+from ssbhash.data.items import Items
 from ssbhash.data.named_labels import (
     UNLABELLED,
     encode_labels,

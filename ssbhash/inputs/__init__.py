@@ -2,8 +2,8 @@
 
 from ssbhash.inputs.labels import Labels, read_labels
 from ssbhash.inputs.lsa import LatentRows, fit_latent, fit_scale
+from ssbhash.inputs.matrix import BLOCK_ROWS, as_float32, as_matrix, canonical
 from ssbhash.inputs.rows import (
-    BLOCK_ROWS,
     Batch,
     DenseRows,
     Ids,
@@ -13,6 +13,8 @@ from ssbhash.inputs.rows import (
     SparseRows,
     StandardisedRows,
     in_memory,
+    is_mostly_zero,
+    is_on_disk,
     padded,
     row_source,
     standardise,
@@ -32,9 +34,14 @@ __all__ = [
     "SparseBatch",
     "SparseRows",
     "StandardisedRows",
+    "as_float32",
+    "as_matrix",
+    "canonical",
     "fit_latent",
     "fit_scale",
     "in_memory",
+    "is_mostly_zero",
+    "is_on_disk",
     "padded",
     "read_labels",
     "row_source",

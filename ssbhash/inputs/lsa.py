@@ -19,14 +19,12 @@ from sklearn.feature_extraction.text import TfidfTransformer
 from torch import Tensor
 from torch.nn import functional as F
 
+from ssbhash.inputs.matrix import BLOCK_ROWS
 from ssbhash.inputs.rows import (
-    BLOCK_ROWS,
     DenseRows,
     Ids,
-    Raw,
-    ShardRows,
-    SparseBatch,
     SparseRows,
+    SparseRowsOnDisk,
     StandardisedRows,
     standardise,
 )
@@ -47,7 +45,7 @@ class LatentRows:
 
     sparse = False
 
-    def __init__(self, rows: Raw, components: Tensor) -> None:
+    def __init__(self, rows: SparseRows | SparseRowsOnDisk, components: Tensor) -> None:
         self.rows, self.components = rows, components.cpu()
         self.n_columns = int(components.shape[1])
 
@@ -56,11 +54,7 @@ class LatentRows:
 
     def take(self, ids: Ids) -> Tensor:
         """Rows `ids`, projected and scaled: float32 [m, n_components]."""
-        batch = self.rows.take(ids)
-        if isinstance(batch, SparseBatch):
-            projected = batch.product(self.components)
-        else:  # dense rows handed to a model that was trained on sparse ones
-            projected = batch @ self.components
+        projected = self.rows.take(ids).product(self.components)
         return F.normalize(projected, dim=1) * math.sqrt(self.n_columns)
 
     def window_starts(self) -> Ids | None:
@@ -73,7 +67,7 @@ class LatentRows:
         return {"components": self.components}
 
 
-def fit_latent(rows: SparseRows | ShardRows, n_components: int, seed: int) -> LatentRows:
+def fit_latent(rows: SparseRows | SparseRowsOnDisk, n_components: int, seed: int) -> LatentRows:
     """Measure the subspace by a truncated SVD of the tf-idf weights.
 
     The inverse document frequencies are folded into the components: projecting is then

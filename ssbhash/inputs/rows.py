@@ -19,11 +19,13 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torch.nn import functional as F
 
+from ssbhash.inputs.matrix import BLOCK_ROWS, as_float32
 from ssbhash.inputs.shards import CsrShards
 from ssbhash.kernels import Nonzeros, kernels_for
 
-# Rows read at once where all of them are looked at.
-BLOCK_ROWS = 65536
+# Below this share of non-zeros, rows are taken for sparse: term counts, one-hot features. Term
+# counts of 20 Newsgroups have 0.7%, MNIST has 19%.
+SPARSE_SHARE = 0.1
 
 # Rows of a memory-mapped array that are shuffled together.
 WINDOW_ROWS = 65536
@@ -119,34 +121,42 @@ def padded(batch: Batch, multiple: int) -> Batch:
 
 
 class DenseRows:
-    """Rows of a dense matrix, in memory or memory-mapped; cast to float32 batch by batch."""
+    """Dense rows of a matrix in any form; cast to float32 batch by batch.
+
+    Parameters
+    ----------
+    matrix
+        A numpy array, in memory or memory-mapped, canonical CSR, or `CsrShards`.
+    """
 
     sparse = False
 
-    def __init__(self, array: npt.NDArray[Any]) -> None:
-        self.array = array
-        self.n_columns = int(array.shape[1])
+    def __init__(self, matrix: Any) -> None:
+        self.matrix = matrix
+        self.n_columns = int(matrix.shape[1])
 
     def __len__(self) -> int:
-        return int(self.array.shape[0])
+        return int(self.matrix.shape[0])
 
     def take(self, ids: Ids) -> Tensor:
         """Rows `ids` as a float32 tensor."""
-        return torch.from_numpy(np.asarray(self.array[ids], dtype=np.float32))
+        return torch.from_numpy(self._rows(ids))
+
+    def _rows(self, ids: Any) -> npt.NDArray[np.float32]:
+        rows: Any = self.matrix[ids]
+        return as_float32(rows.toarray() if hasattr(rows, "toarray") else rows)
 
     def window_starts(self) -> Ids | None:
         """First rows of the windows to shuffle within; None if all is in memory."""
-        if not isinstance(self.array, np.memmap):
-            return None
-        return np.arange(0, len(self), WINDOW_ROWS)
+        return _window_starts(self.matrix)
 
     def block(self, start: int, stop: int) -> Any:
-        """Rows start ... stop as they are stored."""
-        return self.array[start:stop]
+        """Rows start ... stop as a float32 array."""
+        return self._rows(slice(start, stop))
 
     def normalised(self) -> NormalisedRows:
         """Rows divided by their sums."""
-        return NormalisedRows(self.array)
+        return NormalisedRows(self.matrix)
 
 
 class NormalisedRows(DenseRows):
@@ -210,47 +220,97 @@ class SparseRows:
         return SparseRows(self.indptr, self.indices, values, self.n_columns)
 
 
-class ShardRows:
-    """Rows of CSR files that are opened as they are needed."""
+class SparseRowsOnDisk:
+    """Sparse rows of CSR files, or of a memory-mapped array, read as they are needed."""
 
     sparse = True
 
-    def __init__(self, shards: CsrShards, normalise: bool = False) -> None:
-        self.shards, self.normalise = shards, normalise
-        self.n_columns = shards.shape[1]
+    def __init__(self, matrix: CsrShards | np.memmap[Any, Any], normalise: bool = False) -> None:
+        self.matrix, self.normalise = matrix, normalise
+        self.n_columns = int(matrix.shape[1])
 
     def __len__(self) -> int:
-        return len(self.shards)
+        return int(self.matrix.shape[0])
 
     def take(self, ids: Ids) -> SparseBatch:
         """Rows `ids` as a batch."""
-        rows = row_source(self.shards.rows(ids))
-        assert isinstance(rows, SparseRows)
-        return (rows.normalised() if self.normalise else rows).take(np.arange(len(ids)))
+        rows = _sparse_rows(self._csr(ids))
+        return (rows.normalised() if self.normalise else rows).take(np.arange(len(rows)))
+
+    def _csr(self, ids: Any) -> Any:
+        rows = self.matrix[ids]
+        return rows if scipy.sparse.issparse(rows) else scipy.sparse.csr_matrix(as_float32(rows))
 
     def window_starts(self) -> Ids | None:
-        """First rows of every `n_open` files."""
-        return np.asarray(self.shards.starts[: -1 : self.shards.n_open])
+        """First rows of the windows to shuffle within."""
+        return _window_starts(self.matrix)
 
     def block(self, start: int, stop: int) -> Any:
         """Rows start ... stop as a scipy CSR matrix."""
-        return self.shards.rows(np.arange(start, min(stop, len(self))))
+        return self._csr(slice(start, stop))
 
-    def normalised(self) -> ShardRows:
+    def normalised(self) -> SparseRowsOnDisk:
         """Rows divided by their sums."""
-        return ShardRows(self.shards, normalise=True)
+        return SparseRowsOnDisk(self.matrix, normalise=True)
 
 
-Raw: TypeAlias = DenseRows | SparseRows | ShardRows
+Raw: TypeAlias = DenseRows | SparseRows | SparseRowsOnDisk
 
 
-def row_source(matrix: Any) -> Raw:
-    """Wrap a dense array, a scipy CSR matrix or CSR shards, without a copy."""
+def row_source(matrix: Any, sparse: bool | None = None) -> Raw:
+    """Wrap a checked matrix, as dense or as sparse rows, whichever form it has.
+
+    Parameters
+    ----------
+    matrix
+        A float32 array or canonical CSR, a memory-mapped array, or `CsrShards`.
+    sparse
+        Whether batches are sparse; None keeps the form of the matrix.
+
+    Returns
+    -------
+    Raw
+        Rows without a copy of the matrix, unless an array in memory is made sparse.
+    """
+    if sparse is None:
+        sparse = hasattr(matrix, "indptr") or isinstance(matrix, CsrShards)
+    if not sparse:
+        return DenseRows(matrix)
+    return SparseRowsOnDisk(matrix) if is_on_disk(matrix) else _sparse_rows(matrix)
+
+
+def is_on_disk(matrix: Any) -> bool:
+    """Whether a feature matrix stays on disk: memory-mapped, or CSR shards."""
+    return isinstance(matrix, np.memmap | CsrShards)
+
+
+def is_mostly_zero(matrix: Any) -> bool:
+    """Whether a checked matrix holds sparse data, in whatever form.
+
+    The form does not count, for the same rows come dense and sparse.
+    """
+    n_rows, n_columns = matrix.shape
     if isinstance(matrix, CsrShards):
-        return ShardRows(matrix)
-    if hasattr(matrix, "indptr"):
-        return SparseRows(matrix.indptr, matrix.indices, matrix.data, int(matrix.shape[1]))
-    return DenseRows(matrix)
+        n_nonzero = matrix.n_nonzero
+    elif hasattr(matrix, "indptr"):
+        n_nonzero = matrix.nnz
+    else:
+        blocks = range(0, n_rows, BLOCK_ROWS)
+        n_nonzero = sum(
+            int(np.count_nonzero(as_float32(matrix[i : i + BLOCK_ROWS]))) for i in blocks
+        )
+    return bool(n_nonzero < SPARSE_SHARE * n_rows * n_columns)
+
+
+def _sparse_rows(matrix: Any) -> SparseRows:
+    csr = scipy.sparse.csr_matrix(matrix)
+    return SparseRows(csr.indptr, csr.indices, csr.data, int(csr.shape[1]))
+
+
+def _window_starts(matrix: Any) -> Ids | None:
+    if isinstance(matrix, CsrShards):
+        return np.asarray(matrix.starts[: -1 : matrix.n_open])
+    return np.arange(0, len(matrix), WINDOW_ROWS) if isinstance(matrix, np.memmap) else None
 
 
 class StandardisedRows:
@@ -320,5 +380,11 @@ def standardise(rows: Raw) -> StandardisedRows:
     for start in range(0, len(rows), BLOCK_ROWS):
         scaler.partial_fit(rows.block(start, start + BLOCK_ROWS))
     shift = scaler.mean_ if isinstance(rows, DenseRows) else np.zeros(rows.n_columns)
-    shift, scale = (torch.from_numpy(np.asarray(x, np.float32)) for x in (shift, 1 / scaler.scale_))
-    return StandardisedRows(rows, shift, scale)
+    scale = as_float32(1 / scaler.scale_)
+    if not np.isfinite(scale).all():
+        column = int(np.flatnonzero(~np.isfinite(scale))[0])
+        raise ValueError(
+            f"feature {column} has a standard deviation of {scaler.scale_[column]:.3g}, too small "
+            "for float32: multiply the features by a larger unit"
+        )
+    return StandardisedRows(rows, *map(torch.from_numpy, (as_float32(shift), scale)))

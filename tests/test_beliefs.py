@@ -13,15 +13,13 @@ from ssbhash.training import beliefs, believe
 from ssbhash.training.beliefs import _Regression, _Space, _Spreading
 
 
-def moons(n=400, seed=0):
-    """Two arcs that no line separates, and ten coordinates of noise."""
+def waves(n=1000, seed=0):
+    """Two wavy bands around a cylinder, which no plane separates."""
     rng = np.random.default_rng(seed)
     y = np.arange(n) % 2
-    angle = rng.uniform(0, np.pi, n)
-    X = rng.normal(0, 0.05, (n, 12))
-    X[:, 0] += np.where(y, 1 - np.cos(angle), np.cos(angle))
-    X[:, 1] += np.where(y, 0.5 - np.sin(angle), np.sin(angle))
-    return (X - X.mean(0)).astype(np.float32), y
+    angle = rng.uniform(0, 2 * np.pi, n)
+    height = np.sin(2 * angle) + np.where(y, 0.4, -0.4) + rng.normal(0, 0.02, n)
+    return np.stack([np.cos(angle), np.sin(angle), height], 1).astype(np.float32), y
 
 
 def blobs(n=600, n_classes=4, n_noise=300, seed=0):
@@ -54,9 +52,9 @@ def test_the_regression_is_sklearns():
 
 
 def test_labels_spread_along_what_no_line_separates():
-    X, y = moons()
+    X, y = waves()
     x = torch.from_numpy(X)
-    target, known = np.eye(2, dtype=np.float32)[y], np.arange(20)
+    target, known = np.eye(2, dtype=np.float32)[y], np.arange(40)
     place = np.arange(len(X))
     space = _Space(x, x.mean(0), None)
     spread, straight = (
@@ -64,7 +62,7 @@ def test_labels_spread_along_what_no_line_separates():
         for method in (_Spreading(space, 0.95, False), _Regression(space, 1.0, False))
     )
     assert spread > 0.95 > straight
-    found = believed(X, few(y, 20))
+    found = believed(X, few(y, 40))
     assert "label spreading" in {c["method"] for c in found.report["chosen"]}
     np.testing.assert_allclose(found.probabilities.sum(1), 1, atol=1e-5)
 
@@ -99,9 +97,9 @@ def test_several_labels_to_an_item():
 
 def test_more_items_than_anchors(monkeypatch):
     monkeypatch.setattr(beliefs, "N_ANCHORS", 200)
-    for X, y in (moons(600), blobs()):
+    for X, y in (waves(), blobs()):
         found = believed(X, few(y, 40))
-        assert (found.probabilities.argmax(1) == y).mean() > 0.85
+        assert (found.probabilities.argmax(1) == y).mean() > 0.75
         assert not (found.neighbours == np.arange(len(y))[:, None]).any()
         assert len(np.unique(found.neighbours)) <= 200
 

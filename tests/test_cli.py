@@ -126,7 +126,7 @@ def test_train_encode_search_evaluate(tmp_path: Path, suffix: str) -> None:
     )
     assert report["items"] == report["labelled"] == N
     assert report["epochs"] == 5
-    call("encode", model, database, "--database", "-o", database.with_suffix(".codes.npy"))
+    call("encode", model, database, "-o", database.with_suffix(".codes.npy"))
     call("encode", model, queries, "-o", queries.with_suffix(".codes.npy"))
     codes, n_bits = read_codes(database.with_suffix(".codes.npy"))
     assert codes.shape == (N, 2)
@@ -177,14 +177,14 @@ def test_parameters_and_checkpoint(trained: Path, tmp_path: Path) -> None:
         "--set",
         "n_hidden_units=20",
         "--set",
-        "pair_weight=0.01",
+        "contrast_weight=0.01",
         "--set",
         "monitor=val_loss",
     ]
     call(*train, "-o", tmp_path / "a", "--epochs", 2)
     call(*train, "-o", tmp_path / "b", "--epochs", 4)
     saved = json.loads((tmp_path / "b" / "config.json").read_text())
-    assert saved["parameters"]["pair_weight"] == 0.01
+    assert saved["parameters"]["contrast_weight"] == 0.01
     assert saved["parameters"]["n_hidden_units"] == 20
     assert [row["epoch"] for row in saved["history"]] == [1, 2, 3, 4]
     first = json.loads((tmp_path / "a" / "config.json").read_text())["history"]

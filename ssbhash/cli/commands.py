@@ -207,19 +207,12 @@ def encode(
     model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
     data: Annotated[Path, typer.Argument(help="Items, in the form that the model was trained on.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Codes, .npy.")],
-    database: Annotated[
-        bool, typer.Option("--database", help="Codes of items to be searched, not of queries.")
-    ] = False,
     text_field: TextField = "text",
     as_json: Json = False,
 ) -> None:
-    """Turn items into codes: `.npy`, uint8 [n, n_bytes].
-
-    The default method has codes of their own for items to be searched: queries meet
-    those of a certain class first.
-    """
+    """Turn items into codes: `.npy`, uint8 [n, n_bytes]."""
     items = files.read_items(data, text=text_field)
-    codes, n_bits, seconds = _encode(model, items, database)
+    codes, n_bits, seconds = _encode(model, items)
     files.write_codes(out, codes, n_bits)
     report = {"codes": str(out), "items": len(codes), "bits": n_bits, "seconds": round(seconds, 3)}
     _print(report, as_json)
@@ -302,7 +295,7 @@ def evaluate(
             found, n_bits = files.read_codes(path)
         else:
             items = files.read_items(path, text=text_field, label=label_field)
-            found, n_bits, _ = _encode(model, items, path is database)
+            found, n_bits, _ = _encode(model, items)
         known = items.labels
         if label_path is not None:
             known = files.read_labels(label_path, label=label_field)
@@ -375,13 +368,13 @@ def _new_pipeline(
     return Pipeline(hasher, text, classes)
 
 
-def _encode(model: Path, items: files.Items, database: bool = False) -> tuple[Codes, int, float]:
+def _encode(model: Path, items: files.Items) -> tuple[Codes, int, float]:
     """Codes, n_bits, and the seconds of encoding alone, without loading."""
     from ssbhash.models import Pipeline
 
     pipeline = Pipeline.load(model)
     started = time.perf_counter()
-    codes = pipeline.encode(items, database=database)
+    codes = pipeline.encode(items)
     return codes, int(pipeline.hasher.n_bits), time.perf_counter() - started
 
 

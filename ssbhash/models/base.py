@@ -150,13 +150,6 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         """Codes of items, uint8 [n, n_bytes]: bit j in bit j % 8 of byte j // 8."""
         return np.asarray(pack(self.logits(X) > 0))
 
-    def database_codes(self, X: Any) -> Codes:
-        """Codes of items to be searched, uint8 [n, n_bytes]; queries take those of `transform`.
-
-        The two differ where a method says so: the default `SSBVAE`.
-        """
-        return self.transform(X)
-
     def logits(self, X: Any) -> Floats:
         """Real numbers, float32 [n, n_bits], whose signs are the code.
 

@@ -4,7 +4,8 @@ One encoder has two heads. The classifier learns from the labels and, where they
 from beliefs: class probabilities of a semi-supervised classifier (Nanculef et al., arXiv
 2007.08799, take the network's own). The embedding learns to tell an item's neighbour from
 the other items of the batch (InfoNCE, van den Oord et al., arXiv 1807.03748): the part that
-reconstruction has in an autoencoder, at the cost of a product of the batch with itself.
+reconstruction has in an autoencoder, at the cost of a product of the batch with itself. A
+linear layer from the features skips the encoder, which else gives close items one embedding.
 
     loss = class + labelled + contrast_weight * contrast
 
@@ -49,6 +50,7 @@ class ClassAndItemNetwork(Autoencoder):
         width = max(EMBEDDING_WIDTH, n_item_bits)
         self.classifier = Linear(shape.n_hidden_units, shape.n_classes, generator)
         self.embedding = Linear(shape.n_hidden_units, width, generator)
+        self.skip = Linear(shape.n_features, width, generator)
         self.class_mean: Tensor
         self.register_buffer("class_mean", torch.zeros(shape.n_classes))
         self.hyperplanes: Tensor
@@ -107,15 +109,19 @@ class ClassAndItemNetwork(Autoencoder):
 
     def embedded(self, x: Batch) -> Tensor:
         """Embedding of unit length [m, width]."""
-        return F.normalize(self.encoder.project(x, self.embedding), dim=1)
+        return self._embedded(x, self.encoder(x))
 
     def code_logits(self, x: Batch) -> Tensor:
         """Class logits and item logits, beside each other."""
         hidden = self.encoder(x)
         probabilities = self._probabilities(self.classifier(hidden))
-        embedded = F.normalize(self.embedding(hidden), dim=1)
+        embedded = self._embedded(x, hidden)
         class_logits = (probabilities - self.class_mean) @ self.hyperplanes
         return torch.cat([class_logits, (embedded - self.item_mean) @ self.rotation], 1)
+
+    def _embedded(self, x: Batch, hidden: Tensor) -> Tensor:
+        assert isinstance(x, Tensor)
+        return F.normalize((self.embedding(hidden) + self.skip(x)).float(), dim=1)
 
     def _probabilities(self, scores: Tensor) -> Tensor:
         return torch.sigmoid(scores) if self.shape.multilabel else torch.softmax(scores, 1)
@@ -130,7 +136,8 @@ class ClassAndItemNetwork(Autoencoder):
         belief = torch.where(batch.known[:, None], batch.labels, batch.beliefs)
         trust = torch.where(batch.known, 1.0, self._confidence(batch.beliefs) ** TRUST_POWER)
         each = self._cross_entropy(self.classifier(hidden).float(), belief)
-        embedded = F.normalize(self.embedding(hidden[: 2 * n]).float(), dim=1)
+        assert isinstance(batch.x, Tensor)
+        embedded = self._embedded(batch.x[: 2 * n], hidden[: 2 * n])
         terms = {
             "class": (trust * each)[:n].mean(),
             "contrast": contrast(embedded[:n], embedded[n:]),

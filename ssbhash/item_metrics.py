@@ -208,6 +208,6 @@ def _expected_hits(
     """Count the wanted items among the first `depth`, in the mean over orders of ties."""
     before, tied = found < last, found == last
     share = (depth - before.sum(axis=1)) / tied.sum(axis=1)
-    sure, cut = (before & wanted).sum(axis=1), (tied & wanted).sum(axis=1)
-    hits: npt.NDArray[np.float64] = sure + share * cut
-    return hits
+    hits: npt.NDArray[np.float64] = (before & wanted).sum(axis=1)
+    expected: npt.NDArray[np.float64] = hits + share * (tied & wanted).sum(axis=1)
+    return expected

@@ -139,7 +139,7 @@ def test_saved_and_loaded(sparse: bool, multilabel: bool, tmp_path: Any) -> None
     features = sp.csr_array(X) if sparse else X
     y = random.integers(0, 2, (60, 3)) if multilabel else random.integers(0, 3, 60)
     y[20:] = -1
-    hasher = SSBVAE(16, n_epochs=2, n_hidden_units=8, n_components=5).fit(features, y)
+    hasher = SSBVAE(16, n_epochs=2, n_hidden_units=8, n_lsa_components=5).fit(features, y)
     hasher.save(tmp_path / "model")
     loaded = ssbhash.load(tmp_path / "model")
     np.testing.assert_array_equal(loaded.logits(features), hasher.logits(features))
@@ -180,7 +180,7 @@ def test_a_handful_of_items(n: int) -> None:
         {"dropout": 1},
         {"class_share": 1},
         {"n_labelled": -1},
-        {"n_components": 0},
+        {"n_lsa_components": 0},
         {"batch_size": 0},
         {"alpha": 1.0},
         {"contrast_weight": -1},

@@ -11,8 +11,9 @@ from ssbhash.models.baselines import (
     Sign,
     SpreadingCodes,
 )
-from ssbhash.models.methods import METHODS, PHSGS, SSBVAE, VDSH, VDSHS, BernoulliVAE
+from ssbhash.models.methods import PHSGS, SSBVAE, VDSH, VDSHS, BernoulliVAE
 from ssbhash.models.pipeline import Pipeline, load
+from ssbhash.registry import METHODS
 
 __all__ = [
     "BASELINES",

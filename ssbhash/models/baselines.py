@@ -19,13 +19,14 @@ from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import normalize
 from sklearn.semi_supervised import LabelSpreading
-from sklearn.utils import ClassifierTags, Tags
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ssbhash.arrays import Codes, as_count
 from ssbhash.codes import pack
 from ssbhash.inputs import CsrShards, Labels, as_float32, is_mostly_zero, read_labels
 from ssbhash.models.checks import check_matrix
+from ssbhash.models.classifying import PartlyLabelledClassifier
 from ssbhash.models.projections import orthogonal_hyperplanes, rotation_to_signs
 
 Floats = npt.NDArray[np.float32]
@@ -55,6 +56,9 @@ class _Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         uint8 [n, n_bytes]
             Packed codes: bit j is set where logit j is above 0.
         """
+        return self._codes(X)
+
+    def _codes(self, X: Any) -> Codes:
         check_is_fitted(self)
         x = self._checked(X, reset=False)
         blocks = range(0, x.shape[0], _BLOCK_ROWS)
@@ -85,12 +89,12 @@ class _Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             as_count(self.seed, "seed", 0)
             if self.n_bits is not None:
                 as_count(self.n_bits, "n_bits", 1)
+            self._fitted_bits = self.n_features_in_ if self.n_bits is None else int(self.n_bits)
         return x
 
     @property
     def _n_features_out(self) -> int:
-        n_bits = self.n_features_in_ if self.n_bits is None else int(self.n_bits)
-        return -(-n_bits // 8)
+        return -(-self._fitted_bits // 8)
 
     def __sklearn_tags__(self) -> Tags:
         tags: Tags = super().__sklearn_tags__()
@@ -231,7 +235,7 @@ class ITQ(_Hasher):
         return projected
 
 
-class ClassifierCodes(_Hasher):
+class ClassifierCodes(PartlyLabelledClassifier, _Hasher):
     """Class probabilities of a logistic regression, hashed: the baseline to beat.
 
     A logistic regression learns from the labelled items (multi-label: one for each
@@ -289,9 +293,8 @@ class ClassifierCodes(_Hasher):
         ----------
         X : array or scipy sparse [n, n_features]
             All items, labelled or not.
-        y : int [n] or [n, n_classes]
-            Class ids, -1 = unlabelled; or a 0/1 indicator matrix, rows of -1 where
-            unlabelled.
+        y : array-like [n] or [n, n_classes]
+            Labels in any form that `ssbhash.data.number_labels` reads.
 
         Raises
         ------
@@ -351,13 +354,6 @@ class ClassifierCodes(_Hasher):
         centred = self._probabilities(self._features(x)) - self.mean_
         return np.asarray(centred @ self.weights_)
 
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.required = True
-        tags.target_tags.multi_output = True
-        tags.classifier_tags = ClassifierTags()
-        return tags
-
 
 class SpreadingCodes(ClassifierCodes):
     """Classifier codes of label spreading in place of a logistic regression.
@@ -394,7 +390,7 @@ class SpreadingCodes(ClassifierCodes):
         return np.where(np.isfinite(found), found, 1 / len(self.classes_))
 
 
-class Concatenated(_Hasher):
+class Concatenated(PartlyLabelledClassifier, _Hasher):
     """Bits of classifier codes beside bits of ITQ: three lines that a method has to beat.
 
     Parameters
@@ -452,7 +448,6 @@ class Concatenated(_Hasher):
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
-        tags.target_tags.multi_output = True
         return tags
 
 

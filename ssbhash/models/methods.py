@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import ClassVar
 
 import numpy as np
@@ -34,7 +34,7 @@ from ssbhash.nn import (
 )
 from ssbhash.training import Data, Options, believe, split
 
-__all__ = ["METHODS", "PHSGS", "SSBVAE", "VDSH", "VDSHS", "BernoulliVAE", "load"]
+__all__ = ["PHSGS", "SSBVAE", "VDSH", "VDSHS", "BernoulliVAE", "load"]
 
 logger = logging.getLogger(__name__)
 
@@ -55,9 +55,10 @@ class SSBVAE(ClassifyingHasher):
     preset
         "default": class bits beside item bits, without weights to tune, see
         `ssbhash.nn.class_and_item`; sparse features are projected onto their latent semantic
-        subspace first; nothing is reconstructed, so `target`, `reconstruction`, `beta` and
+        subspace first (LSA); nothing is reconstructed, so `target`, `reconstruction`, `beta` and
         `temperature` have no effect. "paper": reconstruction + beta KL + alpha (gamma point +
-        pair), exactly as published.
+        pair), exactly as published. A parameter of the other preset raises ValueError in
+        `fit`.
     n_epochs
         None for 10, or as many as make 500 steps (30 with preset "paper").
     batch_size
@@ -69,8 +70,8 @@ class SSBVAE(ClassifyingHasher):
         Of telling an item's neighbour from other items; preset "default" only.
     dropout
         Share of inputs and hidden units dropped; preset "default" only.
-    n_components
-        Dimensions of the latent subspace of sparse features; preset "default" only.
+    n_lsa_components
+        Dimensions onto which sparse features are projected (LSA); preset "default" only.
     n_labelled
         Labelled items that join each batch; preset "default" only.
     alpha
@@ -102,6 +103,16 @@ class SSBVAE(ClassifyingHasher):
 
     method: ClassVar[str] = "ssb-vae"
     network: ClassVar[type[Autoencoder]] = ClassAndItemNetwork
+    only: ClassVar[dict[str, tuple[str, ...]]] = {
+        "default": (
+            "class_share",
+            "contrast_weight",
+            "dropout",
+            "n_lsa_components",
+            "n_labelled",
+        ),
+        "paper": ("alpha", "gamma"),
+    }
 
     _: KW_ONLY
     n_epochs: int | None = None  # type: ignore[assignment]
@@ -110,13 +121,25 @@ class SSBVAE(ClassifyingHasher):
     class_share: float = 0.5
     contrast_weight: float = 1.0
     dropout: float = 0.3
-    n_components: int = 400
+    n_lsa_components: int = 400
     n_labelled: int = 32
     alpha: float | None = None
     gamma: float | None = None
     temperature: float = 2 / 3
 
+    def _check(self) -> None:
+        super()._check()
+        defaults = {field.name: field.default for field in fields(self)}
+        for preset, names in self.only.items():
+            for name in names if preset != self.preset else ():
+                if getattr(self, name) != defaults[name]:
+                    raise ValueError(
+                        f"{name}={getattr(self, name)!r} belongs to preset={preset!r}; "
+                        f"preset={self.preset!r} has no {name}"
+                    )
+
     def _finish(self, model: Model, rows: RowSource) -> None:
+        super()._finish(model, rows)
         network = model.network
         if not isinstance(network, ClassAndItemNetwork):
             return
@@ -154,7 +177,7 @@ class SSBVAE(ClassifyingHasher):
             return super()._inputs(rows, reconstruction)
         if isinstance(rows, DenseRows):
             return fit_scale(rows)
-        return fit_latent(rows, int(self.n_components), int(self.seed))
+        return fit_latent(rows, int(self.n_lsa_components), int(self.seed))
 
     def _prepared(self, data: Data, shape: Shape) -> tuple[Data, Shape]:
         if self.preset == "paper":
@@ -230,6 +253,7 @@ class _MedianRule:
     threshold: str
 
     def _finish(self, model: Model, rows: RowSource) -> None:
+        super()._finish(model, rows)  # type: ignore[misc]
         if self.threshold == "median":
             network = model.network
             means = model.encode(network.code_logits, rows, network.shape.n_bits)
@@ -298,6 +322,3 @@ class VDSH(_MedianRule, Hasher):
 
     _: KW_ONLY
     threshold: str = "zero"
-
-
-METHODS: dict[str, type[Hasher]] = Hasher.methods

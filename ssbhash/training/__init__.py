@@ -2,15 +2,18 @@
 
 from ssbhash.training import distributed
 from ssbhash.training.beliefs import Beliefs, believe
-from ssbhash.training.loop import Data, Options, Outcome, Training, split
+from ssbhash.training.loop import Callback, Data, Options, Outcome, Training, split
+from ssbhash.training.torch_state import own_torch_state
 
 __all__ = [
     "Beliefs",
+    "Callback",
     "Data",
     "Options",
     "Outcome",
     "Training",
     "believe",
     "distributed",
+    "own_torch_state",
     "split",
 ]

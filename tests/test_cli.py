@@ -127,7 +127,7 @@ def test_train_encode_search_evaluate(tmp_path: Path, suffix: str) -> None:
     )
     assert report["items"] == report["labelled"] == N
     assert report["epochs"] == 5
-    call("encode", model, database, "--database", "-o", database.with_suffix(".codes.npy"))
+    call("encode", model, database, "-o", database.with_suffix(".codes.npy"))
     call("encode", model, queries, "-o", queries.with_suffix(".codes.npy"))
     codes, n_bits = read_codes(database.with_suffix(".codes.npy"))
     assert codes.shape == (N, 2)
@@ -178,14 +178,14 @@ def test_parameters_and_checkpoint(trained: Path, tmp_path: Path) -> None:
         "--set",
         "n_hidden_units=20",
         "--set",
-        "pair_weight=0.01",
+        "contrast_weight=0.01",
         "--set",
         "monitor=val_loss",
     ]
     call(*train, "-o", tmp_path / "a", "--epochs", 2)
     call(*train, "-o", tmp_path / "b", "--epochs", 4)
     saved = json.loads((tmp_path / "b" / "config.json").read_text())
-    assert saved["parameters"]["pair_weight"] == 0.01
+    assert saved["parameters"]["contrast_weight"] == 0.01
     assert saved["parameters"]["n_hidden_units"] == 20
     assert [row["epoch"] for row in saved["history"]] == [1, 2, 3, 4]
     first = json.loads((tmp_path / "a" / "config.json").read_text())["history"]
@@ -445,7 +445,7 @@ def tales(tmp_path_factory: pytest.TempPathFactory) -> Path:
     items = write_tales(folder / "t.csv")
     train = ["train", items, *FIELDS, "-o", folder / "m", "--bits", 16, "--min-df", 1]
     call(*train, "--epochs", 30, "-q")
-    call("encode", folder / "m", items, *FIELDS, "--database", "-o", folder / "c.npy")
+    call("encode", folder / "m", items, *FIELDS, "-o", folder / "c.npy")
     return folder
 
 
@@ -456,9 +456,9 @@ def test_every_format_gives_the_same_codes(tales: Path, tmp_path: Path, suffix: 
     packed.write_bytes(gzip.compress(path.read_bytes()))
     out = tmp_path / "c.npy"
     for data in (path, packed):
-        call("encode", tales / "m", data, *FIELDS, "--database", "-o", out)
+        call("encode", tales / "m", data, *FIELDS, "-o", out)
         assert out.read_bytes() == (tales / "c.npy").read_bytes()
-    encode = ["encode", tales / "m", "-", *FIELDS, "--database", "-o", out]
+    encode = ["encode", tales / "m", "-", *FIELDS, "-o", out]
     for content in (path.read_bytes(), packed.read_bytes()):
         result = CliRunner().invoke(application, list(map(str, encode)), input=content)
         assert result.exit_code == 0, result.output
@@ -503,7 +503,7 @@ def test_bad_questions(tales: Path, tmp_path: Path) -> None:
 def test_the_loaded_model_encodes_and_predicts(tales: Path) -> None:
     model = ssbhash.load(tales / "m")
     texts = [row["body"] for row in TALES]
-    np.testing.assert_array_equal(model.database_codes(texts), read_codes(tales / "c.npy")[0])
+    np.testing.assert_array_equal(model.transform(texts), read_codes(tales / "c.npy")[0])
     assert model.predict(["a cup of green tea", "one red ant"]) == ["tea", "ant"]
     assert model.predict_proba(np.array(texts)).shape == (30, 2)
     with pytest.raises(TypeError, match="one string"):

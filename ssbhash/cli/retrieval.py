@@ -40,24 +40,17 @@ def encode(
     model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
     data: Annotated[Path, typer.Argument(help="Items, in the form that the model was trained on.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Codes, .npy.")],
-    database: Annotated[
-        bool, typer.Option("--database", help="Codes of items to be searched, not of queries.")
-    ] = False,
     text_field: TextField = "text",
     label_field: LabelField = "label",
     id_field: IdField = None,
     vector_field: VectorField = None,
     as_json: Json = False,
 ) -> None:
-    """Turn items into codes: `.npy`, uint8 [n, n_bytes].
-
-    The default method has codes of their own for items to be searched: queries meet
-    those of a certain class first.
-    """
+    """Turn items into codes: `.npy`, uint8 [n, n_bytes]."""
     items = files.read_items(
         data, text=text_field, label=label_field, id=id_field, vector=vector_field
     )
-    codes, n_bits, seconds = from_files.encode(model, items, database)
+    codes, n_bits, seconds = from_files.encode(model, items)
     files.write_codes(out, codes, n_bits)
     content = {"codes": str(out), "items": len(codes), "bits": n_bits, "seconds": round(seconds, 3)}
     report(content, as_json)
@@ -187,7 +180,7 @@ def evaluate(
                 items = Items(labels=files.read_labels(label_path, label=label_field))
         else:
             items = from_files.read(path, label_path, **names)
-            found, n_bits, _ = from_files.encode(model, items, path is database)
+            found, n_bits, _ = from_files.encode(model, items)
         from_files.require_labels(items, path, label_field, option)
         codes.append(found)
         bits.append(n_bits)

@@ -187,23 +187,6 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
     def _codes(self, X: Any) -> Codes:
         return np.asarray(pack(self.logits(X) > 0))
 
-    def database_codes(self, X: Any) -> Codes:
-        """Encode items to be searched; queries are encoded by `transform`.
-
-        The two differ where a method says so: the default `SSBVAE`.
-
-        Parameters
-        ----------
-        X
-            [n, n_features], as in `fit`.
-
-        Returns
-        -------
-        uint8 [n, n_bytes]
-            Packed codes.
-        """
-        return self._codes(X)
-
     def logits(self, X: Any) -> Floats:
         """Compute the real numbers whose signs are the code.
 
@@ -356,7 +339,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
             targets = rows
         else:
             targets = standardise(row_source(aim, is_mostly_zero(aim)))
-        data = Data(rows, targets, labels)
+        data, shape = self._prepared(Data(rows, targets, labels), shape)
         network = self._build(replace(shape, n_features=rows.n_columns))
         model = Model(network, labels, getattr(rows, "statistics", {}), raw.sparse)
         options = replace(self._options(device, data), callbacks=tuple(callbacks))
@@ -398,6 +381,10 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         """Wrap the rows of features as the network takes them."""
         return rows if reconstruction == "multinomial" else standardise(rows)
 
+    def _prepared(self, data: Data, shape: Shape) -> tuple[Data, Shape]:
+        """Add what is measured on all training items before the network is built."""
+        return data, shape
+
     def _weights(self) -> Weights:
         return Weights(
             alpha=float(getattr(self, "alpha", 0) or 0),
@@ -412,7 +399,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
     def _options(self, device: str, data: Data) -> Options:
         return Options(
             n_epochs=self._epochs(len(data)),
-            batch_size=int(self.batch_size),
+            batch_size=self._batch_size(),
             learning_rate=float(self.learning_rate),
             validation_fraction=float(self.validation_fraction),
             patience=self.patience,
@@ -424,6 +411,9 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
             checkpoint=None if self.checkpoint is None else Path(self.checkpoint),
             fingerprint="" if self.checkpoint is None else self._fingerprint(data),
         )
+
+    def _batch_size(self) -> int:
+        return int(self.batch_size)
 
     def _epochs(self, n_items: int) -> int:
         return int(self.n_epochs)

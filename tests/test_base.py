@@ -103,7 +103,11 @@ def test_metrics_speak_the_labels_of_predict(method: str, items: Any) -> None:
 @pytest.mark.parametrize("method", CLASSIFIERS)
 def test_classifiers_work_with_scikit_learn_s_tools(method: str, items: Any) -> None:
     X, y, _ = items
-    kept = {} if method == "classifier" else {"n_epochs": 15, "n_hidden_units": 32, "learning_rate": 0.01}
+    kept = (
+        {}
+        if method == "classifier"
+        else {"n_epochs": 15, "n_hidden_units": 32, "learning_rate": 0.01}
+    )
     hasher = small(method, **kept)
     assert is_classifier(hasher)
     assert min(cross_val_score(hasher, X, y, cv=3)) > 0.8
@@ -119,7 +123,11 @@ def test_classifiers_work_with_scikit_learn_s_tools(method: str, items: Any) -> 
 @pytest.mark.parametrize("method", CLASSIFIERS)
 def test_self_training_takes_a_hasher(method: str, items: Any) -> None:
     X, y, known = items
-    kept = {} if method == "classifier" else {"n_epochs": 15, "n_hidden_units": 32, "learning_rate": 0.01}
+    kept = (
+        {}
+        if method == "classifier"
+        else {"n_epochs": 15, "n_hidden_units": 32, "learning_rate": 0.01}
+    )
     teacher = SelfTrainingClassifier(small(method, **kept), max_iter=2)
     assert teacher.fit(X, np.where(known, y, -1)).score(X, y) > 0.8
 
@@ -251,11 +259,3 @@ def test_tune_works_where_frames_are_asked_for(items: Any) -> None:
     with config_context(transform_output="pandas"):
         found = ssbhash.tune(small("phs-gs"), X, y, n_trials=1, n_folds=2, verbose=False)
     assert len(found.trials) == 1
-
-
-def test_moves_to_a_device_and_back(items: Any) -> None:
-    X, y, _ = items
-    hasher = small("ssb-vae").fit(X, y)
-    assert hasher.to("cpu") is hasher
-    with pytest.raises(ValueError, match="not available"):
-        hasher.to("no device")

@@ -74,5 +74,5 @@ def test_malformed_input_is_named():
         neighbour_figures(CODES, ITEMS[:39], QUERY_CODES, QUERIES)
     with pytest.raises(ValueError, match="query_labels has 1 rows"):
         neighbour_figures(CODES, ITEMS, QUERY_CODES, QUERIES, (LABELS, [0]))
-    with pytest.raises(ValueError, match="negative"):
+    with pytest.raises(ValueError, match="unlabelled"):
         code_figures(CODES, LABELS - 1, QUERY_CODES, QUERY_LABELS)

@@ -21,20 +21,11 @@ import typer
 
 from ssbhash.atomic import replacing
 from ssbhash.data import encode_labels, files, hide_labels
+from ssbhash.registry import METHODS
 
 if TYPE_CHECKING:
     from ssbhash.arrays import Codes
     from ssbhash.models import Pipeline
-
-
-class Method(str, Enum):
-    """Methods that can be trained."""
-
-    ssb_vae = "ssb-vae"
-    phs_gs = "phs-gs"
-    vdsh_s = "vdsh-s"
-    bernoulli_vae = "bernoulli-vae"
-    vdsh = "vdsh"
 
 
 class Weighting(str, Enum):
@@ -65,7 +56,23 @@ Threads = Annotated[int | None, typer.Option(help="Threads at most [default: all
 TextField = Annotated[str, typer.Option(help="Field with the text.")]
 LabelField = Annotated[str, typer.Option(help="Field with the label, or a list of labels.")]
 Data = Annotated[Path, typer.Argument(help="Items; texts or features.")]
-MethodOption = Annotated[Method, typer.Option(help="What to train.")]
+
+
+def _known_method(name: str) -> str:
+    if name not in METHODS:
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(METHODS)}.")
+    return name
+
+
+MethodOption = Annotated[
+    str,
+    typer.Option(
+        metavar=f"[{'|'.join(METHODS)}]",
+        help="What to train.",
+        callback=_known_method,
+        autocompletion=lambda: list(METHODS),
+    ),
+]
 Bits = Annotated[int, typer.Option(help="Length of the codes.", min=1)]
 LabelsFile = Annotated[Path | None, typer.Option(help="Labels, if not in DATA.")]
 Supervision = Annotated[
@@ -89,7 +96,7 @@ ModelOption = Annotated[Path | None, typer.Option(help="Model that encodes the d
 def train(
     data: Data,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the model.")],
-    method: MethodOption = Method.ssb_vae,
+    method: MethodOption = "ssb-vae",
     bits: Bits = 32,
     labels: LabelsFile = None,
     supervision: Supervision = None,
@@ -127,7 +134,7 @@ def train(
     pipeline.save(out)
     report = {
         "model": str(out),
-        "method": method.value,
+        "method": method,
         "bits": bits,
         "items": len(items),
         "labelled": 0 if y is None else int((y.reshape(len(y), -1)[:, 0] >= 0).sum()),
@@ -147,7 +154,7 @@ def tune(
     model: Annotated[
         Path | None, typer.Option(help="Folder for a model of the best parameters.")
     ] = None,
-    method: MethodOption = Method.ssb_vae,
+    method: MethodOption = "ssb-vae",
     bits: Bits = 32,
     trials: Annotated[
         int | None, typer.Option(help="Trials in all [default: 30, or no limit].", min=1)
@@ -192,7 +199,7 @@ def tune(
     options: dict[str, Any] = {"n_trials": trials, "seconds": seconds, "n_folds": folds, "k": k}
     options |= {"storage": storage, "seed": seed, "verbose": not quiet, "refit": model is not None}
     found = search_parameters(hasher, x, y, target, **options)
-    report = {"method": method.value, "bits": bits, **found.to_dict()}
+    report = {"method": method, "bits": bits, **found.to_dict()}
     files.write_json(out, report)
     print(json.dumps(report) if as_json else found.table())
     if found.interrupted:
@@ -346,18 +353,16 @@ def _labels_of(items: files.Items, supervision: float | None, seed: int) -> tupl
 
 
 def _new_hasher(
-    method: Method, assignments: list[str], common: dict[str, Any], **optional: Any
+    method: str, assignments: list[str], common: dict[str, Any], **optional: Any
 ) -> Any:
-    from ssbhash.models import METHODS
-
-    cls = METHODS[method.value]
+    cls = METHODS[method]
     known = inspect.signature(cls).parameters
     parameters = {name: value for name, value in optional.items() if value is not None}
     for assignment in assignments:
         name, _, text = assignment.partition("=")
         if name not in known or name in common:
             others = ", ".join(sorted(set(known) - set(common)))
-            raise ValueError(f"--set {name} is no parameter of {method.value}, which has {others}")
+            raise ValueError(f"--set {name} is no parameter of {method}, which has {others}")
         try:
             parameters[name] = json.loads(text)
         except ValueError:  # no number: a word

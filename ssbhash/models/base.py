@@ -172,8 +172,8 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         Returns
         -------
         uint8 [n, n_bytes]
-            Packed codes: bit j is bit j % 8 of byte j // 8. A data frame where scikit-learn's
-            `set_output` asks for one; all other methods return arrays.
+            Packed codes: bit j is bit j % 8 of byte j // 8. A data frame where
+            scikit-learn's `set_output` asks for one; other methods give arrays.
 
         Raises
         ------

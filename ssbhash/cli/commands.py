@@ -30,7 +30,6 @@ from ssbhash.cli.options import (
     LabelField,
     LabelsFile,
     MaxTerms,
-    Method,
     MethodOption,
     MinDf,
     Ngrams,
@@ -46,17 +45,16 @@ from ssbhash.cli.options import (
 )
 from ssbhash.cli.output import note, report
 from ssbhash.data import Items, files
+from ssbhash.registry import METHODS
 
 if TYPE_CHECKING:
     from ssbhash.models import Pipeline
-
-_WITHOUT_LABELS = (Method.bernoulli_vae, Method.vdsh)
 
 
 def train(
     data: Data,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the model.")],
-    method: MethodOption = Method.ssb_vae,
+    method: MethodOption = "ssb-vae",
     bits: Bits = 32,
     labels: LabelsFile = None,
     supervision: Supervision = None,
@@ -95,7 +93,7 @@ def train(
     }
     note(f"reading {data}", quiet)
     items = read(data, labels, **names)
-    if method not in _WITHOUT_LABELS:
+    if hasattr(METHODS[method], "predict"):
         require_labels(items, data, label_field, "--labels", "vdsh")
     y, classes = labels_of(items, supervision, seed)
     common = {"n_bits": bits, "seed": seed, "device": device, "verbose": not quiet}
@@ -114,7 +112,7 @@ def train(
     pipeline.save(out)
     content = {
         "model": str(out),
-        "method": method.value,
+        "method": method,
         "bits": bits,
         "items": len(items),
         "labelled": 0 if y is None else int((y.reshape(len(y), -1)[:, 0] >= 0).sum()),
@@ -134,7 +132,7 @@ def tune(
     model: Annotated[
         Path | None, typer.Option(help="Folder for a model of the best parameters.")
     ] = None,
-    method: MethodOption = Method.ssb_vae,
+    method: MethodOption = "ssb-vae",
     bits: Bits = 32,
     trials: Annotated[
         int | None, typer.Option(help="Trials in all [default: 30, or no limit].", min=1)
@@ -198,7 +196,7 @@ def tune(
     options: dict[str, Any] = {"n_trials": trials, "seconds": seconds, "n_folds": folds, "k": k}
     options |= {"storage": storage, "seed": seed, "verbose": not quiet, "refit": model is not None}
     found = search_parameters(hasher, x, y, target, **options)
-    content = {"method": method.value, "bits": bits, **found.to_dict()}
+    content = {"method": method, "bits": bits, **found.to_dict()}
     files.write_json(out, content)
     print(json.dumps(content) if as_json else found.table())
     if found.interrupted:
@@ -210,18 +208,16 @@ def tune(
 
 
 def _new_hasher(
-    method: Method, assignments: list[str], common: dict[str, Any], **optional: Any
+    method: str, assignments: list[str], common: dict[str, Any], **optional: Any
 ) -> Any:
-    from ssbhash.models import METHODS
-
-    cls = METHODS[method.value]
+    cls = METHODS[method]
     known = inspect.signature(cls).parameters
     parameters = {name: value for name, value in optional.items() if value is not None}
     for assignment in assignments:
         name, _, text = assignment.partition("=")
         if name not in known or name in common:
             others = ", ".join(sorted(set(known) - set(common)))
-            raise ValueError(f"--set {name} is no parameter of {method.value}, which has {others}")
+            raise ValueError(f"--set {name} is no parameter of {method}, which has {others}")
         try:
             parameters[name] = json.loads(text)
         except ValueError:  # no number: a word

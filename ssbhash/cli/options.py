@@ -8,15 +8,7 @@ from typing import Annotated
 
 import typer
 
-
-class Method(str, Enum):
-    """Methods that can be trained."""
-
-    ssb_vae = "ssb-vae"
-    phs_gs = "phs-gs"
-    vdsh_s = "vdsh-s"
-    bernoulli_vae = "bernoulli-vae"
-    vdsh = "vdsh"
+from ssbhash.registry import METHODS
 
 
 class Weighting(str, Enum):
@@ -60,7 +52,23 @@ IdField = Annotated[
 ]
 LabelField = Annotated[str, typer.Option(help="Field with the label, or a list of labels.")]
 Data = Annotated[Path, typer.Argument(help="Items; texts or features. - is standard input.")]
-MethodOption = Annotated[Method, typer.Option(help="What to train.")]
+
+
+def _known_method(name: str) -> str:
+    if name not in METHODS:
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(METHODS)}.")
+    return name
+
+
+MethodOption = Annotated[
+    str,
+    typer.Option(
+        metavar=f"[{'|'.join(METHODS)}]",
+        help="What to train.",
+        callback=_known_method,
+        autocompletion=lambda: list(METHODS),
+    ),
+]
 Bits = Annotated[int, typer.Option(help="Length of the codes.", min=1)]
 LabelsFile = Annotated[Path | None, typer.Option(help="Labels, if not in DATA.")]
 Supervision = Annotated[

@@ -1,6 +1,6 @@
 """The training loop, its optimiser, checkpoints, and several processes."""
 
 from ssbhash.training import distributed
-from ssbhash.training.loop import Data, Options, Outcome, Training
+from ssbhash.training.loop import Callback, Data, Options, Outcome, Training
 
-__all__ = ["Data", "Options", "Outcome", "Training", "distributed"]
+__all__ = ["Callback", "Data", "Options", "Outcome", "Training", "distributed"]

@@ -15,11 +15,17 @@ MODULES = ["ssbhash"] + [
 ]
 
 
+# Extras that a module imports only when it is used, as its examples do.
+NEEDS = {"ssbhash.data.text": ["sklearn"]}
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_of_module(name: str) -> None:
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as missing:  # an extra that is not installed
         pytest.skip(f"{name} needs {missing.name}")
+    for needed in NEEDS.get(name, ()):
+        pytest.importorskip(needed)
     flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
     assert doctest.testmod(module, optionflags=flags).failed == 0

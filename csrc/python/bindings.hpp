@@ -1,7 +1,7 @@
 // One function for each file of bindings; module.cpp calls them all.
 #pragma once
 
-#include "core/threads.hpp"
+#include "core/base/threads.hpp"
 
 #include <chrono>
 #include <memory>
@@ -14,8 +14,8 @@ void bind_search(pybind11::module_ &m);
 void bind_index(pybind11::module_ &m);
 void bind_sampling(pybind11::module_ &m);
 void bind_training(pybind11::module_ &m);
-void bind_batches(pybind11::module_ &m);
-void bind_latent(pybind11::module_ &m);
+void bind_csr_batches(pybind11::module_ &m);
+void bind_code_losses(pybind11::module_ &m);
 void bind_encoder(pybind11::module_ &m);
 
 // An array that owns the values, without a copy.

@@ -1,5 +1,5 @@
 // Bindings of the encoder, which holds on to the arrays of its parameters and gradients.
-#include "core/encoder.hpp"
+#include "core/training/encoder.hpp"
 #include "python/bindings.hpp"
 #include "python/sparse.hpp"
 

@@ -1,6 +1,6 @@
 // Bindings of sampling: shapes and dtypes in, GIL released.
-#include "core/sampling.hpp"
-#include "core/philox.hpp"
+#include "core/sampling/sampling.hpp"
+#include "core/sampling/philox.hpp"
 #include "python/bindings.hpp"
 
 #include <pybind11/stl.h>

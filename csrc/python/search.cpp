@@ -1,7 +1,7 @@
 // Bindings of the search engine: shapes in, GIL released.
-#include "core/search.hpp"
-#include "core/dispatch.hpp"
-#include "core/threads.hpp"
+#include "core/search/search.hpp"
+#include "core/base/dispatch.hpp"
+#include "core/base/threads.hpp"
 #include "python/bindings.hpp"
 
 #include <limits>
@@ -33,7 +33,7 @@ using IdsArray = py::array_t<std::int64_t, py::array::c_style>;
 Database database_of(const CodesArray &codes, const std::optional<IdsArray> &ids,
                      const Planes *planes) {
     Database database{view(codes)};
-    if (planes && planes->n_blocks() != database.codes.n / active_kernels().block_codes)
+    if (planes && planes->n_blocks() != database.codes.n / active_isa().search.block_codes)
         throw py::value_error("planes were prepared from other codes");
     database.planes = planes;
     if (ids) {
@@ -88,7 +88,7 @@ std::unique_ptr<Planes> make_planes(const CodesArray &codes, std::size_t n_threa
     const Codes rows = view(codes);
     check(rows, rows);
     py::gil_scoped_release release;
-    return std::make_unique<Planes>(rows, active_kernels(), n_threads);
+    return std::make_unique<Planes>(rows, active_isa().search, n_threads);
 }
 
 py::array_t<std::uint16_t> py_distances(const CodesArray &codes, const CodesArray &query,
@@ -105,8 +105,8 @@ py::array_t<std::uint16_t> py_distances(const CodesArray &codes, const CodesArra
 
 std::vector<std::string> isa_names() {
     std::vector<std::string> names;
-    for (const Kernels *kernels : available_kernels())
-        names.emplace_back(kernels->name);
+    for (const InstructionSet *isa : available_isas())
+        names.emplace_back(isa->name);
     return names;
 }
 
@@ -129,19 +129,19 @@ void bind_search(py::module_ &m) {
     m.def(
         "read_all",
         [](const CodesArray &bytes) {
-            return active_kernels().read_all(bytes.data(),
-                                             static_cast<std::size_t>(bytes.nbytes()));
+            return active_isa().search.read_all(bytes.data(),
+                                                static_cast<std::size_t>(bytes.nbytes()));
         },
         "Read an array once: what a benchmark of memory times.");
     m.def(
         "run_logic",
         [](std::size_t n) {
-            active_kernels().run_logic(n);
-            return 12 * n * active_kernels().block_codes;
+            active_isa().search.run_logic(n);
+            return 12 * n * active_isa().search.block_codes;
         },
         "Run 12 n logic operations on words; returns how many bits they covered.");
     m.def(
-        "isa", [] { return std::string(active_kernels().name); },
+        "isa", [] { return std::string(active_isa().name); },
         "Instruction set in use; SSBHASH_ISA forces one.");
     m.def("isas", &isa_names, "Instruction sets that were built in and run here, best first.");
     m.attr("compiler") = __VERSION__;

@@ -1,7 +1,7 @@
 // Arrays as the core takes them, checked.
 #pragma once
 
-#include "core/training.hpp"
+#include "core/training/training.hpp"
 
 #include <cstdint>
 #include <pybind11/numpy.h>

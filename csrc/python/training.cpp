@@ -1,6 +1,6 @@
 // Bindings of training: arrays are updated in place, so nothing is converted.
-#include "core/training.hpp"
-#include "core/decoder.hpp"
+#include "core/training/training.hpp"
+#include "core/training/decoder.hpp"
 #include "python/bindings.hpp"
 #include "python/sparse.hpp"
 

@@ -1,4 +1,4 @@
-"""Sampling by the native engine: csrc/core/sampling.cpp."""
+"""Sampling by the native engine: csrc/core/sampling/sampling.cpp."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def multinomial_reconstruction(
 
 
 class _NativeReconstruction(torch.autograd.Function):
-    """All of it tile by tile, in the second-level cache: csrc/core/decoder.hpp."""
+    """All of it tile by tile, in the second-level cache: csrc/core/training/decoder.hpp."""
 
     @staticmethod
     def forward(

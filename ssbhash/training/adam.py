@@ -33,7 +33,7 @@ from torch import Tensor
 
 from ssbhash.inputs import Touched, in_large_pages, native_for
 
-BETA1, BETA2 = 0.9, 0.999  # also in csrc/core/isa/training.inc
+BETA1, BETA2 = 0.9, 0.999  # also in csrc/core/training/kernels/layers.hpp
 LOG_BETA1, LOG_BETA2 = np.float32(math.log(BETA1)), np.float32(math.log(BETA2))
 
 # Beyond so many steps (beta1 / sqrt(beta2))^age < 1e-13: sums of older steps are final.

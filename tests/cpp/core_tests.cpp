@@ -1,9 +1,9 @@
 // Every instruction set that runs here, and the 64-byte word, against plain loops.
 // Exits with status 1 at the first difference.
-#include "core/dispatch.hpp"
-#include "core/scan.hpp"
-#include "core/search.hpp"
-#include "core/threads.hpp"
+#include "core/base/dispatch.hpp"
+#include "core/base/threads.hpp"
+#include "core/search/scan.hpp"
+#include "core/search/search.hpp"
 
 #include <algorithm>
 #include <bit>
@@ -15,7 +15,7 @@
 using namespace ssbhash;
 
 namespace ssbhash::wide_word {
-extern const Kernels kernels;
+extern const SearchKernels search_kernels;
 }
 
 void check_training(); // training_tests.cpp
@@ -25,13 +25,13 @@ namespace {
 std::mt19937_64 generator(1);
 int n_checks = 0;
 
-void require(bool condition, const char *what, const Kernels &kernels, std::size_t n_bytes,
+void require(bool condition, const char *what, const InstructionSet &isa, std::size_t n_bytes,
              std::size_t n, std::size_t n_queries, std::size_t parameter) {
     ++n_checks;
     if (condition)
         return;
-    std::printf("FAILED: %s, %s, n_bytes %zu, n %zu, queries %zu, parameter %zu\n", what,
-                kernels.name, n_bytes, n, n_queries, parameter);
+    std::printf("FAILED: %s, %s, n_bytes %zu, n %zu, queries %zu, parameter %zu\n", what, isa.name,
+                n_bytes, n, n_queries, parameter);
     std::exit(1);
 }
 
@@ -84,10 +84,10 @@ bool same(std::vector<Neighbour> found, const std::vector<Neighbour> &expected, 
 
 const Check no_check = [] {};
 
-void check_scans(const Database &database, const Codes &queries, const Kernels &kernels) {
+void check_scans(const Database &database, const Codes &queries, const InstructionSet &isa) {
     const std::size_t n_bytes = queries.n_bytes, n = database.n();
     const bool by_id = database.balls() == nullptr;
-    const ScanTask task{database, queries, 0, n, kernels, no_check};
+    const ScanTask task{database, queries, 0, n, isa.search, no_check};
     std::vector<std::vector<Neighbour>> expected;
     for (std::size_t q = 0; q < queries.n; ++q)
         expected.push_back(plain_order(database, queries.row(q)));
@@ -95,7 +95,7 @@ void check_scans(const Database &database, const Codes &queries, const Kernels &
         if (k > 0 && k <= n) {
             FindingsList found = scan_nearest(task, k);
             for (std::size_t q = 0; q < queries.n; ++q)
-                require(same(found[q]->take(), expected[q], n_bytes, k, by_id), "nearest", kernels,
+                require(same(found[q]->take(), expected[q], n_bytes, k, by_id), "nearest", isa,
                         n_bytes, n, queries.n, k);
         }
     for (std::size_t radius : {std::size_t{0}, std::size_t{3}, 2 * n_bytes, 3 * n_bytes + 1}) {
@@ -105,14 +105,14 @@ void check_scans(const Database &database, const Codes &queries, const Kernels &
                 std::count_if(expected[q].begin(), expected[q].end(), [&](const Neighbour &one) {
                     return static_cast<std::size_t>(one.distance) <= radius;
                 }));
-            require(same(found[q]->take(), expected[q], n_bytes, count, by_id), "within", kernels,
+            require(same(found[q]->take(), expected[q], n_bytes, count, by_id), "within", isa,
                     n_bytes, n, queries.n, radius);
         }
     }
 }
 
 // Returns how many of the prepared databases were put into an order of their own.
-std::size_t check_width(std::size_t n_bytes, const Kernels &kernels) {
+std::size_t check_width(std::size_t n_bytes, const InstructionSet &isa) {
     std::size_t n_ordered = 0;
     for (std::size_t n : {1, 255, 513, 2100})
         for (std::size_t n_queries : {1, 11})
@@ -124,17 +124,17 @@ std::size_t check_width(std::size_t n_bytes, const Kernels &kernels) {
                 const Codes codes{data.data(), n, n_bytes};
                 const Codes queries{asked.data(), n_queries, n_bytes};
                 Database database{codes};
-                check_scans(database, queries, kernels);
-                const Planes planes(codes, kernels, 2);
+                check_scans(database, queries, isa);
+                const Planes planes(codes, isa.search, 2);
                 n_ordered += planes.balls() != nullptr;
                 database.planes = &planes;
-                check_scans(database, queries, kernels);
+                check_scans(database, queries, isa);
                 std::vector<std::int64_t> ids;
                 for (std::size_t i = 0; i < n; i += 1 + generator() % 3)
                     ids.push_back(static_cast<std::int64_t>(i));
                 database.ids = ids.data();
                 database.n_ids = ids.size();
-                check_scans(database, queries, kernels);
+                check_scans(database, queries, isa);
             }
     return n_ordered;
 }
@@ -172,15 +172,18 @@ void check_threads() {
 } // namespace
 
 int main() {
-    std::vector<const Kernels *> all = available_kernels();
-    all.push_back(&wide_word::kernels);
-    for (const Kernels *kernels : all) {
+    const InstructionSet &any = *available_isas().back();
+    const InstructionSet wide_word = {"wide_word", wide_word::search_kernels, any.sampling,
+                                      any.training};
+    std::vector<const InstructionSet *> all = available_isas();
+    all.push_back(&wide_word);
+    for (const InstructionSet *isa : all) {
         std::size_t n_ordered = 0;
         for (std::size_t n_bytes : {1,  2,  3,  4,  5,  6,  7,  8,   9,   10,  12, 14,
                                     16, 17, 24, 32, 33, 64, 65, 128, 257, 512, 513})
-            n_ordered += check_width(n_bytes, *kernels);
-        require(n_ordered >= 10, "ordered", *kernels, 0, 0, 0, n_ordered);
-        std::printf("%s: ok, %zu ordered\n", kernels->name, n_ordered);
+            n_ordered += check_width(n_bytes, *isa);
+        require(n_ordered >= 10, "ordered", *isa, 0, 0, 0, n_ordered);
+        std::printf("%s: ok, %zu ordered\n", isa->name, n_ordered);
     }
     check_threads();
     check_training();

@@ -1,7 +1,7 @@
 // Sampling at the edges of exactly sized memory, and split in any way, against the rule
 // bit by bit. Under the sanitizers a read or a write outside fails too.
-#include "core/bernoulli.hpp"
-#include "core/sampling.hpp"
+#include "core/sampling/bernoulli.hpp"
+#include "core/sampling/sampling.hpp"
 
 #include <cstdio>
 #include <cstdlib>

@@ -1,10 +1,10 @@
 // A training step's parts on memory of exact sizes, for the sanitizers; tests/test_fused.py
 // compares their numbers with autograd's.
-#include "core/decoder.hpp"
-#include "core/encoder.hpp"
-#include "core/latent.hpp"
-#include "core/nonzeros.hpp"
-#include "core/product.hpp"
+#include "core/training/code_losses.hpp"
+#include "core/training/decoder.hpp"
+#include "core/training/encoder.hpp"
+#include "core/training/product.hpp"
+#include "core/training/rectified_product.hpp"
 
 #include <algorithm>
 #include <cmath>

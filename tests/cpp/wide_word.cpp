@@ -3,4 +3,4 @@
 #define SSBHASH_ISA wide_word
 #define SSBHASH_WORD_BYTES 64
 #define SSBHASH_PLAIN_PAIRS
-#include "core/isa/kernels.inc"
+#include "core/search/kernels/table.hpp"

@@ -1,9 +1,9 @@
 // What one query finds in one segment.
 #pragma once
 
+#include "core/base/threads.hpp"
 #include "core/index/segment.hpp"
-#include "core/kernels.hpp"
-#include "core/threads.hpp"
+#include "core/search/search_kernels.hpp"
 
 #include <cstdint>
 #include <limits>
@@ -23,7 +23,7 @@ struct Query {
 // A sink of rows that keeps the items wanted: the k smallest (distance, id), or all.
 class Collector : public Sink {
   public:
-    Collector(const Segment &segment, const Query &query, const Kernels &kernels);
+    Collector(const Segment &segment, const Query &query, const SearchKernels &kernels);
     Collector(const Collector &) = delete;
     Collector &operator=(const Collector &) = delete;
 
@@ -45,7 +45,7 @@ class Collector : public Sink {
 
     const Segment &segment_;
     const Query query_;
-    const Kernels &kernels_;
+    const SearchKernels &kernels_;
     std::vector<std::uint32_t> counts_;
     std::vector<Neighbour> offered_, kept_;
     std::int64_t last_kept_;         // of distance limit - 1, only smaller ids are wanted

@@ -1,8 +1,8 @@
 #include "core/index/index_search.hpp"
 
-#include "core/dispatch.hpp"
+#include "core/base/dispatch.hpp"
 #include "core/index/collector.hpp"
-#include "core/search.hpp"
+#include "core/search/search.hpp"
 
 #include <algorithm>
 
@@ -79,7 +79,7 @@ class SegmentSearch {
     std::vector<std::size_t> probe_tables() {
         std::vector<std::uint8_t> is_proved(queries_.codes.n);
         for_queries(queries_.codes.n, [&](std::size_t i, const Check &check) {
-            Collector collector(segment_, query(i), active_kernels());
+            Collector collector(segment_, query(i), active_isa().search);
             is_proved[i] = collector.probe(check);
             if (is_proved[i])
                 add(i, collector);
@@ -93,7 +93,7 @@ class SegmentSearch {
 
     void scan_rows(const std::vector<std::size_t> &which) {
         for_queries(which.size(), [&](std::size_t i, const Check &check) {
-            Collector collector(segment_, query(which[i]), active_kernels());
+            Collector collector(segment_, query(which[i]), active_isa().search);
             collector.scan_all_rows(check);
             add(which[i], collector);
         });
@@ -135,7 +135,7 @@ class SegmentSearch {
 
     void collect(std::size_t i, const std::int32_t *distances, const std::int64_t *rows,
                  std::size_t begin, std::size_t end) {
-        Collector collector(segment_, query(i), active_kernels());
+        Collector collector(segment_, query(i), active_isa().search);
         for (std::size_t j = begin; j < end; ++j)
             collector.add_row(static_cast<std::size_t>(rows[j]), distances[j]);
         add(i, collector);
@@ -163,7 +163,7 @@ double share_probed(const Segment &segment, const Codes &queries, std::size_t k)
     std::size_t n_proved = 0;
     for (std::size_t i = 0; i < queries.n; ++i) {
         const auto limit = static_cast<std::int32_t>(8 * queries.n_bytes + 1);
-        Collector collector(segment, {queries.row(i), k, limit, kNoId}, active_kernels());
+        Collector collector(segment, {queries.row(i), k, limit, kNoId}, active_isa().search);
         n_proved += collector.probe([] {});
     }
     return static_cast<double>(n_proved) / static_cast<double>(queries.n);

@@ -1,8 +1,8 @@
 // Searching the segments of an index.
 #pragma once
 
+#include "core/base/threads.hpp"
 #include "core/index/segment.hpp"
-#include "core/threads.hpp"
 
 #include <cstdint>
 #include <vector>

@@ -6,7 +6,7 @@
 // the query's own have been read in each table t, every code closer than sum (r_t + 1) was seen.
 #pragma once
 
-#include "core/codes.hpp"
+#include "core/base/codes.hpp"
 
 #include <cstddef>
 #include <cstdint>

@@ -1,7 +1,7 @@
 // A part of an index that never changes.
 #pragma once
 
-#include "core/codes.hpp"
+#include "core/base/codes.hpp"
 #include "core/index/postings.hpp"
 
 #include <cstddef>

@@ -1,4 +1,4 @@
 // AArch64: NEON is always there.
 #define SSBHASH_ISA neon
 #define SSBHASH_WORD_BYTES 16
-#include "core/isa/kernels.inc"
+#include "core/isa/tables.hpp"

@@ -1,0 +1,294 @@
+// The kernel: many queries against one block, through its carry table.
+#pragma once
+
+#include "core/search/kernels/carry_table.hpp"
+#include "core/search/kernels/sink.hpp"
+
+namespace ssbhash::SSBHASH_ISA::searching {
+namespace {
+
+// Bit-sliced counters of one query over a block: weights 1, 2, 4, 8, 16 ...
+template <int kHigh>
+struct Counter {
+    Word low[4];
+    Word high[kHigh ? kHigh : 1];
+    Word over; // codes whose counter has overflowed
+
+    // Add a plane of weight 16 * 2^from.
+    template <int kFrom>
+    SSBHASH_INLINE void carry(Word c) {
+#pragma GCC unroll 8
+        for (int i = kFrom; i < kHigh; ++i) {
+            const Word next = high[i] & c;
+            high[i] ^= c;
+            c = next;
+        }
+        over |= c;
+    }
+};
+
+template <int kPick>
+SSBHASH_INLINE Word pick(const std::uint8_t *table, const std::uint8_t *off) {
+    constexpr std::size_t base = kPick * 8 * SSBHASH_WORD_BYTES;
+    return *reinterpret_cast<const Word *>(table + base + off[kPick] * kOffsetScale);
+}
+
+template <int kPick>
+SSBHASH_INLINE Pair pick_pair(const std::uint8_t *table, const std::uint8_t *off) {
+    return make_pair(pick<kPick>(table, off), pick<kPick + 1>(table, off));
+}
+
+// Add the 8 picks of one unit; returns a pair's half: a plane of weight 8.
+template <int kUnit, int kHigh>
+SSBHASH_INLINE Pair add_picks(Counter<kHigh> &counter, const std::uint8_t *table,
+                              const std::uint8_t *off) {
+    constexpr int i = kUnit * static_cast<int>(kUnitPicks);
+    const Pair a = add(counter.low[0], pick_pair<i>(table, off), pick_pair<i + 2>(table, off));
+    const Pair b = add(counter.low[0], pick_pair<i + 4>(table, off), pick_pair<i + 6>(table, off));
+    return add(counter.low[1], a, b);
+}
+
+// Add one, two or four units.
+template <int kUnit, int kHigh>
+SSBHASH_INLINE void add_unit(Counter<kHigh> &counter, const std::uint8_t *table,
+                             const std::uint8_t *off) {
+    const Word c = add(counter.low[2], add_picks<kUnit>(counter, table, off));
+    const Word next = counter.low[3] & c;
+    counter.low[3] ^= c;
+    counter.template carry<0>(next);
+}
+
+template <int kUnit, int kHigh>
+SSBHASH_INLINE Word two_units(Counter<kHigh> &counter, const std::uint8_t *table,
+                              const std::uint8_t *off) {
+    const Pair a = add_picks<kUnit>(counter, table, off);
+    const Pair b = add_picks<kUnit + 1>(counter, table, off);
+    return add(counter.low[3], add(counter.low[2], a, b));
+}
+
+template <int kUnit, int kHigh>
+SSBHASH_INLINE void add_four_units(Counter<kHigh> &counter, const std::uint8_t *table,
+                                   const std::uint8_t *off) {
+    const Word a = two_units<kUnit>(counter, table, off);
+    const Word b = two_units<kUnit + 2>(counter, table, off);
+    counter.template carry<1>(add(counter.high[0], make_pair(a, b)));
+}
+
+// kUnits units, or `n_units` where kUnits is 0.
+template <int kUnits, int kHigh>
+SSBHASH_INLINE void add_units(Counter<kHigh> &counter, std::size_t n_units,
+                              const std::uint8_t *table, const std::uint8_t *off) {
+    std::size_t left = kUnits ? kUnits : n_units;
+    if constexpr (kHigh > 0) {
+#pragma GCC unroll 2
+        for (; left >= 4; left -= 4) {
+            add_four_units<0>(counter, table, off);
+            table += 4 * kUnitTable * sizeof(Word);
+            off += 4 * kUnitPicks;
+        }
+    }
+    if (left & 2) {
+        counter.template carry<0>(two_units<0>(counter, table, off));
+        table += 2 * kUnitTable * sizeof(Word);
+        off += 2 * kUnitPicks;
+    }
+    if (left & 1)
+        add_unit<0>(counter, table, off);
+}
+
+// What a scan keeps between segments, in the caller's scratch.
+template <int kHigh>
+struct State {
+    Counter<kHigh> *counters; // [n_slots]
+    std::uint32_t *slots;     // those still to be scanned
+    std::size_t n_slots;
+};
+
+struct Segment {
+    const std::uint8_t *table; // of this segment
+    const Word *ends;          // the table's 0, 1, parity, ~parity
+    std::size_t first_unit;
+    std::size_t n_units;
+};
+
+template <int kHigh>
+SSBHASH_INLINE Counter<kHigh> start(const Tile &tile, std::size_t slot, const Word *ends) {
+    const std::uint64_t *starts = tile.starts + slot * (kMaxCounterBits + 1);
+    Counter<kHigh> counter;
+    counter.low[0] =
+        *reinterpret_cast<const Word *>(reinterpret_cast<const std::uint8_t *>(ends) + starts[0]);
+    for (int i = 1; i < 4; ++i)
+        counter.low[i] = broadcast(starts[i]);
+    for (int i = 0; i < kHigh; ++i)
+        counter.high[i] = broadcast(starts[4 + i]);
+    counter.over = Word{};
+    return counter;
+}
+
+// The i-th slot to begin with. Read from the tile's list only where some slots skip
+// the block: it costs up to 9% where none does.
+template <bool kAll>
+SSBHASH_INLINE std::size_t slot_at(const Tile &tile, std::size_t i) {
+    return kAll ? i : tile.chosen[i];
+}
+
+// All units of narrow codes, leaving half-way where no code can qualify any more.
+template <int kHigh, bool kAll, int kUnits>
+void scan_halves(const Tile &tile, const Segment &segment, State<kHigh> &state) {
+    constexpr int half = kUnits / 2;
+    const std::uint8_t *second = segment.table + half * kUnitTable * sizeof(Word);
+    std::size_t kept = 0;
+    for (std::size_t i = 0; i < state.n_slots; ++i) {
+        const std::size_t slot = slot_at<kAll>(tile, i);
+        const std::uint8_t *offsets = tile.offsets + slot * kUnits * kUnitPicks;
+        Counter<kHigh> counter = start<kHigh>(tile, slot, segment.ends);
+        add_units<half>(counter, half, segment.table, offsets);
+        if (all_ones(counter.over))
+            continue;
+        add_units<half>(counter, half, second, offsets + half * kUnitPicks);
+        if (__builtin_expect(!all_ones(counter.over), 0)) {
+            state.slots[kept] = static_cast<std::uint32_t>(slot);
+            state.counters[kept++].over = counter.over;
+        }
+    }
+    state.n_slots = kept;
+}
+
+// One segment for all slots of the state; leaves those with a code that has not
+// overflowed yet.
+template <int kHigh, bool kAll, int kUnits, bool kFirst, bool kLast>
+void scan_segment(const Tile &tile, const Segment &segment, State<kHigh> &state) {
+    const std::size_t stride = tile.n_units * kUnitPicks;
+    const std::uint8_t *offsets = tile.offsets + segment.first_unit * kUnitPicks;
+    std::size_t kept = 0;
+    for (std::size_t i = 0; i < state.n_slots; ++i) {
+        const std::size_t slot = kFirst ? slot_at<kAll>(tile, i) : state.slots[i];
+        Counter<kHigh> counter =
+            kFirst ? start<kHigh>(tile, slot, segment.ends) : state.counters[i];
+        add_units<kUnits>(counter, segment.n_units, segment.table, offsets + slot * stride);
+        if (__builtin_expect(!all_ones(counter.over), !kLast)) {
+            state.slots[kept] = static_cast<std::uint32_t>(slot);
+            if (kLast)
+                state.counters[kept].over = counter.over;
+            else
+                state.counters[kept] = counter;
+            ++kept;
+        }
+    }
+    state.n_slots = kept;
+}
+
+// Codes that have not overflowed, in order of position.
+template <typename Lane>
+void offer_hits(const Tile &tile, const Block &block, std::size_t slot, const Word &over) {
+    constexpr std::size_t lanes = sizeof(Word) / sizeof(Lane);
+    Lane hits[lanes];
+    std::memcpy(hits, &over, sizeof(over));
+    Lane any = 0;
+    for (std::size_t lane = 0; lane < lanes; ++lane)
+        any |= hits[lane] = static_cast<Lane>(~hits[lane]);
+    Sink &sink = *tile.sinks[slot];
+    const std::uint8_t *query = tile.queries[slot];
+    for (; any; any &= any - 1) {
+        const std::size_t bit = static_cast<std::size_t>(__builtin_ctzll(any));
+        for (std::size_t lane = 0; lane < lanes; ++lane) {
+            const std::size_t position = bit * lanes + lane;
+            if ((hits[lane] >> bit & 1) && position < block.n)
+                offer(sink, distance(row_at(block, position, tile.n_bytes), query, tile.n_bytes),
+                      id_at(block, position));
+        }
+    }
+}
+
+template <int kHigh>
+void offer_all(const Tile &tile, const Block &block, const State<kHigh> &state) {
+    for (std::size_t i = 0; i < state.n_slots; ++i) {
+        const std::size_t slot = state.slots[i];
+        const std::int32_t limit = tile.sinks[slot]->limit;
+        if (tile.n_bytes <= 4)
+            offer_hits<std::uint32_t>(tile, block, slot, state.counters[i].over);
+        else
+            offer_hits<std::uint64_t>(tile, block, slot, state.counters[i].over);
+        if (tile.sinks[slot]->limit != limit && tile.sinks[slot]->limit > 0)
+            set_limit(tile, slot);
+    }
+}
+
+// Narrow codes have a kernel of their own, unrolled.
+template <int kHigh, bool kAll, int kUnits>
+bool scan_unrolled(const Tile &tile, const Segment &segment, State<kHigh> &state) {
+    if constexpr (counter_bits(kUnits) == 4 + kHigh) {
+        if (segment.n_units == kUnits) {
+            scan_segment<kHigh, kAll, kUnits, true, true>(tile, segment, state);
+            return true;
+        }
+    }
+    return false;
+}
+
+template <int kHigh, bool kAll>
+void scan_only_segment(const Tile &tile, const Segment &segment, State<kHigh> &state) {
+    if (!scan_unrolled<kHigh, kAll, 2>(tile, segment, state) &&
+        !scan_unrolled<kHigh, kAll, 3>(tile, segment, state) &&
+        !scan_unrolled<kHigh, kAll, 4>(tile, segment, state) &&
+        !scan_unrolled<kHigh, kAll, 8>(tile, segment, state))
+        scan_segment<kHigh, kAll, 0, true, true>(tile, segment, state);
+}
+
+template <int kHigh, bool kAll>
+void scan_block_of(const Tile &tile, const Block &block, const std::size_t *segment_units,
+                   std::size_t n_segments, void *scratch) {
+    State<kHigh> state;
+    state.n_slots = tile.n_chosen;
+    state.counters = static_cast<Counter<kHigh> *>(scratch);
+    Word *ends = reinterpret_cast<Word *>(state.counters + tile.n_slots);
+    Word *table = ends + 4;
+    state.slots = reinterpret_cast<std::uint32_t *>(table + kMaxSegmentUnits * kUnitTable);
+
+    const Word *planes = static_cast<const Word *>(block.planes);
+    set_ends(planes, tile.n_bytes, ends);
+    Segment segment{reinterpret_cast<const std::uint8_t *>(table), ends, 0, 0};
+    Word parity{};
+    if (n_segments == 2 && tile.n_units <= kMaxHalvedUnits) {
+        build_table(planes, tile.n_bytes, 0, tile.n_units, parity, table);
+        if constexpr (counter_bits(4) == 4 + kHigh)
+            scan_halves<kHigh, kAll, 4>(tile, segment, state);
+        else if constexpr (counter_bits(8) == 4 + kHigh)
+            scan_halves<kHigh, kAll, 8>(tile, segment, state);
+        return offer_all(tile, block, state);
+    }
+    for (std::size_t s = 0; s < n_segments && state.n_slots > 0; ++s) {
+        segment.n_units = segment_units[s];
+        parity =
+            build_table(planes, tile.n_bytes, segment.first_unit, segment.n_units, parity, table);
+        const bool last = s + 1 == n_segments;
+        if (s == 0 && last)
+            scan_only_segment<kHigh, kAll>(tile, segment, state);
+        else if (s == 0)
+            scan_segment<kHigh, kAll, 0, true, false>(tile, segment, state);
+        else if (last)
+            scan_segment<kHigh, true, 0, false, true>(tile, segment, state);
+        else
+            scan_segment<kHigh, true, 0, false, false>(tile, segment, state);
+        segment.first_unit += segment.n_units;
+    }
+    offer_all(tile, block, state);
+}
+
+void scan_block(const Tile &tile, const Block &block, const std::size_t *segment_units,
+                std::size_t n_segments, void *scratch) {
+    using Scan = decltype(&scan_block_of<0, true>);
+    static constexpr Scan by_high[][2] = {{scan_block_of<0, false>, scan_block_of<0, true>},
+                                          {scan_block_of<1, false>, scan_block_of<1, true>},
+                                          {scan_block_of<2, false>, scan_block_of<2, true>},
+                                          {scan_block_of<3, false>, scan_block_of<3, true>},
+                                          {scan_block_of<4, false>, scan_block_of<4, true>},
+                                          {scan_block_of<5, false>, scan_block_of<5, true>},
+                                          {scan_block_of<6, false>, scan_block_of<6, true>},
+                                          {scan_block_of<7, false>, scan_block_of<7, true>}};
+    const bool all = tile.n_chosen == tile.n_slots;
+    by_high[counter_bits(tile.n_units) - 4][all](tile, block, segment_units, n_segments, scratch);
+}
+
+} // namespace
+} // namespace ssbhash::SSBHASH_ISA::searching

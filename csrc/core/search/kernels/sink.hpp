@@ -1,0 +1,47 @@
+// Offering found codes to a sink: the k smallest by counting.
+#pragma once
+
+#include "core/search/kernels/word.hpp"
+
+namespace ssbhash::SSBHASH_ISA::searching {
+namespace {
+
+// To one more than the k-th distance: codes at that may win their tie.
+inline void lower_limit(Sink &sink) {
+    while (sink.below - sink.counts[sink.limit - 1] >= sink.k) {
+        sink.below -= sink.counts[--sink.limit];
+        sink.last_id = INT64_MAX;
+    }
+}
+
+// Where codes come in ascending order of id, a code at the k-th distance that comes
+// later loses its tie: the limit is the k-th distance. Else it is one more.
+SSBHASH_INLINE void offer(Sink &sink, std::int32_t distance, std::int64_t id) {
+    if (distance >= sink.limit || (distance + 1 == sink.limit && id >= sink.last_id))
+        return;
+    if (sink.n_found == sink.capacity)
+        sink.make_room(sink);
+    sink.found[sink.n_found++] = {distance, id};
+    if (sink.k == 0)
+        return;
+    ++sink.counts[distance];
+    ++sink.below;
+    if (!sink.by_id)
+        return lower_limit(sink);
+    while (sink.below >= sink.k)
+        sink.below -= sink.counts[--sink.limit];
+}
+
+SSBHASH_INLINE const std::uint8_t *row_at(const Block &block, std::size_t position,
+                                          std::size_t n_bytes) {
+    return block.rows + (block.order ? block.order[position] : position) * n_bytes;
+}
+
+SSBHASH_INLINE std::int64_t id_at(const Block &block, std::size_t position) {
+    if (block.order)
+        return block.order[position];
+    return block.ids ? block.ids[position] : block.first_id + static_cast<std::int64_t>(position);
+}
+
+} // namespace
+} // namespace ssbhash::SSBHASH_ISA::searching

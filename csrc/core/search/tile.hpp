@@ -1,0 +1,35 @@
+// Queries that are scanned together: the arrays behind a Tile.
+#pragma once
+
+#include "core/base/aligned.hpp"
+#include "core/search/search_kernels.hpp"
+#include "core/search/top_k.hpp"
+
+#include <memory>
+#include <vector>
+
+namespace ssbhash {
+
+class QueryTile {
+  public:
+    // One slot for each of the findings; findings[i] belongs to query i.
+    QueryTile(const Codes &queries, std::vector<std::unique_ptr<Findings>> &findings,
+              const SearchKernels &kernels);
+
+    Tile &tile() { return tile_; }
+
+    // Drop slots whose sink wants nothing any more (limit 0).
+    void drop_finished();
+
+  private:
+    const SearchKernels &kernels_;
+    std::vector<const std::uint8_t *> queries_;
+    std::vector<Sink *> sinks_;
+    std::vector<std::uint8_t> parities_;
+    Scratch offsets_;
+    std::vector<std::uint64_t> starts_;
+    std::vector<std::uint32_t> chosen_;
+    Tile tile_;
+};
+
+} // namespace ssbhash

@@ -1,0 +1,225 @@
+// Rows of a layer, Adam and normalisation. Plain loops for the compiler to vectorise, but for
+// the reductions.
+#pragma once
+
+#include "core/training/kernels/vectors.hpp"
+
+namespace ssbhash::SSBHASH_ISA::training {
+namespace {
+
+constexpr float kBeta1 = 0.9f, kBeta2 = 0.999f;
+
+// mean / (sqrt(square) + eps); where the CPU has them, by its fast approximations
+// and a Newton step each, to a relative error of about 2^-22. A square below 1e-36
+// counts as that.
+Floats direction(Floats mean, Floats square, float eps) {
+#ifdef __AVX__
+    square = larger(square, all(1e-36f));
+    const Floats guess = _mm256_rsqrt_ps(square);
+    const Floats inverse = guess * (1.5f - 0.5f * square * guess * guess);
+    const Floats root = square * inverse + eps;
+    const Floats reciprocal = _mm256_rcp_ps(root);
+    return mean * (reciprocal * (2.0f - root * reciprocal));
+#else
+    Floats root;
+    for (std::size_t i = 0; i < kLanes; ++i)
+        root[i] = __builtin_sqrtf(square[i]);
+    return mean / (root + eps);
+#endif
+}
+
+// Calls update(i, n_lanes) for vectors from i on, n_lanes short of kLanes in the last; fetches
+// what lies `ahead` in each of the arrays, line by line beside this row's arithmetic.
+template <typename Update, typename... Arrays>
+void for_vectors(std::size_t n, std::ptrdiff_t ahead, const Update &update, Arrays... arrays) {
+    std::size_t i = 0;
+    for (; i + kLanes <= n; i += kLanes) {
+        if (ahead != 0 && i % (2 * kLanes) == 0)
+            (__builtin_prefetch(arrays + static_cast<std::ptrdiff_t>(i) + ahead, 1), ...);
+        update(i, kLanes);
+    }
+    if (i < n)
+        update(i, n - i);
+}
+
+void catch_up(float *weight, const float *mean, const float *square, std::size_t n,
+              std::ptrdiff_t ahead, float step, float eps) {
+    const auto update = [=](std::size_t i, std::size_t lanes) {
+        const Floats along = direction(load(mean + i, lanes), load(square + i, lanes), eps);
+        store(weight + i, load(weight + i, lanes) - step * along, lanes);
+    };
+    for_vectors(n, ahead, update, weight, mean, square);
+}
+
+void step(float *weight, float *mean, float *square, const float *grad, std::size_t n,
+          std::ptrdiff_t ahead, float mean_decay, float square_decay, float step, float eps) {
+    const auto update = [=](std::size_t i, std::size_t lanes) {
+        Floats m = mean_decay * load(mean + i, lanes), v = square_decay * load(square + i, lanes);
+        const Floats g = load(grad + i, lanes);
+        m += (1 - kBeta1) * (g - m);
+        v += (1 - kBeta2) * (g * g - v);
+        store(mean + i, m, lanes);
+        store(square + i, v, lanes);
+        store(weight + i, load(weight + i, lanes) - step * direction(m, v, eps), lanes);
+    };
+    for_vectors(n, ahead, update, weight, mean, square);
+}
+
+void add_scaled(float *__restrict sum, const float *__restrict row, float factor, std::size_t n) {
+    for (std::size_t i = 0; i < n; ++i)
+        sum[i] += factor * row[i];
+}
+
+// Sums of N vectors of columns stay in registers while the rows pass; of each row what follows
+// is fetched.
+template <std::size_t N>
+void sum_strip(const std::int64_t *columns, const float *values, std::size_t n_rows,
+               const float *matrix, std::size_t width, float *to) {
+    Floats sums[N] = {};
+    for (std::size_t at = 0; at < n_rows; ++at) {
+        const float *row = matrix + static_cast<std::size_t>(columns[at]) * width;
+        for (std::size_t v = 0; v < N; v += 2)
+            __builtin_prefetch(row + (N + v) * kLanes);
+#pragma GCC unroll 8
+        for (std::size_t v = 0; v < N; ++v)
+            sums[v] += values[at] * load(row + v * kLanes);
+    }
+#pragma GCC unroll 8
+    for (std::size_t v = 0; v < N; ++v)
+        store(to + v * kLanes, sums[v]);
+}
+
+void sum_rows(const std::int64_t *columns, const float *values, std::size_t n_rows,
+              const float *matrix, std::size_t width, float *to) {
+    std::size_t first = 0;
+    for (; first + 8 * kLanes <= width; first += 8 * kLanes)
+        sum_strip<8>(columns, values, n_rows, matrix + first, width, to + first);
+    for (; first + kLanes <= width; first += kLanes)
+        sum_strip<1>(columns, values, n_rows, matrix + first, width, to + first);
+    for (std::size_t i = first; i < width; ++i) {
+        to[i] = 0;
+        for (std::size_t at = 0; at < n_rows; ++at)
+            to[i] += values[at] * matrix[static_cast<std::size_t>(columns[at]) * width + i];
+    }
+}
+
+void rectify(const float *x, const float *bias, const float *scale, const float *shift,
+             std::size_t n, float *out) {
+#pragma GCC ivdep // out may be x
+    for (std::size_t i = 0; i < n; ++i) {
+        const float value = x[i] + bias[i];
+        out[i] = (value > 0 ? value : 0) * scale[i] + shift[i];
+    }
+}
+
+float exp_row(float *x, const float *bias, std::size_t n, float *sum) {
+    float top = x[0] + bias[0], total = 0;
+    std::size_t i = 0;
+    Floats tops[2] = {all(top), all(top)};
+    for (; i + 2 * kLanes <= n; i += 2 * kLanes)
+        for (std::size_t part = 0; part < 2; ++part) {
+            const std::size_t at = i + part * kLanes;
+            tops[part] = larger(load(x + at) + load(bias + at), tops[part]);
+        }
+    tops[0] = larger(tops[0], tops[1]);
+    for (std::size_t lane = 0; lane < kLanes; ++lane)
+        top = tops[0][lane] > top ? tops[0][lane] : top;
+    for (; i < n; ++i)
+        top = x[i] + bias[i] > top ? x[i] + bias[i] : top;
+
+    Floats totals[2] = {};
+    for (i = 0; i + 2 * kLanes <= n; i += 2 * kLanes)
+        for (std::size_t part = 0; part < 2; ++part) {
+            const std::size_t at = i + part * kLanes;
+            const Floats values = exp_negative(load(x + at) + load(bias + at) - top);
+            std::memcpy(x + at, &values, sizeof values);
+            totals[part] += values;
+        }
+    for (; i < n; ++i) {
+        x[i] = exp_negative(all(x[i] + bias[i] - top))[0];
+        total += x[i];
+    }
+    for (std::size_t lane = 0; lane < kLanes; ++lane)
+        total += totals[0][lane] + totals[1][lane];
+    *sum = total;
+    return top;
+}
+
+void relu_norm(const ReluNorm &layer, std::size_t first, std::size_t n) {
+    const float *bias = layer.bias + first;
+    float sum[kNormColumns] = {}, squares[kNormColumns] = {};
+    for (std::size_t i = 0; i < layer.n; ++i) {
+        const float *from = layer.product + i * layer.width + first;
+        float *to = layer.rectified + i * layer.width + first;
+        for (std::size_t j = 0; j < n; ++j) {
+            const float value = from[j] + bias[j];
+            to[j] = value > 0 ? value : 0;
+            sum[j] += to[j];
+        }
+    }
+    for (std::size_t j = 0; j < n; ++j)
+        sum[j] /= static_cast<float>(layer.n);
+    for (std::size_t i = 0; i < layer.n; ++i) {
+        const float *from = layer.rectified + i * layer.width + first;
+        for (std::size_t j = 0; j < n; ++j)
+            squares[j] += (from[j] - sum[j]) * (from[j] - sum[j]);
+    }
+    float scale[kNormColumns], shift[kNormColumns];
+    for (std::size_t j = 0; j < n; ++j) {
+        const std::size_t at = first + j;
+        const float variance = squares[j] / static_cast<float>(layer.n);
+        const float unbiased = squares[j] / static_cast<float>(layer.n - 1);
+        layer.mean[at] = sum[j];
+        layer.inverse[at] = 1 / __builtin_sqrtf(variance + layer.eps);
+        layer.running_mean[at] += layer.momentum * (sum[j] - layer.running_mean[at]);
+        layer.running_variance[at] += layer.momentum * (unbiased - layer.running_variance[at]);
+        scale[j] = layer.scale[at] * layer.inverse[at];
+        shift[j] = layer.shift[at] - sum[j] * scale[j];
+    }
+    for (std::size_t j = 0; layer.shift_out != nullptr && j < n; ++j) {
+        layer.shift_out[first + j] = shift[j];
+        shift[j] = 0;
+    }
+    for (std::size_t i = 0; i < layer.n; ++i) {
+        const float *from = layer.rectified + i * layer.width + first;
+        float *to = layer.out + i * layer.width + first;
+        for (std::size_t j = 0; j < n; ++j)
+            to[j] = from[j] * scale[j] + shift[j];
+    }
+}
+
+void relu_norm_backward(const ReluNormGradient &layer, std::size_t first, std::size_t n) {
+    const float *mean = layer.mean + first, *inverse = layer.inverse + first;
+    float sum[kNormColumns] = {}, along[kNormColumns] = {}, bias[kNormColumns] = {};
+    for (std::size_t i = 0; i < layer.n; ++i) {
+        const float *grad = layer.grad + i * layer.width + first;
+        const float *x = layer.rectified + i * layer.width + first;
+        for (std::size_t j = 0; j < n; ++j) {
+            sum[j] += grad[j];
+            along[j] += grad[j] * (x[j] - mean[j]);
+        }
+    }
+    float factor[kNormColumns], slope[kNormColumns], offset[kNormColumns];
+    for (std::size_t j = 0; j < n; ++j) {
+        layer.shift_out[first + j] = sum[j];
+        layer.scale_out[first + j] = along[j] * inverse[j];
+        factor[j] = layer.scale[first + j] * inverse[j];
+        slope[j] = -factor[j] * along[j] * inverse[j] * inverse[j] / static_cast<float>(layer.n);
+        offset[j] = -factor[j] * sum[j] / static_cast<float>(layer.n) - slope[j] * mean[j];
+    }
+    for (std::size_t i = 0; i < layer.n; ++i) {
+        const float *grad = layer.grad + i * layer.width + first;
+        const float *x = layer.rectified + i * layer.width + first;
+        float *to = layer.product + i * layer.width + first;
+        for (std::size_t j = 0; j < n; ++j) {
+            const float value = grad[j] * factor[j] + x[j] * slope[j] + offset[j];
+            to[j] = x[j] > 0 ? value : 0;
+            bias[j] += to[j];
+        }
+    }
+    for (std::size_t j = 0; j < n; ++j)
+        layer.bias[first + j] = bias[j];
+}
+
+} // namespace
+} // namespace ssbhash::SSBHASH_ISA::training

@@ -24,6 +24,7 @@ from ssbhash.hamming import (
     search,
     within,
 )
+from ssbhash.index import HammingIndex, rerank
 from ssbhash.sampling import binarize, sample, sample_relaxed
 from ssbhash.threads import get_num_threads, set_num_threads
 
@@ -41,6 +42,7 @@ __all__ = [
     "VDSH",
     "VDSHS",
     "BernoulliVAE",
+    "HammingIndex",
     "PairsResult",
     "PreparedCodes",
     "RangeResult",
@@ -53,6 +55,7 @@ __all__ = [
     "pack",
     "pairs_within",
     "prepare",
+    "rerank",
     "sample",
     "sample_relaxed",
     "search",

@@ -27,6 +27,8 @@ def nearest(
     n_threads: int,
 ) -> tuple[Distances, Ids]:
     """K nearest of each query [n_queries, k], filled up with id -1 at the largest distance."""
+    if k == 0:
+        return np.empty((len(queries), 0), np.int32), np.empty((len(queries), 0), np.int64)
     if _is_native(backend):
         found: tuple[Distances, Ids] = native_module().index_search(
             _native(parts), queries, k, max_distance, excluded, n_threads
@@ -69,9 +71,7 @@ def within(
     rows, distances, ids = [np.empty(0, np.int64)], [np.empty(0, np.int32)], [np.empty(0, np.int64)]
     for part in parts:
         database, part_ids = _database(part)
-        lims, part_distances, found_rows = get(backend).within(
-            database, queries, radius, n_threads
-        )
+        lims, part_distances, found_rows = get(backend).within(database, queries, radius, n_threads)
         rows.append(np.repeat(np.arange(len(queries)), np.diff(lims)))
         distances.append(part_distances)
         ids.append(part_ids[found_rows])

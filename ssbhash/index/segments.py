@@ -78,7 +78,7 @@ class Segment:
     def nbytes(self) -> int:
         """Bytes of all arrays, wherever they lie."""
         arrays = [self.rows, *(self.members or ()), *(a for table in self.tables for a in table)]
-        return sum(a.nbytes for a in arrays) + (0 if self.ids is None else self.ids.nbytes)
+        return int(sum(a.nbytes for a in arrays)) + (0 if self.ids is None else self.ids.nbytes)
 
     @cached_property
     def _row_of_item(self) -> Places | None:

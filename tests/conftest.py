@@ -31,3 +31,9 @@ def backend(request: pytest.FixtureRequest) -> str:
     if request.param not in available():
         pytest.skip(f"engine {request.param} is not present")
     return request.param
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How often an index is killed and damaged; a release takes 1,000 and 1,000,000."""
+    parser.addoption("--kills", type=int, default=4, help="kill -9 of a writing process")
+    parser.addoption("--damages", type=int, default=300, help="damaged files of an index")

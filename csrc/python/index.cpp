@@ -1,5 +1,6 @@
 // Bindings of the index: building and searching segments whose arrays Python holds.
 #include "core/index/index_search.hpp"
+#include "core/index/near_pairs.hpp"
 #include "python/bindings.hpp"
 
 #include <limits>
@@ -197,6 +198,22 @@ py::tuple py_within(const Parted &segments, const Bytes &query, std::size_t radi
                           as_array(std::move(ids)));
 }
 
+py::tuple py_near_pairs(const Bytes &codes, std::size_t radius, std::size_t n_threads) {
+    const Codes rows = view(codes);
+    Pairs pairs;
+    released([&] { pairs = near_pairs(rows, radius, scheduled(n_threads)); });
+    return py::make_tuple(as_array(std::move(pairs.first)), as_array(std::move(pairs.second)),
+                          as_array(std::move(pairs.distances)));
+}
+
+Array<std::int64_t> py_near_groups(const Bytes &codes, std::size_t radius, std::size_t n_threads) {
+    const Codes rows = view(codes);
+    require(rows.n < std::numeric_limits<std::uint32_t>::max(), "at most 2^32 - 2 codes");
+    std::vector<std::int64_t> groups;
+    released([&] { groups = near_groups(rows, radius, scheduled(n_threads)); });
+    return as_array(std::move(groups));
+}
+
 } // namespace
 
 void bind_index(py::module_ &m) {
@@ -217,6 +234,10 @@ void bind_index(py::module_ &m) {
         },
         py::arg("segment"), py::arg("queries").noconvert(), py::arg("k"));
     m.attr("MAX_KEY_BITS") = kMaxKeyBits;
+    m.def("near_pairs", &py_near_pairs, py::arg("codes").noconvert(), py::arg("radius"),
+          py::arg("n_threads"));
+    m.def("near_groups", &py_near_groups, py::arg("codes").noconvert(), py::arg("radius"),
+          py::arg("n_threads"));
     m.def("index_search", &py_search, py::arg("segments"), py::arg("query").noconvert(),
           py::arg("k"), py::arg("max_distance"), py::arg("excluded").noconvert(),
           py::arg("n_threads"));

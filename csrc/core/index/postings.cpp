@@ -7,16 +7,17 @@
 
 namespace ssbhash {
 
-Parts::Parts(std::size_t n_bits, std::size_t n_tables) {
+Parts::Parts(std::size_t n_bits, std::size_t n_tables, std::size_t most_width) {
     std::size_t bit = 0;
     for (std::size_t table = 0; table < n_tables; ++table) {
-        const std::size_t width = (n_bits - bit) / (n_tables - table);
+        const std::size_t run = (n_bits - bit) / (n_tables - table);
+        const std::size_t width = std::min(run, most_width);
         widths_.push_back(width);
         bytes_.push_back(bit / 8);
         n_windows_.push_back((bit + width + 7) / 8 - bit / 8);
         shifts_.push_back(bit % 8);
         masks_.push_back(static_cast<std::uint32_t>((std::uint64_t{1} << width) - 1));
-        bit += width;
+        bit += run;
     }
 }
 

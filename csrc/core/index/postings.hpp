@@ -18,9 +18,11 @@ constexpr std::size_t kMaxTables = 16;
 constexpr std::size_t kMaxKeyBits = 24;
 
 // Which bits of a code make the key of each table: bits are dealt out in runs, as evenly as may be.
+// Of a longer run than `most_width` the first bits are the key: codes equal in a run are equal
+// there, so nothing is missed.
 class Parts {
   public:
-    Parts(std::size_t n_bits, std::size_t n_tables);
+    Parts(std::size_t n_bits, std::size_t n_tables, std::size_t most_width = kMaxKeyBits);
 
     std::size_t n_tables() const { return widths_.size(); }
     std::size_t width(std::size_t table) const { return widths_[table]; }

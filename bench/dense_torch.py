@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 import ssbhash
 from ssbhash.inputs.rows import SparseBatch
-from ssbhash.nn.bernoulli_vae import Items
+from ssbhash.nn.autoencoder import TrainingBatch
 from ssbhash.nn.ssb_vae import SSBVAENetwork
 
 
@@ -67,7 +67,7 @@ class DenseSSBVAE(nn.Module):
         return reconstruction + self.weights.beta * kl + supervised
 
 
-def dense(items: Items) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def dense(items: TrainingBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Rows of features, of targets and of labels, and which labels are known."""
     assert isinstance(items.x, SparseBatch)
     assert isinstance(items.target, SparseBatch)
@@ -76,7 +76,7 @@ def dense(items: Items) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return items.x.dense(), items.target.dense(), items.labels, items.known
 
 
-def check_equality(network: SSBVAENetwork, items: Items) -> DenseSSBVAE:
+def check_equality(network: SSBVAENetwork, items: TrainingBatch) -> DenseSSBVAE:
     """Compare the loss and gradients of one batch, with the same noise; give the peer."""
     seed, zeros = 1, np.zeros((len(items.x), network.shape.n_bits))
     uniform = ssbhash.sample_relaxed(zeros, seed, tau=1.0).astype(np.float64)

@@ -18,22 +18,27 @@ from ssbhash.hamming import (
     PairsResult,
     RangeResult,
     SearchResult,
+    count_within,
     distances,
+    merge,
+    paired_distances,
     pairs_within,
     prepare,
     search,
     within,
 )
-from ssbhash.index import HammingIndex, rerank
+from ssbhash.index import HammingIndex, groups_within, rerank
 from ssbhash.sampling import binarize, sample, sample_relaxed
 from ssbhash.threads import get_num_threads, set_num_threads
 
 if TYPE_CHECKING:
-    from ssbhash.models import PHSGS, SSBVAE, VDSH, VDSHS, BernoulliVAE
+    from ssbhash.models import PHSGS, SSBVAE, VDSH, VDSHS, BernoulliVAE, load
     from ssbhash.tuning import tune
 
 # Public names that need torch, and the module that has them.
-_LAZY = dict.fromkeys(("SSBVAE", "PHSGS", "VDSHS", "BernoulliVAE", "VDSH"), "ssbhash.models")
+_LAZY = dict.fromkeys(
+    ("SSBVAE", "PHSGS", "VDSHS", "BernoulliVAE", "VDSH", "load"), "ssbhash.models"
+)
 _LAZY["tune"] = "ssbhash.tuning"
 
 __all__ = [
@@ -50,9 +55,14 @@ __all__ = [
     "__version__",
     "backends",
     "binarize",
+    "count_within",
     "distances",
     "get_num_threads",
+    "groups_within",
+    "load",
+    "merge",
     "pack",
+    "paired_distances",
     "pairs_within",
     "prepare",
     "rerank",

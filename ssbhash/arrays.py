@@ -8,10 +8,18 @@ so `sys.modules` is asked.
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# What a user may hand in: an overload for tensors comes first, this one after it.
+ArrayIn: TypeAlias = "npt.NDArray[Any] | Sequence[Any]"
+AnyArray: TypeAlias = "Tensor | npt.NDArray[Any] | Sequence[Any]"
 
 Codes = npt.NDArray[np.uint8]
 Logits = npt.NDArray[Any]  # float16, float32, float64, or uint16 standing for bfloat16
@@ -96,6 +104,15 @@ def _check_padding(codes: Codes, name: str, n_bits: int) -> None:
         raise ValueError(f"{name} has padding bits set beyond n_bits={n_bits}, first in row {row}")
 
 
+_POPCOUNT = np.array([byte.bit_count() for byte in range(256)], dtype=np.uint8)
+
+
+def count_bits(packed: npt.NDArray[np.uint8]) -> int:
+    """Count the bits that are set."""
+    counts = np.bitwise_count(packed) if hasattr(np, "bitwise_count") else _POPCOUNT[packed]
+    return int(counts.sum(dtype=np.int64))
+
+
 def like(result: npt.NDArray[Any], query: Any) -> Any:
     """Give `result` back as the kind of array that `query` is, on its device."""
     if is_torch(query):
@@ -158,6 +175,22 @@ def require_finite(logits: Logits) -> None:
     is_finite = (logits & 0x7F80) != 0x7F80 if is_bfloat16 else np.isfinite(logits)
     if not is_finite.all():
         raise NotFiniteError(int(np.flatnonzero(~is_finite.all(axis=1))[0]))
+
+
+class TooManyResultsError(ValueError):
+    """There are more results than `max_results`; raised before they are allocated.
+
+    Attributes
+    ----------
+    n_results : int
+        How many there are.
+    """
+
+    def __init__(self, n_results: int) -> None:
+        super().__init__(
+            f"there are {n_results} results, more than max_results; raise it, or lower the radius"
+        )
+        self.n_results = n_results
 
 
 class NotFiniteError(ValueError):

@@ -6,55 +6,135 @@ every engine and any number of threads, so results can be compared with `==`.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from ssbhash.arrays import Codes, as_codes, as_count, as_numpy, like
-from ssbhash.engines import Database, PreparedCodes, get
+from ssbhash.arrays import (
+    AnyArray,
+    ArrayIn,
+    Codes,
+    as_codes,
+    as_count,
+    as_numpy,
+    like,
+)
+from ssbhash.engines import MISSING_DISTANCE, MISSING_ID, Database, PreparedCodes, get
 from ssbhash.threads import resolve
 
+CodesIn: TypeAlias = "AnyArray | PreparedCodes"
+_Ints: TypeAlias = npt.NDArray[np.int64]
+_Int32s: TypeAlias = npt.NDArray[np.int32]
+D = TypeVar("D")
+I = TypeVar("I")
 
-class SearchResult(NamedTuple):
-    """Nearest neighbours: `distances` int32 and `ids` int64, [n_queries, k] (or [k])."""
+# A named tuple can be generic from Python 3.11 on; type checkers read it so for all versions.
+if TYPE_CHECKING:
+    from torch import Tensor
 
-    distances: Any
-    ids: Any
+    class SearchResult(NamedTuple, Generic[D, I]):
+        """Nearest neighbours."""
+
+        distances: D
+        ids: I
+
+    class RangeResult(NamedTuple, Generic[D, I]):
+        """Neighbours within a radius."""
+
+        lims: I
+        distances: D
+        ids: I
+
+    class PairsResult(NamedTuple, Generic[D, I]):
+        """Pairs of rows."""
+
+        first: I
+        second: I
+        distances: D
+else:
+
+    class SearchResult(NamedTuple):
+        """Nearest neighbours: `distances` int32 and `ids` int64, [n_queries, k] (or [k])."""
+
+        distances: Any
+        ids: Any
+
+    class RangeResult(NamedTuple):
+        """Neighbours within a radius, in CSR form.
+
+        Query i owns `distances[lims[i]:lims[i + 1]]` and the same slice of `ids`,
+        sorted by (distance, id). `lims` int64 [n_queries + 1], `distances` int32,
+        `ids` int64.
+        """
+
+        lims: Any
+        distances: Any
+        ids: Any
+
+    class PairsResult(NamedTuple):
+        """Pairs of rows first < second, sorted: int64, int64 and int32, [n_pairs] each."""
+
+        first: Any
+        second: Any
+        distances: Any
 
 
-class RangeResult(NamedTuple):
-    """Neighbours within a radius, in CSR form.
-
-    Query i owns `distances[lims[i]:lims[i + 1]]` and the same slice of `ids`,
-    sorted by (distance, id). `lims` int64 [n_queries + 1], `distances` int32,
-    `ids` int64.
-    """
-
-    lims: Any
-    distances: Any
-    ids: Any
+NumpySearch: TypeAlias = "SearchResult[_Int32s, _Ints]"
+TorchSearch: TypeAlias = "SearchResult[Tensor, Tensor]"
+NumpyRange: TypeAlias = "RangeResult[_Int32s, _Ints]"
+TorchRange: TypeAlias = "RangeResult[Tensor, Tensor]"
+NumpyPairs: TypeAlias = "PairsResult[_Int32s, _Ints]"
+TorchPairs: TypeAlias = "PairsResult[Tensor, Tensor]"
+# What `merge` takes beside a result.
+Offset: TypeAlias = "int | AnyArray"
 
 
-class PairsResult(NamedTuple):
-    """Pairs of rows first < second, sorted: int64, int64 and int32, [n_pairs] each."""
-
-    first: Any
-    second: Any
-    distances: Any
-
-
+@overload
 def search(
-    codes: Any,
-    query: Any,
+    codes: CodesIn,
+    query: Tensor,
+    k: int = ...,
+    *,
+    mask: AnyArray | None = ...,
+    ids: AnyArray | None = ...,
+    exclude: AnyArray | int | None = ...,
+    max_distance: int | None = ...,
+    pad: bool = ...,
+    n_bits: int | None = ...,
+    backend: str = ...,
+    n_threads: int | None = ...,
+) -> TorchSearch: ...
+@overload
+def search(
+    codes: CodesIn,
+    query: ArrayIn | PreparedCodes,
+    k: int = ...,
+    *,
+    mask: AnyArray | None = ...,
+    ids: AnyArray | None = ...,
+    exclude: AnyArray | int | None = ...,
+    max_distance: int | None = ...,
+    pad: bool = ...,
+    n_bits: int | None = ...,
+    backend: str = ...,
+    n_threads: int | None = ...,
+) -> NumpySearch: ...
+def search(
+    codes: CodesIn,
+    query: CodesIn,
     k: int = 10,
     *,
-    mask: Any = None,
-    ids: Any = None,
+    mask: AnyArray | None = None,
+    ids: AnyArray | None = None,
+    exclude: AnyArray | int | None = None,
+    max_distance: int | None = None,
+    pad: bool = False,
     n_bits: int | None = None,
     backend: str = "auto",
     n_threads: int | None = None,
-) -> SearchResult:
+) -> Any:
     """Find the k nearest codes of each query, exactly.
 
     Parameters
@@ -68,9 +148,18 @@ def search(
     mask : bool [n] or packed bits uint8 [ceil(n / 8)], optional
         Search only the codes whose bit is set (bit i % 8 of byte i // 8).
     ids : integers, optional
-        Search only these codes. The cost falls with the number of codes allowed.
+        Search only these codes.
+    exclude : integers [n_queries] or [n_queries, n_excluded], optional
+        Ids that a query must not find, such as its own where the queries are rows of
+        the database; -1 excludes nothing.
+    max_distance : int, optional
+        Find only codes at most this far away.
+    pad : bool
+        Give exactly k columns. By default there are as many as the query with the
+        most neighbours needs.
     n_bits : int, optional
-        Bits in a code; given, the padding bits of both arguments are checked.
+        Bits in a code; given, the padding bits of both arguments are checked. By
+        default that of prepared codes.
     backend : {"auto", "native", "numba", "reference"}
         The engine; all give identical results.
     n_threads : int, optional
@@ -80,7 +169,232 @@ def search(
     -------
     SearchResult
         `distances` int32 and `ids` int64, both [n_queries, min(k, n allowed)], ascending
-        by (distance, id). torch queries give torch results on their device.
+        by (distance, id). Where a query has fewer neighbours (`exclude`, `max_distance`,
+        `pad`), its row ends with id -1 at distance 2**31 - 1. torch queries give torch
+        results on their device.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong dtype, shape or range.
+
+    Notes
+    -----
+    A filter costs least where few codes are allowed: they are gathered. Where most
+    are, all codes are scanned, and only those found are looked up in the filter.
+
+    Examples
+    --------
+    >>> import numpy as np, ssbhash
+    >>> codes = ssbhash.pack(np.array([[0, 0, 0], [1, 0, 0], [1, 1, 1]]))
+    >>> distances, ids = ssbhash.search(codes, codes[1], k=2)
+    >>> distances.tolist(), ids.tolist()
+    ([0, 1], [1, 0])
+    >>> ssbhash.search(codes, codes, k=1, exclude=range(3)).ids.tolist()
+    [[1], [0], [1]]
+    >>> ssbhash.search(codes, codes[2], k=2, max_distance=1, pad=True).ids.tolist()
+    [2, -1]
+    """
+    engine = get(backend)
+    database, queries, is_single = _checked(codes, query, n_bits, engine.NAME, mask, ids)
+    k = as_count(k, "k", 1)
+    n_columns = k if pad else min(k, len(database))
+    limit = None if max_distance is None else as_count(max_distance, "max_distance", 0)
+    excluded = _excluded(exclude, len(queries), is_single)
+    n_wanted = min(k + excluded.shape[1], len(database))
+    distances, found = engine.search(database, queries, n_wanted, resolve(n_threads), limit)
+    if excluded.shape[1]:
+        distances, found = _without(distances, found, excluded)
+    if not pad and (excluded.shape[1] or limit is not None):
+        n_columns = min(n_columns, int((found >= 0).sum(axis=1).max(initial=0)))
+    distances = _fitted(distances, n_columns, MISSING_DISTANCE)
+    found = _fitted(found, n_columns, MISSING_ID)
+    return _ranked_like(distances, found, query, is_single)
+
+
+def _excluded(exclude: AnyArray | int | None, n_queries: int, is_single: bool) -> _Ints:
+    """Ids [n_queries, n_excluded] that queries must not find."""
+    if exclude is None:
+        return np.empty((n_queries, 0), np.int64)
+    ids = as_numpy(exclude, "exclude")
+    if ids.dtype.kind not in "iu" and ids.size:
+        raise TypeError(f"exclude must hold integers, got {ids.dtype}")
+    if is_single and ids.ndim < 2:
+        ids = ids.reshape(1, -1)
+    elif ids.ndim == 1:
+        ids = ids[:, None]
+    if ids.ndim != 2 or len(ids) != n_queries:
+        raise ValueError(
+            f"exclude must have shape [{n_queries}] or [{n_queries}, n_excluded], "
+            f"got {list(np.shape(exclude))}"
+        )
+    return ids.astype(np.int64)
+
+
+def _without(distances: _Int32s, ids: _Ints, excluded: _Ints) -> tuple[_Int32s, _Ints]:
+    """Move what is excluded to the end of each row, and mark it as missing."""
+    is_lost = ids < 0
+    for column in excluded.T:
+        is_lost |= ids == column[:, None]
+    order = np.argsort(is_lost, axis=1, kind="stable")
+    distances = np.where(is_lost, np.int32(MISSING_DISTANCE), distances)
+    ids = np.where(is_lost, MISSING_ID, ids)
+    return np.take_along_axis(distances, order, axis=1), np.take_along_axis(ids, order, axis=1)
+
+
+def _fitted(array: npt.NDArray[Any], n_columns: int, missing: int) -> npt.NDArray[Any]:
+    """Cut off columns, or add missing ones."""
+    n_more = n_columns - array.shape[1]
+    if n_more == 0:
+        return array
+    if n_more < 0:
+        return np.ascontiguousarray(array[:, :n_columns])
+    return np.pad(array, ((0, 0), (0, n_more)), constant_values=missing)
+
+
+def _ranked_like(distances: _Int32s, ids: _Ints, model: Any, is_single: bool) -> Any:
+    if is_single:
+        distances, ids = distances[0], ids[0]
+    return SearchResult(like(distances, model), like(ids, model))
+
+
+@overload
+def within(
+    codes: CodesIn,
+    query: Tensor,
+    radius: int | AnyArray,
+    *,
+    mask: AnyArray | None = ...,
+    ids: AnyArray | None = ...,
+    max_results: int | None = ...,
+    n_bits: int | None = ...,
+    backend: str = ...,
+    n_threads: int | None = ...,
+) -> TorchRange: ...
+@overload
+def within(
+    codes: CodesIn,
+    query: ArrayIn | PreparedCodes,
+    radius: int | AnyArray,
+    *,
+    mask: AnyArray | None = ...,
+    ids: AnyArray | None = ...,
+    max_results: int | None = ...,
+    n_bits: int | None = ...,
+    backend: str = ...,
+    n_threads: int | None = ...,
+) -> NumpyRange: ...
+def within(
+    codes: CodesIn,
+    query: CodesIn,
+    radius: int | AnyArray,
+    *,
+    mask: AnyArray | None = None,
+    ids: AnyArray | None = None,
+    max_results: int | None = None,
+    n_bits: int | None = None,
+    backend: str = "auto",
+    n_threads: int | None = None,
+) -> Any:
+    """Find all codes at most `radius` bits from each query (inclusive).
+
+    Results are counted before memory is taken for them. Large ones (a million and
+    more) are counted in one scan and written in a second.
+
+    Parameters
+    ----------
+    codes : uint8 [n, n_bytes] or PreparedCodes
+        The database, packed.
+    query : uint8 [n_queries, n_bytes] or [n_bytes]
+        Packed queries.
+    radius : int or integers [n_queries]
+        For all queries or for each.
+    mask, ids
+        Search only some codes, as in `search`.
+    max_results : int, optional
+        Refuse to return more than this many in all.
+    n_bits, backend, n_threads
+        As in `search`.
+
+    Returns
+    -------
+    RangeResult
+        In CSR form: query i owns `distances[lims[i]:lims[i + 1]]`, int32, and the same
+        slice of `ids`, int64, ascending by (distance, id). `lims` int64 [n_queries + 1],
+        of two entries for a single query. torch queries give torch results on their
+        device.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong dtype, shape or range.
+    TooManyResultsError
+        A ValueError with the number of results, if it exceeds `max_results`.
+
+    Examples
+    --------
+    >>> import numpy as np, ssbhash
+    >>> codes = ssbhash.pack(np.array([[0, 0, 0], [1, 0, 0], [1, 1, 1]]))
+    >>> lims, distances, ids = ssbhash.within(codes, codes[:2], radius=1)
+    >>> lims.tolist(), distances.tolist(), ids.tolist()
+    ([0, 2, 4], [0, 1, 0, 1], [0, 1, 1, 0])
+    >>> ssbhash.within(codes, codes, radius=[0, 1, 3]).ids.tolist()
+    [0, 1, 0, 2, 1, 0]
+    """
+    engine = get(backend)
+    database, queries, _ = _checked(codes, query, n_bits, engine.NAME, mask, ids)
+    radii = _radii(radius, queries)
+    most = None if max_results is None else as_count(max_results, "max_results", 0)
+    found = engine.within(database, queries, radii, resolve(n_threads), most)
+    return RangeResult(*(like(part, query) for part in found))
+
+
+@overload
+def count_within(
+    codes: CodesIn,
+    query: Tensor,
+    radius: int | AnyArray,
+    *,
+    mask: AnyArray | None = ...,
+    ids: AnyArray | None = ...,
+    n_bits: int | None = ...,
+    backend: str = ...,
+    n_threads: int | None = ...,
+) -> Tensor: ...
+@overload
+def count_within(
+    codes: CodesIn,
+    query: ArrayIn | PreparedCodes,
+    radius: int | AnyArray,
+    *,
+    mask: AnyArray | None = ...,
+    ids: AnyArray | None = ...,
+    n_bits: int | None = ...,
+    backend: str = ...,
+    n_threads: int | None = ...,
+) -> npt.NDArray[np.int64]: ...
+def count_within(
+    codes: CodesIn,
+    query: CodesIn,
+    radius: int | AnyArray,
+    *,
+    mask: AnyArray | None = None,
+    ids: AnyArray | None = None,
+    n_bits: int | None = None,
+    backend: str = "auto",
+    n_threads: int | None = None,
+) -> Any:
+    """Count the codes at most `radius` bits from each query (inclusive).
+
+    Parameters
+    ----------
+    codes, query, radius, mask, ids, n_bits, backend, n_threads
+        As in `within`.
+
+    Returns
+    -------
+    int64 [n_queries], or a scalar array for a single query
+        torch queries give a torch tensor on their device.
 
     Raises
     ------
@@ -91,61 +405,77 @@ def search(
     --------
     >>> import numpy as np, ssbhash
     >>> codes = ssbhash.pack(np.array([[0, 0, 0], [1, 0, 0], [1, 1, 1]]))
-    >>> distances, ids = ssbhash.search(codes, codes[1], k=2)
-    >>> distances.tolist(), ids.tolist()
-    ([0, 1], [1, 0])
+    >>> ssbhash.count_within(codes, codes, radius=1).tolist()
+    [2, 2, 1]
     """
-    database, queries, is_single = _checked(codes, query, n_bits, mask, ids)
-    k = min(as_count(k, "k", 1), len(database))
     engine = get(backend)
-    found = engine.search(database, queries, k, resolve(n_threads))
-    if is_single:
-        found = tuple(part[0] for part in found)
-    return SearchResult(*(like(part, query) for part in found))
+    database, queries, is_single = _checked(codes, query, n_bits, engine.NAME, mask, ids)
+    found = engine.count_within(database, queries, _radii(radius, queries), resolve(n_threads))
+    return like(found.reshape(()) if is_single else found, query)
 
 
-def within(
-    codes: Any,
-    query: Any,
-    radius: int,
-    *,
-    mask: Any = None,
-    ids: Any = None,
-    n_bits: int | None = None,
-    backend: str = "auto",
-    n_threads: int | None = None,
-) -> RangeResult:
-    """Find all codes at most `radius` bits from each query (inclusive).
-
-    Parameters are those of `search`. A single query gives `lims` of two entries.
-
-    Examples
-    --------
-    >>> import numpy as np, ssbhash
-    >>> codes = ssbhash.pack(np.array([[0, 0, 0], [1, 0, 0], [1, 1, 1]]))
-    >>> lims, distances, ids = ssbhash.within(codes, codes[:2], radius=1)
-    >>> lims.tolist(), distances.tolist(), ids.tolist()
-    ([0, 2, 4], [0, 1, 0, 1], [0, 1, 1, 0])
-    """
-    database, queries, _ = _checked(codes, query, n_bits, mask, ids)
-    radius = as_count(radius, "radius", 0)
-    engine = get(backend)
-    found = engine.within(database, queries, radius, resolve(n_threads))
-    return RangeResult(*(like(part, query) for part in found))
+def _radii(radius: int | AnyArray, queries: Codes) -> _Ints:
+    """One radius for each query, at most the number of bits."""
+    n_bits = 8 * queries.shape[1]
+    if hasattr(radius, "__index__") and np.ndim(radius) == 0:  # type: ignore[arg-type]
+        return np.full(len(queries), min(as_count(radius, "radius", 0), n_bits), np.int64)
+    radii = as_numpy(radius, "radius")
+    if radii.dtype.kind not in "iu":
+        raise TypeError(f"radius must be an integer or hold integers, got {radii.dtype}")
+    if radii.shape != (len(queries),):
+        raise ValueError(
+            f"radius must be one integer or have shape [{len(queries)}], got {list(radii.shape)}"
+        )
+    if radii.size and radii.min() < 0:
+        raise ValueError(f"radius must be at least 0, got {radii.min()}")
+    return np.minimum(radii, n_bits).astype(np.int64)
 
 
+@overload
 def distances(
-    codes: Any,
-    query: Any,
+    codes: CodesIn,
+    query: Tensor,
+    *,
+    n_bits: int | None = ...,
+    backend: str = ...,
+    n_threads: int | None = ...,
+) -> Tensor: ...
+@overload
+def distances(
+    codes: CodesIn,
+    query: ArrayIn | PreparedCodes,
+    *,
+    n_bits: int | None = ...,
+    backend: str = ...,
+    n_threads: int | None = ...,
+) -> npt.NDArray[np.uint16]: ...
+def distances(
+    codes: CodesIn,
+    query: CodesIn,
     *,
     n_bits: int | None = None,
     backend: str = "auto",
     n_threads: int | None = None,
 ) -> Any:
-    """All distances from each query to each code: uint16 [n_queries, n] (or [n]).
+    """Compute all distances from each query to each code.
 
-    For small problems: the whole matrix is returned. Codes of more than 65,535
-    bits do not fit and raise a ValueError.
+    For small problems: the whole matrix is returned.
+
+    Parameters
+    ----------
+    codes, query, n_bits, backend, n_threads
+        As in `search`.
+
+    Returns
+    -------
+    uint16 [n_queries, n], or [n] for a single query
+        torch queries give a torch tensor on their device.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong dtype or shape, or codes have more than 65,535
+        bits: their distances do not fit.
 
     Examples
     --------
@@ -154,24 +484,137 @@ def distances(
     >>> ssbhash.distances(codes, codes[0]).tolist()
     [0, 1, 3]
     """
-    database, queries, is_single = _checked(codes, query, n_bits)
-    if queries.shape[1] * 8 > np.iinfo(np.uint16).max:
-        raise ValueError(f"codes of {queries.shape[1]} bytes have distances beyond uint16")
-    found = get(backend).distances(database.codes, queries, resolve(n_threads))
+    engine = get(backend)
+    database, queries, is_single = _checked(codes, query, n_bits, engine.NAME)
+    _check_width(queries)
+    found = engine.distances(database.codes, queries, resolve(n_threads))
     return like(found[0] if is_single else found, query)
 
 
-def pairs_within(
-    codes: Any,
-    radius: int,
+@overload
+def paired_distances(
+    first: CodesIn,
+    second: Tensor,
+    *,
+    n_bits: int | None = ...,
+    backend: str = ...,
+    n_threads: int | None = ...,
+) -> Tensor: ...
+@overload
+def paired_distances(
+    first: CodesIn,
+    second: ArrayIn | PreparedCodes,
+    *,
+    n_bits: int | None = ...,
+    backend: str = ...,
+    n_threads: int | None = ...,
+) -> npt.NDArray[np.uint16]: ...
+def paired_distances(
+    first: CodesIn,
+    second: CodesIn,
     *,
     n_bits: int | None = None,
     backend: str = "auto",
     n_threads: int | None = None,
-) -> PairsResult:
+) -> Any:
+    """Compute the distance of row i of `first` to row i of `second`.
+
+    Parameters
+    ----------
+    first, second : uint8 [n, n_bytes] or PreparedCodes
+        Packed codes.
+    n_bits, backend, n_threads
+        As in `search`.
+
+    Returns
+    -------
+    uint16 [n]
+        A torch tensor on the device of `second`, if that is one.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong dtype or shape, or codes have more than 65,535
+        bits: their distances do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np, ssbhash
+    >>> codes = ssbhash.pack(np.array([[0, 0, 0], [1, 0, 0], [1, 1, 1]]))
+    >>> ssbhash.paired_distances(codes[:2], codes[1:]).tolist()
+    [1, 2]
+    """
+    n_bits = _n_bits(first, n_bits)
+    left, right = as_codes(first, "first", n_bits), as_codes(second, "second", n_bits)
+    if left.shape != right.shape:
+        raise ValueError(
+            f"first and second must have one shape, got {list(left.shape)} and {list(right.shape)}"
+        )
+    _check_width(left)
+    return like(get(backend).paired_distances(left, right, resolve(n_threads)), second)
+
+
+def _check_width(codes: Codes) -> None:
+    if codes.shape[1] * 8 > np.iinfo(np.uint16).max:
+        raise ValueError(f"codes of {codes.shape[1]} bytes have distances beyond uint16")
+
+
+@overload
+def pairs_within(
+    codes: Tensor,
+    radius: int,
+    *,
+    max_results: int | None = ...,
+    n_bits: int | None = ...,
+    backend: str = ...,
+    n_threads: int | None = ...,
+) -> TorchPairs: ...
+@overload
+def pairs_within(
+    codes: ArrayIn | PreparedCodes,
+    radius: int,
+    *,
+    max_results: int | None = ...,
+    n_bits: int | None = ...,
+    backend: str = ...,
+    n_threads: int | None = ...,
+) -> NumpyPairs: ...
+def pairs_within(
+    codes: CodesIn,
+    radius: int,
+    *,
+    max_results: int | None = None,
+    n_bits: int | None = None,
+    backend: str = "auto",
+    n_threads: int | None = None,
+) -> Any:
     """Find all pairs of codes at most `radius` bits apart (inclusive): near-duplicates.
 
-    Each pair is looked at once. Returns a `PairsResult`, sorted by (first, second).
+    Each pair is looked at once. Pairs are counted before memory is taken for them.
+
+    Parameters
+    ----------
+    codes : uint8 [n, n_bytes] or PreparedCodes
+        Packed codes.
+    radius : int
+        The largest distance.
+    max_results : int, optional
+        Refuse to return more pairs than this.
+    n_bits, backend, n_threads
+        As in `search`.
+
+    Returns
+    -------
+    PairsResult
+        `first` < `second`, int64 [n_pairs], and `distances` int32, sorted by (first,
+        second). torch codes give torch results on their device.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong dtype, shape or range.
+    TooManyResultsError
+        A ValueError with the number of pairs, if it exceeds `max_results`.
 
     Examples
     --------
@@ -181,14 +624,123 @@ def pairs_within(
     >>> first.tolist(), second.tolist(), distances.tolist()
     ([0, 1], [1, 2], [1, 2])
     """
-    database = _as_database(codes, n_bits)
-    radius = as_count(radius, "radius", 0)
-    found = get(backend).pairs_within(database.codes, radius, resolve(n_threads))
+    engine = get(backend)
+    database = _as_database(codes, _n_bits(codes, n_bits), engine.NAME)
+    radius = min(as_count(radius, "radius", 0), 8 * database.codes.shape[1])
+    most = None if max_results is None else as_count(max_results, "max_results", 0)
+    found = engine.pairs_within(database, radius, resolve(n_threads), most)
     return PairsResult(*(like(part, codes) for part in found))
 
 
+@overload
+def merge(
+    parts: Sequence[tuple[TorchSearch, Offset]],
+    k: int,
+    *,
+    backend: str = ...,
+    n_threads: int | None = ...,
+) -> TorchSearch: ...
+@overload
+def merge(
+    parts: Sequence[tuple[NumpySearch, Offset]],
+    k: int,
+    *,
+    backend: str = ...,
+    n_threads: int | None = ...,
+) -> NumpySearch: ...
+def merge(
+    parts: Sequence[tuple[Any, Offset]],
+    k: int,
+    *,
+    backend: str = "auto",
+    n_threads: int | None = None,
+) -> Any:
+    """Merge the results of several parts of a database into those of the whole.
+
+    Parameters
+    ----------
+    parts : sequence of (SearchResult, offset or ids)
+        What `search` found in each part, for the same queries. The ids of a result are
+        rows of its part: row i has id `offset + i`, or `ids[i]` in the whole.
+    k : int
+        Neighbours for each query. Each part must have been searched for at least as
+        many, or for all of its codes.
+    backend, n_threads
+        As in `search`.
+
+    Returns
+    -------
+    SearchResult
+        The k smallest (distance, id), as one search of all parts would find them.
+        Results of parts may have different numbers of columns, and rows that end with
+        id -1: so does this one where a query has fewer than k neighbours. Torch
+        results give torch results, on the device of the first.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `parts` is empty, shapes or dtypes do not fit, or an id is not a row of its
+        part.
+
+    Examples
+    --------
+    >>> import numpy as np, ssbhash
+    >>> codes = ssbhash.pack(np.array([[0, 0, 0], [1, 0, 0], [1, 1, 1]]))
+    >>> parts = [(ssbhash.search(codes[:2], codes[1], 2), 0),
+    ...          (ssbhash.search(codes[2:], codes[1], 2), 2)]
+    >>> ssbhash.merge(parts, k=3).ids.tolist()
+    [1, 0, 2]
+    """
+    k = as_count(k, "k", 1)
+    if len(parts) == 0:
+        raise ValueError("parts must hold at least one result")
+    checked = [_part(number, result, offset) for number, (result, offset) in enumerate(parts)]
+    shapes = {(ids.ndim, *ids.shape[:-1]) for _, ids in checked}
+    if len(shapes) > 1:
+        raise ValueError(
+            "the results of parts must be for the same queries, "
+            f"got ids of shapes {[list(ids.shape) for _, ids in checked]}"
+        )
+    is_single = checked[0][1].ndim == 1
+    ranked = [(np.atleast_2d(distances), np.atleast_2d(ids)) for distances, ids in checked]
+    k = min(k, sum(ids.shape[1] for _, ids in ranked))
+    found = get(backend).merge(ranked, k, resolve(n_threads))
+    return _ranked_like(*found, parts[0][0][1], is_single)
+
+
+def _part(number: int, result: Any, offset: Offset) -> tuple[_Int32s, _Ints]:
+    """Check a part's result and turn its rows into ids."""
+    name = f"parts[{number}]"
+    distances, rows = as_numpy(result[0], f"{name} distances"), as_numpy(result[1], f"{name} ids")
+    if distances.dtype.kind not in "iu" or rows.dtype.kind not in "iu":
+        raise TypeError(
+            f"{name} must have integer distances and ids, got {distances.dtype} and {rows.dtype}"
+        )
+    if distances.shape != rows.shape or rows.ndim not in (1, 2):
+        raise ValueError(
+            f"{name} must have distances and ids of one shape, [n_queries, k] or [k], "
+            f"got {list(distances.shape)} and {list(rows.shape)}"
+        )
+    rows = rows.astype(np.int64)
+    if hasattr(offset, "__index__") and np.ndim(offset) == 0:  # type: ignore[arg-type]
+        ids = rows + as_count(offset, f"the offset of {name}", 0)
+    else:
+        table = as_numpy(offset, f"the ids of {name}")
+        if table.ndim != 1 or (table.dtype.kind not in "iu" and table.size):
+            raise ValueError(f"the ids of {name} must be a list of integers, got {table.dtype}")
+        if rows.size and rows.max() >= len(table):
+            raise ValueError(f"{name} has id {rows.max()}, but there are {len(table)} ids for it")
+        ids = table.astype(np.int64)[rows] if len(table) else rows
+    ids = np.ascontiguousarray(np.where(rows < 0, MISSING_ID, ids))
+    return np.ascontiguousarray(distances.astype(np.int32)), ids
+
+
 def prepare(
-    codes: Any, *, n_bits: int | None = None, backend: str = "auto", n_threads: int | None = None
+    codes: CodesIn,
+    *,
+    n_bits: int | None = None,
+    backend: str = "auto",
+    n_threads: int | None = None,
 ) -> PreparedCodes:
     """Get codes ready for many searches, with the same results.
 
@@ -197,7 +749,26 @@ def prepare(
     also groups them around centres, so that a query skips the groups too far from it:
     4 bytes a code, less than the codes take. Batches of 7 queries and more gain.
     Ten million codes of 64 bits take about two seconds on one thread where that pays.
-    The codes must not change any more.
+
+    Parameters
+    ----------
+    codes : uint8 [n, n_bytes]
+        Packed codes. They are not copied, and must not change any more: if they do,
+        results may be wrong.
+    n_bits : int, optional
+        Bits in a code; given, the padding bits are checked, and those of queries later.
+    backend, n_threads
+        As in `search`. Another engine searches the codes without the planes.
+
+    Returns
+    -------
+    PreparedCodes
+        Stands for the codes in every function.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong dtype, shape or range.
 
     Examples
     --------
@@ -207,36 +778,62 @@ def prepare(
     >>> ssbhash.search(prepared, codes[1], k=2).ids.tolist()
     [1, 0]
     """
-    n_bits = None if n_bits is None else as_count(n_bits, "n_bits", 1)
+    n_bits = _n_bits(codes, n_bits)
     checked = as_codes(codes, "codes", n_bits)
-    return PreparedCodes(checked, n_bits, get(backend).prepare(checked, resolve(n_threads)))
+    engine = get(backend)
+    planes = engine.prepare(checked, resolve(n_threads))
+    return PreparedCodes(checked, n_bits, engine.NAME, planes)
 
 
-def _as_database(codes: Any, n_bits: int | None, mask: Any = None, ids: Any = None) -> Database:
-    if isinstance(codes, PreparedCodes):
-        if n_bits not in (None, codes.n_bits):
-            as_codes(codes.codes, "codes", n_bits)
-        return Database(codes.codes, _allowed(len(codes), mask, ids), codes.planes)
-    checked = as_codes(codes, "codes", n_bits)
-    return Database(checked, _allowed(len(checked), mask, ids))
+def _n_bits(codes: CodesIn, n_bits: int | None) -> int | None:
+    """Bits in a code as given, or as prepared codes know it."""
+    if n_bits is not None:
+        return as_count(n_bits, "n_bits", 1)
+    return codes.n_bits if isinstance(codes, PreparedCodes) else None
 
 
-def _allowed(n: int, mask: Any, ids: Any) -> npt.NDArray[np.int64] | None:
-    """Ascending ids that `mask` or `ids` allows; None for all."""
+def _as_database(
+    codes: CodesIn,
+    n_bits: int | None,
+    engine: str,
+    mask: AnyArray | None = None,
+    ids: AnyArray | None = None,
+) -> Database:
     if mask is not None and ids is not None:
         raise ValueError("give mask or ids, not both")
-    if mask is not None:
-        bits = as_numpy(mask, "mask")
-        if bits.dtype == np.uint8 and bits.shape == ((n + 7) // 8,):
-            bits = np.unpackbits(bits, count=n, bitorder="little").astype(bool)
-        if bits.dtype != bool or bits.shape != (n,):
-            raise ValueError(
-                f"mask must be bool [{n}] or packed bits uint8 [{(n + 7) // 8}], "
-                f"got {bits.dtype} {list(bits.shape)}"
-            )
-        return np.flatnonzero(bits).astype(np.int64)
-    if ids is None:
-        return None
+    planes = None
+    if isinstance(codes, PreparedCodes):
+        planes = codes.planes_of(engine)
+        n_bits = None if n_bits == codes.n_bits else n_bits  # checked already
+    checked = as_codes(codes, "codes", n_bits)
+    n = len(checked)
+    return Database(
+        checked,
+        None if ids is None else _as_ids(ids, n),
+        None if mask is None else _as_bits(mask, n),
+        planes,
+    )
+
+
+def _as_bits(mask: AnyArray, n: int) -> npt.NDArray[np.uint8]:
+    """Packed bits of the rows that a mask allows; those from n on are zero."""
+    bits = as_numpy(mask, "mask")
+    n_bytes = (n + 7) // 8
+    if bits.dtype == bool and bits.shape == (n,):
+        return np.packbits(bits, bitorder="little")
+    if bits.dtype != np.uint8 or bits.shape != (n_bytes,):
+        raise ValueError(
+            f"mask must be bool [{n}] or packed bits uint8 [{n_bytes}], "
+            f"got {bits.dtype} {list(bits.shape)}"
+        )
+    if n % 8 and bits[-1] >> (n % 8):
+        bits = bits.copy()
+        bits[-1] &= (1 << n % 8) - 1
+    return np.ascontiguousarray(bits)
+
+
+def _as_ids(ids: AnyArray, n: int) -> _Ints:
+    """Ascending ids without duplicates."""
     allowed = as_numpy(ids, "ids")
     if allowed.size == 0:
         return np.empty(0, np.int64)
@@ -249,11 +846,15 @@ def _allowed(n: int, mask: Any, ids: Any) -> npt.NDArray[np.int64] | None:
 
 
 def _checked(
-    codes: Any, query: Any, n_bits: int | None, mask: Any = None, ids: Any = None
+    codes: CodesIn,
+    query: CodesIn,
+    n_bits: int | None,
+    engine: str,
+    mask: AnyArray | None = None,
+    ids: AnyArray | None = None,
 ) -> tuple[Database, Codes, bool]:
-    if n_bits is not None:
-        n_bits = as_count(n_bits, "n_bits", 1)
-    database = _as_database(codes, n_bits, mask, ids)
+    n_bits = _n_bits(codes, n_bits)
+    database = _as_database(codes, n_bits, engine, mask, ids)
     queries = as_numpy(query, "query")
     is_single = queries.ndim == 1
     queries = as_codes(queries[None] if is_single else queries, "query", n_bits)

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from ssbhash import tie_groups
 from ssbhash.arrays import as_codes, as_count, as_numpy
+from ssbhash.data import is_labelled, number_labels
 from ssbhash.tie_groups import Floats, Ints, Labels, TieGroups
 
 Ties: TypeAlias = Literal["expected", "id"]
@@ -60,11 +61,12 @@ def precision_at(
     ----------
     database_codes : uint8 [n, n_bytes]
         The database, packed.
-    database_labels : int [n] or 0/1 [n, n_labels]
-        Class ids from 0, or an indicator matrix (multi-label).
+    database_labels : array-like [n] or 0/1 [n, n_labels]
+        Whole numbers, text or truth values, as in `fit`; or an indicator matrix
+        (multi-label). None may be missing.
     query_codes : uint8 [n_queries, n_bytes]
         Packed queries.
-    query_labels : int [n_queries] or 0/1 [n_queries, n_labels]
+    query_labels : array-like [n_queries] or 0/1 [n_queries, n_labels]
         Of the same kind as `database_labels`.
     k : int or sequence of int
         Neighbours looked at; several are computed in one pass. k > n counts as n.
@@ -295,7 +297,7 @@ def evaluate_distances(
     else:
         matrix = _as_distances(distances, n_queries, n_items)
         of = matrix.__getitem__
-    labels, queries = _as_labels_of(database_labels, query_labels, n_items, n_queries)
+    labels, queries = as_labels_of(database_labels, query_labels, n_items, n_queries)
     if 0 in (n_items, n_queries):
         raise ValueError("there must be items and queries: there is nothing to evaluate")
 
@@ -356,7 +358,7 @@ def _groups(
         raise ValueError(
             f"query_codes has {queries.shape[1]} bytes a code but database_codes {codes.shape[1]}"
         )
-    labels, labels_of = _as_labels_of(database_labels, query_labels, len(codes), len(queries))
+    labels, labels_of = as_labels_of(database_labels, query_labels, len(codes), len(queries))
     engine = {"n_bits": n_bits, "backend": backend, "n_threads": n_threads}
     return tie_groups.of_codes(codes, labels, queries, labels_of, k, _as_ties(ties), engine)
 
@@ -393,31 +395,24 @@ def _as_denominator(denominator: Any) -> Any:
     return denominator
 
 
-def _as_labels_of(database: Any, query: Any, n_items: int, n_queries: int) -> tuple[Labels, Labels]:
-    labels = _as_labels(database, "database_labels", n_items)
-    queries = _as_labels(query, "query_labels", n_queries)
-    if labels.shape[1:] != queries.shape[1:]:
-        raise ValueError(
-            "database_labels and query_labels must both be class ids, or indicators of the same "
-            f"labels, got shapes {labels.shape} and {queries.shape}"
-        )
+def as_labels_of(database: Any, query: Any, n_items: int, n_queries: int) -> tuple[Labels, Labels]:
+    """Check labels of both sides: class ids, or float32 indicators.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they are malformed, hide a label, or differ in kind.
+    """
+    names = ("database_labels", "query_labels")
+    numbered, _ = number_labels(database, query, names=names)
+    for labels, name, n in zip(numbered, names, (n_items, n_queries), strict=True):
+        if len(labels) != n:
+            raise ValueError(f"{name} has {len(labels)} rows for {n} items")
+        n_unlabelled = n - int(is_labelled(labels).sum())
+        if n_unlabelled:
+            raise ValueError(
+                f"{name} has {n_unlabelled} unlabelled of {n} items (-1, None or NaN): a metric "
+                "needs all labels; hand in the labelled items alone"
+            )
+    labels, queries = (x.astype(np.float32) if x.ndim == 2 else x for x in numbered)
     return labels, queries
-
-
-def _as_labels(labels: Any, name: str, n: int) -> Labels:
-    array = as_numpy(labels, name)
-    if array.ndim not in (1, 2):
-        raise ValueError(f"{name} must have shape [n] or [n, n_labels], got {array.shape}")
-    if len(array) != n:
-        raise ValueError(f"{name} has {len(array)} rows for {n} items")
-    if np.any(array < 0):
-        raise ValueError(
-            f"{name} has negative entries (-1 is unlabelled): a metric needs all labels"
-        )
-    if array.ndim == 1:
-        if array.dtype.kind not in "iu":
-            raise TypeError(f"{name} must be integer class ids, got dtype {array.dtype}")
-        return array
-    if not np.all((array == 0) | (array == 1)):
-        raise ValueError(f"{name} must be an indicator matrix of 0 and 1")
-    return array.astype(np.float32)

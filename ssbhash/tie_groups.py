@@ -56,8 +56,8 @@ def of_codes(
     Labels are class ids or float32 indicators. k = None keeps one group for each
     distance from 0; `engine` are the keywords of `ssbhash.search`.
     """
-    for part in _chunks(len(queries), len(codes)):
-        relevant = _relevance(labels, query_labels[part])
+    for part in chunks(len(queries), len(codes)):
+        relevant = relevance(labels, query_labels[part])
         if ties == "id" and k is not None:
             yield _singletons(relevant, _search(codes, queries[part], k, **engine).ids)
         else:
@@ -74,8 +74,8 @@ def of_distances(
     ties: str,
 ) -> Iterator[TieGroups]:
     """Give the same for any distances without NaN, asked for by slices of queries."""
-    for part in _chunks(len(queries), len(labels)):
-        matrix, relevant = distances(part), _relevance(labels, queries[part])
+    for part in chunks(len(queries), len(labels)):
+        matrix, relevant = distances(part), relevance(labels, queries[part])
         order = np.argsort(matrix, axis=1, kind="stable")
         if ties == "id":
             yield _singletons(relevant, order[:, :k])
@@ -112,12 +112,14 @@ def _trimmed(groups: TieGroups, k: int | None) -> TieGroups:
     return groups._replace(counts=groups.counts[:, :n_groups], hits=groups.hits[:, :n_groups])
 
 
-def _chunks(n_queries: int, n_items: int) -> Iterator[slice]:
+def chunks(n_queries: int, n_items: int) -> Iterator[slice]:
+    """Cut queries into parts whose pairs with all items fit in memory."""
     n_rows = max(1, _PAIRS_PER_CHUNK // n_items)
     return (slice(start, start + n_rows) for start in range(0, n_queries, n_rows))
 
 
-def _relevance(labels: Labels, queries: Labels) -> Bools:
+def relevance(labels: Labels, queries: Labels) -> Bools:
+    """Mark the items that share a class with a query: [n_queries, n]."""
     if labels.ndim == 1:
         same: Bools = queries[:, None] == labels[None, :]
         return same

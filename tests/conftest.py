@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import ssbhash
-from ssbhash.engines import NAMES, available
+from ssbhash.engines import NAMES, available, native_module
 
 # A process that a test starts takes the ssbhash under test, not the source folder it runs in.
 _FOLDERS = [str(Path(ssbhash.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
@@ -18,11 +18,18 @@ os.environ["PYTHONSAFEPATH"] = "1"
 
 # Without torch the numpy half is tested: modules that import from the other half are left out.
 _OTHER_HALF = re.compile(
-    r"^(from|import) (torch|ssbhash\.(inputs|nn|training|models|tuning|paper|cli)\b)", re.MULTILINE
+    r"^(from|import) (torch|ssbhash\.(inputs|kernels|nn|training|models|tuning|paper|cli)\b)",
+    re.MULTILINE,
 )
 if importlib.util.find_spec("torch") is None:
     _TESTS = Path(__file__).parent.glob("test_*.py")
     collect_ignore = [path.name for path in _TESTS if _OTHER_HALF.search(path.read_text())]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", type=int, default=10, help="saves of each kind that are killed")
+    parser.addoption("--damaged", type=int, default=3000, help="damaged files in all")
+    parser.addoption("--damage-seed", type=int, default=0, help="which damage is done")
 
 
 @pytest.fixture(params=NAMES)
@@ -33,7 +40,12 @@ def backend(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """How often an index is killed and damaged; a release takes 1,000 and 1,000,000."""
-    parser.addoption("--kills", type=int, default=4, help="kill -9 of a writing process")
-    parser.addoption("--damages", type=int, default=300, help="damaged files of an index")
+@pytest.fixture(params=["native", "plain"])
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Kernels of training: in C++, or in torch."""
+    if native_module() is None and request.param == "native":
+        pytest.skip("the extension is not built")
+    if request.param == "plain":
+        monkeypatch.setattr("ssbhash.kernels.choice.native_module", lambda: None)
+    name: str = request.param
+    return name

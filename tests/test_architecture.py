@@ -22,6 +22,8 @@ FLOORS = (
     ("codes", "config", "hamming", "sampling"),
     ("asymmetric", "data", "tie_groups"),
     ("index", "metrics"),
+    ("item_metrics",),
+    ("kernels",),
     ("inputs",),
     ("nn",),
     ("training",),
@@ -31,7 +33,7 @@ FLOORS = (
     ("__main__",),
 )
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
-NUMPY_ALONE = [name for name, floor in FLOOR_OF.items() if floor < FLOOR_OF["inputs"]]
+NUMPY_ALONE = [name for name, floor in FLOOR_OF.items() if floor < FLOOR_OF["kernels"]]
 
 
 @dataclass(frozen=True)

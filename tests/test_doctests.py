@@ -1,8 +1,9 @@
-"""Every example in a docstring runs, on whichever ssbhash is installed."""
+"""Every example in a docstring or a page runs, on whichever ssbhash is installed."""
 
 import doctest
 import importlib
 import pkgutil
+from pathlib import Path
 
 import pytest
 
@@ -29,3 +30,9 @@ def test_examples_of_module(name: str) -> None:
         pytest.importorskip(needed)
     flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
     assert doctest.testmod(module, optionflags=flags).failed == 0
+
+
+def test_examples_of_pages() -> None:
+    pytest.importorskip("torch")
+    page = Path(__file__).parent.parent / "docs" / "labels.md"
+    assert doctest.testfile(str(page), module_relative=False).failed == 0

@@ -308,7 +308,7 @@ def test_damage_is_an_error_or_changes_nothing(
     files = [path for path in folder.iterdir() if path.name != "lock"]
     assert {path.name.split("-")[0] for path in files} >= {"segment", "alive", "log"}
     refused = []
-    for _ in range(request.config.getoption("--damages")):
+    for _ in range(request.config.getoption("--damaged") // 4):
         path = rng.choice(files)
         whole = path.read_bytes()
         damaged = bytearray(whole)
@@ -565,3 +565,39 @@ def test_rerank_orders_whole_tie_groups(metric: str, small_parts: None) -> None:
         assert set(one.ids[i]) <= set(group)
     np.testing.assert_array_equal(one.ids, two.ids)
     np.testing.assert_array_equal(one.distances, two.distances)
+
+
+@pytest.mark.parametrize("n_bits", [8, 20, 64, 100])
+@pytest.mark.parametrize("n", [0, 1, 2, 700, 6000])
+def test_groups_and_pairs_are_those_of_all_pairs(n_bits: int, n: int, backend: str) -> None:
+    if n > 700 and backend == "reference":
+        pytest.skip("slow")
+    rng = np.random.default_rng(n + n_bits)
+    codes = random_codes(rng, n, n_bits, 0.2 if n_bits < 64 else 0.5)
+    codes[n // 2 :] = codes[: n - n // 2] ^ random_codes(rng, n - n // 2, n_bits, 0.02)
+    for radius in (0, 1, 3):
+        lims, _, near = ssbhash.within(codes, codes, radius)
+        first = np.repeat(np.arange(n), np.diff(lims))
+        groups = np.arange(n)
+        for _ in range(n):  # the smallest neighbour's group, until nothing changes
+            before = groups.copy()
+            np.minimum.at(groups, first, groups[near])
+            if (groups == before).all():
+                break
+        found = ssbhash.groups_within(codes, radius, backend=backend, n_threads=2)
+        assert found.dtype == np.int64
+        np.testing.assert_array_equal(found, groups)
+        pairs = ssbhash.pairs_within(codes, radius, backend=backend, n_threads=2)
+        order = np.lexsort((near, first))
+        order = order[first[order] < near[order]]
+        np.testing.assert_array_equal(pairs.first, first[order])
+        np.testing.assert_array_equal(pairs.second, near[order])
+        if len(order) > 1:
+            with pytest.raises(ValueError, match=str(len(order))):
+                ssbhash.pairs_within(codes, radius, max_results=1, backend=backend)
+
+
+def test_groups_of_equal_codes_take_no_pairs() -> None:
+    codes = np.zeros((200_000, 8), np.uint8)
+    codes[::2] = 255
+    assert np.unique(ssbhash.groups_within(codes, 4)).tolist() == [0, 1]

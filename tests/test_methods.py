@@ -1,6 +1,8 @@
 """Estimators: scikit-learn's contract, bad input, codes, predictions, files."""
 
 import json
+import random
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from sklearn.datasets import make_classification
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import ssbhash
+from ssbhash.atomic import read_together, write_together
 from ssbhash.models import methods
 
 PAPER = "ssb-vae:paper"
@@ -216,9 +219,10 @@ BAD_LABELS = {
     "none": (lambda y: None, "requires y"),
     "too few": (lambda y: y[:-1], "79 rows"),
     "all hidden": (lambda y: np.full(80, -1), "all 80 labels"),
-    "one class": (lambda y: np.where(y == 1, 1, -1), "one class"),
+    "one class": (lambda y: np.where(y == 1, 1, -1), "one class.*-1, None and NaN mean unlabelled"),
     "real numbers": (lambda y: y + 0.5, "Unknown label type"),
-    "nan": (lambda y: np.where(y == 1, np.nan, y), "NaN"),
+    "infinity": (lambda y: np.where(y == 1, np.inf, y), "infinity"),
+    "all nan": (lambda y: np.full(80, np.nan), "all 80 labels"),
     "half a row hidden": (lambda y: np.stack([y, np.zeros(80)], 1), "0 and 1"),
     "all rows hidden": (lambda y: np.full((80, 3), -1), "all 80 labels"),
     "not 0 or 1": (lambda y: np.full((80, 3), 2), "0 and 1"),
@@ -292,7 +296,7 @@ def test_save_and_load(method: str, items: Any, tmp_path: Path) -> None:
     hasher.save(tmp_path / "new" / "model")
     hasher.save(tmp_path / "new" / "model")  # again, over the first
     files = sorted(path.name for path in (tmp_path / "new" / "model").iterdir())
-    assert files == ["config.json", "weights.safetensors"]
+    assert files == ["config.json", "manifest.json", "weights.safetensors"]
     loaded = methods.load(tmp_path / "new" / "model")
     assert type(loaded) is type(small(method))
     assert loaded.get_params() == hasher.get_params()
@@ -346,7 +350,7 @@ def test_missing_file_and_other_method(saved: Path) -> None:
     (saved / "weights.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match="weights"):
         methods.load(saved)
-    with pytest.raises(FileNotFoundError, match="config"):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
         methods.load(saved / "nowhere")
 
 
@@ -364,7 +368,8 @@ def test_missing_file_and_other_method(saved: Path) -> None:
 )
 def test_malformed_config(saved: Path, change: dict[str, Any]) -> None:
     config = json.loads((saved / "config.json").read_text())
-    (saved / "config.json").write_text(json.dumps(config | change))
+    contents = read_together(saved) | {"config.json": json.dumps(config | change).encode()}
+    write_together(saved, contents)
     with pytest.raises(ValueError, match=r"malformed|method|version"):
         methods.load(saved)
 
@@ -381,6 +386,47 @@ def test_failed_save_leaves_the_old_model(
     with pytest.raises(OSError, match="no space"):
         small("ssb-vae", seed=9).fit(*items).save(saved)
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("options", "classes"),
+    [
+        ({"device": torch.device("cpu")}, [0, 1]),
+        ({"beta": Fraction(1, 64)}, [0, 1]),
+        ({"beta": np.float32(0.5)}, ["ant", "bee"]),
+    ],
+)
+def test_what_fits_can_be_saved(items: Any, tmp_path: Path, options: Any, classes: Any) -> None:
+    X, y = items
+    target = np.array(classes)[(y > 0).astype(int)]
+    hasher = small("ssb-vae", **options).fit(X, target)
+    hasher.save(tmp_path)
+    loaded = methods.load(tmp_path)
+    np.testing.assert_array_equal(loaded.transform(X), hasher.transform(X))
+    np.testing.assert_array_equal(loaded.predict(X), hasher.predict(X))
+
+
+def test_labels_that_cannot_be_saved_are_refused_before_training(
+    items: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    X, y = items
+    monkeypatch.setattr("ssbhash.models.base.Training", None)
+    odd = np.array([1, 2], "m8[D]")[(y > 0).astype(int)]
+    with pytest.raises(TypeError, match="timedelta64"):
+        small("ssb-vae").fit(X, odd)
+
+
+def test_a_checkpoint_knows_equal_parameters(items: Any, tmp_path: Path) -> None:
+    X, y = items
+    first = small("ssb-vae", checkpoint=tmp_path, beta=np.float64(0.25)).fit(X, y)
+    again = small("ssb-vae", checkpoint=tmp_path, beta=0.25).fit(X, y)
+    assert again.history_ == first.history_
+    path = tmp_path / "checkpoint.safetensors"
+    content = path.read_bytes()
+    for place in random.Random(0).sample(range(len(content)), 200):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+        with pytest.raises(ValueError, match="no checkpoint"):
+            small("ssb-vae", checkpoint=tmp_path, beta=0.25).fit(X, y)
 
 
 def test_save_where_a_file_is_in_the_way(items: Any, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from ssbhash.inputs.lsa import fit_latent, fit_scale
 from ssbhash.inputs.rows import row_source
 from ssbhash.models import methods
 from ssbhash.models.database_codes import Floats, hedged_threshold
-from ssbhash.nn.bernoulli_vae import Items, Shape, Weights
+from ssbhash.nn.autoencoder import Shape, TrainingBatch, Weights
 from ssbhash.nn.self_taught import (
     CODEWORD_SCALE,
     COUNTS_SCALE,
@@ -37,12 +37,12 @@ def network(n_classes: int = 3, multilabel: bool = False, **kwargs: Any) -> Self
     return built
 
 
-def batch(multilabel: bool = False) -> Items:
+def batch(multilabel: bool = False) -> TrainingBatch:
     random = torch.Generator().manual_seed(1)
     x = torch.rand(5, 6, generator=random)
     labels = torch.tensor([[1, 0, 0], [0, 1, int(multilabel)], [0, 0, 0], [0, 0, 0], [0, 0, 0]])
     known = torch.tensor([True, True, False, False, False])
-    return Items(x, x / x.sum(1, keepdim=True), labels.float(), known)
+    return TrainingBatch(x, x / x.sum(1, keepdim=True), labels.float(), known)
 
 
 @pytest.mark.parametrize(("n_bits", "excess"), [(16, 1), (32, 1), (64, 2)])

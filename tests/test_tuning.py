@@ -19,6 +19,7 @@ from ssbhash.inputs.labels import read_labels
 from ssbhash.models.methods import PHSGS, SSBVAE, VDSHS, BernoulliVAE
 from ssbhash.tuning.cross_validation import deal
 from ssbhash.tuning.hyperparameters import default_space
+from ssbhash.tuning.journal import Journal
 
 FEW = {"n_bits": 8, "n_epochs": 1, "n_hidden_units": 16, "verbose": False}
 BUDGET: dict[str, Any] = {"n_trials": 2, "n_folds": 2, "verbose": False}
@@ -127,8 +128,7 @@ def test_resumed_search_is_the_uninterrupted_one(tmp_path: Path, kind: str) -> N
     # A search that was killed leaves a trial behind that never ended.
     place = storage
     if kind == "journal":
-        journal = optuna.storages.journal.JournalFileBackend(str(storage))
-        place = optuna.storages.JournalStorage(journal)
+        place = optuna.storages.JournalStorage(Journal(Path(str(storage))))
     optuna.load_study(study_name="ssbhash", storage=place).ask()
     resumed = tune(SSBVAE(**FEW), x, y, n_trials=3, **options)
     whole = tune(SSBVAE(**FEW), x, y, n_trials=3, n_folds=2, verbose=False)
@@ -142,6 +142,32 @@ def test_resumed_search_is_the_uninterrupted_one(tmp_path: Path, kind: str) -> N
         tune(SSBVAE(**FEW), x, y, n_trials=3, **{**options, "n_folds": 3})
     other = tune(SSBVAE(**FEW), x[:, :5], y, n_trials=1, study_name="other", **options)
     assert len(other.trials) == 1
+
+
+def test_a_truncated_study_goes_on_from_its_last_whole_trial(tmp_path: Path) -> None:
+    x, y = items()
+    path = tmp_path / "trials.log"
+    options: dict[str, Any] = {"n_folds": 2, "verbose": False}
+    whole = tune(SSBVAE(**FEW), x, y, n_trials=3, storage=path, **options)
+    content = path.read_bytes()
+    path.write_bytes(content[:-40])  # within the end of the third trial
+    again = tune(SSBVAE(**FEW), x, y, n_trials=3, storage=path, **options)
+    for one, other in zip(again.trials, whole.trials, strict=True):
+        assert (one.parameters, one.fold_scores) == (other.parameters, other.fold_scores)
+    assert again.trials[:2] == whole.trials[:2], "seconds and all: not run again"
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_damaged_study_is_told(tmp_path: Path, share: float) -> None:
+    path = tmp_path / "trials.log"
+    journal = Journal(path)
+    journal.append_logs([{"op_code": number, "value": 0.5} for number in range(9)])
+    assert Journal(path).read_logs(7)[0]["op_code"] == 7
+    content = path.read_bytes()
+    place = int(share * len(content))
+    path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    with pytest.raises(ValueError, match=r"trials\.log line \d+ is no line"):
+        Journal(path)
 
 
 def test_seconds_end_a_search() -> None:

@@ -14,9 +14,6 @@ void bind_search(pybind11::module_ &m);
 void bind_index(pybind11::module_ &m);
 void bind_sampling(pybind11::module_ &m);
 void bind_training(pybind11::module_ &m);
-void bind_csr_batches(pybind11::module_ &m);
-void bind_code_losses(pybind11::module_ &m);
-void bind_encoder(pybind11::module_ &m);
 
 // An array that owns the values, without a copy.
 template <typename T>

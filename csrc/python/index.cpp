@@ -157,7 +157,11 @@ std::vector<std::vector<Neighbour>> run(const Parted &parted, const Bytes &query
             "excluded must have an id for each query");
     const IndexQueries queries{codes, k, max_distance, excluded ? excluded->data() : nullptr};
     std::vector<std::vector<Neighbour>> found;
-    released([&] { found = search_index(segments, queries, scheduled(n_threads)); });
+    try {
+        released([&] { found = search_index(segments, queries, scheduled(n_threads)); });
+    } catch (const Damaged &damage) {
+        throw py::value_error(damage.what());
+    }
     return found;
 }
 
@@ -198,14 +202,6 @@ py::tuple py_within(const Parted &segments, const Bytes &query, std::size_t radi
                           as_array(std::move(ids)));
 }
 
-py::tuple py_near_pairs(const Bytes &codes, std::size_t radius, std::size_t n_threads) {
-    const Codes rows = view(codes);
-    Pairs pairs;
-    released([&] { pairs = near_pairs(rows, radius, scheduled(n_threads)); });
-    return py::make_tuple(as_array(std::move(pairs.first)), as_array(std::move(pairs.second)),
-                          as_array(std::move(pairs.distances)));
-}
-
 Array<std::int64_t> py_near_groups(const Bytes &codes, std::size_t radius, std::size_t n_threads) {
     const Codes rows = view(codes);
     require(rows.n < std::numeric_limits<std::uint32_t>::max(), "at most 2^32 - 2 codes");
@@ -218,29 +214,27 @@ Array<std::int64_t> py_near_groups(const Bytes &codes, std::size_t radius, std::
 
 void bind_index(py::module_ &m) {
     py::class_<HeldSegment>(m, "Segment", "A part of an index that never changes.")
-        .def(py::init(&make_segment), py::arg("codes").noconvert(),
+        .def(py::init(&make_segment), py::arg("codes").noconvert(), py::kw_only(),
              py::arg("ids").noconvert() = py::none(), py::arg("first_id") = 0,
              py::arg("members") = py::none(), py::arg("tables") = std::vector<TableArrays>(),
              py::arg("ascending") = true);
-    m.def("group_equal", &py_group_equal, py::arg("codes").noconvert(), py::arg("most"));
-    m.def("tables_for", &tables_for, py::arg("n"), py::arg("n_bits"));
-    m.def("build_tables", &build_tables, py::arg("codes").noconvert(), py::arg("n_tables"),
-          py::arg("n_threads"));
+    m.def("group_equal", &py_group_equal, py::arg("codes").noconvert(), py::kw_only(),
+          py::arg("most"));
+    m.def("tables_for", &tables_for, py::kw_only(), py::arg("n"), py::arg("n_bits"));
+    m.def("build_tables", &build_tables, py::arg("codes").noconvert(), py::kw_only(),
+          py::arg("n_tables"), py::arg("n_threads"));
     m.def(
         "share_probed",
         [](const HeldSegment &held, const Bytes &queries, std::size_t k) {
             require(held.segment.parts != nullptr, "the segment has no tables");
             return share_probed(held.segment, view(queries), k);
         },
-        py::arg("segment"), py::arg("queries").noconvert(), py::arg("k"));
-    m.attr("MAX_KEY_BITS") = kMaxKeyBits;
-    m.def("near_pairs", &py_near_pairs, py::arg("codes").noconvert(), py::arg("radius"),
+        py::arg("segment"), py::arg("queries").noconvert(), py::kw_only(), py::arg("k"));
+    m.def("near_groups", &py_near_groups, py::arg("codes").noconvert(), py::kw_only(),
+          py::arg("radius"), py::arg("n_threads"));
+    m.def("index_search", &py_search, py::arg("segments"), py::arg("queries").noconvert(),
+          py::kw_only(), py::arg("k"), py::arg("max_distance"), py::arg("excluded").noconvert(),
           py::arg("n_threads"));
-    m.def("near_groups", &py_near_groups, py::arg("codes").noconvert(), py::arg("radius"),
-          py::arg("n_threads"));
-    m.def("index_search", &py_search, py::arg("segments"), py::arg("query").noconvert(),
-          py::arg("k"), py::arg("max_distance"), py::arg("excluded").noconvert(),
-          py::arg("n_threads"));
-    m.def("index_within", &py_within, py::arg("segments"), py::arg("query").noconvert(),
-          py::arg("radius"), py::arg("excluded").noconvert(), py::arg("n_threads"));
+    m.def("index_within", &py_within, py::arg("segments"), py::arg("queries").noconvert(),
+          py::kw_only(), py::arg("radius"), py::arg("excluded").noconvert(), py::arg("n_threads"));
 }

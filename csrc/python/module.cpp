@@ -6,7 +6,4 @@ PYBIND11_MODULE(_core, m) {
     bind_index(m);
     bind_sampling(m);
     bind_training(m);
-    bind_csr_batches(m);
-    bind_code_losses(m);
-    bind_encoder(m);
 }

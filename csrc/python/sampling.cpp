@@ -37,15 +37,14 @@ py::ssize_t bytes_for(const Logits &logits) {
     return static_cast<py::ssize_t>((logits.n_bits + 7) / 8);
 }
 
-py::tuple py_sample(const py::array &array, std::uint64_t seed, std::uint64_t first_row,
-                    std::size_t n_samples, std::size_t n_threads) {
+py::tuple py_sample(const py::array &array, const Draw &draw, std::size_t n_threads) {
     const Logits logits = view(array);
     py::array_t<std::uint8_t> codes(
-        {static_cast<py::ssize_t>(n_samples), array.shape(0), bytes_for(logits)});
+        {static_cast<py::ssize_t>(draw.n_samples), array.shape(0), bytes_for(logits)});
     auto *out = codes.mutable_data();
     std::int64_t bad_row = -1;
     released(
-        [&] { bad_row = sample(logits, seed, first_row, n_samples, scheduled(n_threads), out); });
+        [&] { bad_row = sample(logits, draw, scheduled(n_threads), out); });
     return py::make_tuple(codes, bad_row);
 }
 
@@ -63,25 +62,32 @@ py::tuple py_binarize(const py::array &array,
     return py::make_tuple(codes, bad_row);
 }
 
-py::tuple py_sample_relaxed(const py::array &array, double tau, std::uint64_t seed,
-                            std::uint64_t first_row, std::size_t n_threads) {
+py::tuple py_sample_relaxed(const py::array &array, const Draw &draw, double tau,
+                            std::size_t n_threads) {
     const Logits logits = view(array);
     py::array_t<float> relaxed({array.shape(0), array.shape(1)});
     auto *out = relaxed.mutable_data();
     std::int64_t bad_row = -1;
     released(
-        [&] { bad_row = sample_relaxed(logits, tau, seed, first_row, scheduled(n_threads), out); });
+        [&] { bad_row = sample_relaxed(logits, tau, draw, scheduled(n_threads), out); });
     return py::make_tuple(relaxed, bad_row);
 }
 
 } // namespace
 
 void bind_sampling(py::module_ &m) {
-    m.def("sample", &py_sample, py::arg("logits"), py::arg("seed"), py::arg("first_row"),
-          py::arg("n_samples"), py::arg("n_threads"));
-    m.def("binarize", &py_binarize, py::arg("logits"), py::arg("thresholds"), py::arg("n_threads"));
-    m.def("sample_relaxed", &py_sample_relaxed, py::arg("logits"), py::arg("tau"), py::arg("seed"),
-          py::arg("first_row"), py::arg("n_threads"));
+    py::class_<Draw>(m, "Draw",
+                     "Which random numbers: of a seed, for rows counted from first_row.")
+        .def(py::init([](std::uint64_t seed, std::uint64_t first_row, std::size_t n_samples) {
+                 return Draw{seed, first_row, n_samples};
+             }),
+             py::kw_only(), py::arg("seed"), py::arg("first_row") = 0, py::arg("n_samples") = 1);
+    m.def("sample", &py_sample, py::arg("logits"), py::arg("draw"), py::kw_only(),
+          py::arg("n_threads"));
+    m.def("binarize", &py_binarize, py::arg("logits"), py::arg("thresholds"), py::kw_only(),
+          py::arg("n_threads"));
+    m.def("sample_relaxed", &py_sample_relaxed, py::arg("logits"), py::arg("draw"), py::kw_only(),
+          py::arg("tau"), py::arg("n_threads"));
     m.def("philox", &philox, py::arg("counter"), py::arg("seed"),
           "One block of Philox4x32-10, for the known-answer tests.");
 }

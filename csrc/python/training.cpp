@@ -1,11 +1,12 @@
-// Bindings of training: arrays are updated in place, so nothing is converted.
-#include "core/training/training.hpp"
-#include "core/training/decoder.hpp"
+// Bindings of training. Results of the same size as an argument are written in place, so nothing
+// is converted; all else is a new array.
+#include "core/training/adam.hpp"
+#include "core/training/layers.hpp"
+#include "core/training/softmax_regression.hpp"
 #include "python/bindings.hpp"
-#include "python/sparse.hpp"
 
-#include <optional>
 #include <pybind11/stl.h>
+#include <string>
 #include <vector>
 
 namespace py = pybind11;
@@ -13,215 +14,248 @@ using namespace ssbhash;
 
 namespace {
 
-AdamRows view(Floats &weight, Floats &mean, Floats &square) {
-    if (weight.ndim() != 2 || mean.ndim() != 2 || square.ndim() != 2)
-        throw py::value_error("weight, mean and square must have shape [n_rows, width]");
-    for (int axis = 0; axis < 2; ++axis)
-        if (mean.shape(axis) != weight.shape(axis) || square.shape(axis) != weight.shape(axis))
-            throw py::value_error("weight, mean and square must have one shape");
-    return {weight.mutable_data(), mean.mutable_data(), square.mutable_data(),
-            static_cast<std::size_t>(weight.shape(1))};
+using Floats = py::array_t<float, py::array::c_style>;
+using Ids = py::array_t<std::int64_t, py::array::c_style>;
+
+void check_ids(const Ids &ids, py::ssize_t n, const char *name) {
+    for (py::ssize_t i = 0; i < ids.size(); ++i)
+        if (ids.data()[i] < 0 || ids.data()[i] >= n)
+            throw py::index_error(std::string(name) + " must be 0 ... " + std::to_string(n - 1) +
+                                  ", got " + std::to_string(ids.data()[i]));
 }
 
-void py_catch_up(Floats weight, Floats mean, Floats square, const Ids &rows, const Floats &step,
-                 const std::optional<Floats> &mean_decay, const std::optional<Floats> &square_decay,
-                 float eps, std::size_t n_threads) {
-    const AdamRows adam = view(weight, mean, square);
-    const std::size_t n = check_rows(rows, weight.shape(0));
-    check_size(step, n, "step");
-    for (const auto &decay : {mean_decay, square_decay})
-        if (decay)
-            check_size(*decay, n, "decay");
-    const Missed missed{rows.data(), step.data(), mean_decay ? mean_decay->data() : nullptr,
-                        square_decay ? square_decay->data() : nullptr, n};
-    released([&] { catch_up(adam, missed, eps, n_threads); });
+void check_size(const Floats &array, py::ssize_t size, const char *name) {
+    if (array.size() != size)
+        throw py::value_error(std::string(name) + " must have " + std::to_string(size) +
+                              " numbers, got " + std::to_string(array.size()));
 }
 
-void py_adam_rows(Floats weight, Floats mean, Floats square, const Ids &rows,
-                  const Floats &mean_decay, const Floats &square_decay, const Ids &columns,
-                  const Floats &values, const Ids &starts, const Floats &matrix, float step,
-                  float eps, std::size_t n_threads) {
-    const AdamRows adam = view(weight, mean, square);
-    const std::size_t n = check_rows(rows, weight.shape(0));
-    if (matrix.ndim() != 2 || matrix.shape(1) != weight.shape(1))
-        throw py::value_error("matrix must have shape [n, width], the width of weight");
-    const SparseRows sums = sparse_rows(columns, values, starts, matrix.shape(0));
-    if (sums.n_rows != n)
-        throw py::value_error("starts must have one entry for each of rows");
-    check_size(mean_decay, n, "mean_decay");
-    check_size(square_decay, n, "square_decay");
-    const Missed missed{rows.data(), nullptr, mean_decay.data(), square_decay.data(), n};
-    const float *from = matrix.data();
-    released([&] { adam_step(adam, missed, sums, from, step, eps, n_threads); });
+Floats empty_like(const Floats &array) {
+    return Floats(std::vector<py::ssize_t>(array.shape(), array.shape() + array.ndim()));
 }
 
-void py_adam_flat(Floats weight, Floats mean, Floats square, const std::vector<Floats> &grads,
-                  float step, float eps, std::size_t n_threads) {
-    std::vector<const float *> pointers;
-    std::vector<std::size_t> sizes;
-    std::size_t total = 0;
-    for (const Floats &grad : grads) {
-        pointers.push_back(grad.data());
-        sizes.push_back(static_cast<std::size_t>(grad.size()));
-        total += sizes.back();
+std::size_t length(const Floats &array, int axis) {
+    return static_cast<std::size_t>(array.shape(axis));
+}
+
+struct PySparseRows {
+    Ids ids;
+    Floats values;
+    Ids starts;
+
+    SparseRows view(py::ssize_t n_ids) const {
+        check_ids(ids, n_ids, "ids");
+        check_size(values, ids.size(), "values");
+        std::int64_t last = 0;
+        for (py::ssize_t i = 0; i < starts.size(); last = starts.data()[i++])
+            if (starts.data()[i] < last || starts.data()[i] > ids.size())
+                throw py::index_error("starts must ascend, up to the number of values");
+        return {ids.data(), starts.data(), values.data(), static_cast<std::size_t>(starts.size()),
+                static_cast<std::size_t>(ids.size())};
     }
-    check_size(weight, total, "weight");
-    check_size(mean, total, "mean");
-    check_size(square, total, "square");
-    const AdamRows adam{weight.mutable_data(), mean.mutable_data(), square.mutable_data(), total};
-    released([&] { adam_step(adam, pointers, sizes, step, eps, n_threads); });
+};
+
+Floats py_sum_rows(const PySparseRows &sums, const Floats &matrix, std::size_t n_threads) {
+    if (matrix.ndim() != 2)
+        throw py::value_error("matrix must have shape [n, width]");
+    const SparseRows rows = sums.view(matrix.shape(0));
+    Floats out({sums.starts.size(), matrix.shape(1)});
+    const float *from = matrix.data();
+    float *to = out.mutable_data();
+    released([&] { sum_rows(rows, from, length(matrix, 1), to, n_threads); });
+    return out;
 }
 
-void check_columns(const std::vector<const Floats *> &arrays, py::ssize_t width) {
-    for (const Floats *array : arrays)
-        check_size(*array, static_cast<std::size_t>(width), "an array of one number a column");
-}
+struct PyNorm {
+    Floats scale, shift, running_mean, running_variance;
+    float eps, momentum;
+};
 
-void py_relu_norm(const Floats &product, const Floats &bias, const Floats &scale,
-                  const Floats &shift, float eps, float momentum, Floats rectified, Floats out,
-                  Floats moments, Floats running_mean, Floats running_variance,
-                  std::size_t n_threads) {
+struct PyRectified {
+    Floats values, mean, inverse;
+};
+
+py::tuple py_relu_norm(const Floats &product, const Floats &bias, PyNorm &norm,
+                       std::size_t n_threads) {
     if (product.ndim() != 2 || product.shape(0) < 2)
         throw py::value_error("product must have shape [n, width], n >= 2");
-    const auto n = static_cast<std::size_t>(product.shape(0));
-    const auto width = static_cast<std::size_t>(product.shape(1));
-    check_columns({&bias, &scale, &shift, &running_mean, &running_variance}, product.shape(1));
-    check_size(rectified, n * width, "rectified");
-    check_size(out, n * width, "out");
-    check_size(moments, 2 * width, "moments");
+    const py::ssize_t width = product.shape(1);
+    check_size(bias, width, "bias");
+    check_size(norm.scale, width, "scale");
+    check_size(norm.shift, width, "shift");
+    check_size(norm.running_mean, width, "running_mean");
+    check_size(norm.running_variance, width, "running_variance");
+    Floats out = empty_like(product);
+    PyRectified rectified{empty_like(product), empty_like(bias), empty_like(bias)};
     const ReluNorm layer{product.data(),
                          bias.data(),
-                         scale.data(),
-                         shift.data(),
-                         n,
-                         width,
-                         eps,
-                         momentum,
-                         rectified.mutable_data(),
+                         norm.scale.data(),
+                         norm.shift.data(),
+                         length(product, 0),
+                         length(product, 1),
+                         norm.eps,
+                         norm.momentum,
+                         rectified.values.mutable_data(),
                          out.mutable_data(),
-                         nullptr,
-                         moments.mutable_data(),
-                         moments.mutable_data() + width,
-                         running_mean.mutable_data(),
-                         running_variance.mutable_data()};
+                         rectified.mean.mutable_data(),
+                         rectified.inverse.mutable_data(),
+                         norm.running_mean.mutable_data(),
+                         norm.running_variance.mutable_data()};
     released([&] { relu_norm(layer, n_threads); });
+    return py::make_tuple(out, rectified);
 }
 
-void py_relu_norm_backward(const Floats &grad, const Floats &rectified, const Floats &moments,
-                           const Floats &scale, Floats product, Floats bias, Floats scale_out,
-                           Floats shift_out, std::size_t n_threads) {
+struct PyReluNormGradient {
+    Floats product, bias, scale, shift;
+};
+
+PyReluNormGradient py_relu_norm_backward(const Floats &grad, const PyRectified &rectified,
+                                         const Floats &scale, std::size_t n_threads) {
     if (grad.ndim() != 2)
         throw py::value_error("grad must have shape [n, width]");
-    const auto n = static_cast<std::size_t>(grad.shape(0));
-    const auto width = static_cast<std::size_t>(grad.shape(1));
-    check_columns({&scale, &bias, &scale_out, &shift_out}, grad.shape(1));
-    check_size(rectified, n * width, "rectified");
-    check_size(product, n * width, "product");
-    check_size(moments, 2 * width, "moments");
+    check_size(rectified.values, grad.size(), "values");
+    check_size(rectified.mean, grad.shape(1), "mean");
+    check_size(rectified.inverse, grad.shape(1), "inverse");
+    check_size(scale, grad.shape(1), "scale");
+    PyReluNormGradient to{empty_like(grad), empty_like(scale), empty_like(scale),
+                          empty_like(scale)};
     const ReluNormGradient layer{grad.data(),
-                                 rectified.data(),
-                                 moments.data(),
-                                 moments.data() + width,
+                                 rectified.values.data(),
+                                 rectified.mean.data(),
+                                 rectified.inverse.data(),
                                  scale.data(),
-                                 n,
-                                 width,
-                                 product.mutable_data(),
-                                 bias.mutable_data(),
-                                 scale_out.mutable_data(),
-                                 shift_out.mutable_data()};
+                                 length(grad, 0),
+                                 length(grad, 1),
+                                 to.product.mutable_data(),
+                                 to.bias.mutable_data(),
+                                 to.scale.mutable_data(),
+                                 to.shift.mutable_data()};
     released([&] { relu_norm_backward(layer, n_threads); });
+    return to;
 }
 
-void py_sparse_product(const Ids &columns, const Floats &values, const Ids &starts,
-                       const Floats &weight, Floats out, std::size_t n_threads) {
-    if (weight.ndim() != 2 || out.ndim() != 2 || weight.shape(1) != out.shape(1))
-        throw py::value_error("weight and out must have shapes [n, width] of one width");
-    const SparseRows rows = sparse_rows(columns, values, starts, weight.shape(0));
-    if (starts.size() != out.shape(0))
-        throw py::value_error("starts must have one entry for each row of out");
-    const float *weights = weight.data();
-    const auto width = static_cast<std::size_t>(weight.shape(1));
-    float *to = out.mutable_data();
-    released([&] { sparse_product(rows, weights, width, to, n_threads); });
-}
+struct PyDecoder {
+    Floats weight, bias;
+};
 
-double py_forward(SoftmaxRegression &self, const Floats &code, const Floats &weight,
-                  const Floats &bias, const Ids &columns, const Floats &values, const Ids &starts,
-                  float log_floor, std::optional<Floats> grad_code, std::size_t n_threads) {
+struct PySoftmaxLoss {
+    double loss;
+    Floats code, weight, bias;
+};
+
+PySoftmaxLoss py_softmax_regression(const Floats &code, const PyDecoder &decoder,
+                                    const PySparseRows &target, float log_floor,
+                                    std::size_t n_threads) {
+    const Floats &weight = decoder.weight;
     if (code.ndim() != 2 || weight.ndim() != 2 || code.shape(1) != weight.shape(1) ||
         code.size() == 0 || weight.size() == 0)
         throw py::value_error("code and weight must have shapes [n, n_bits] of one n_bits >= 1");
-    check_size(bias, static_cast<std::size_t>(weight.shape(0)), "bias");
-    if (starts.size() != code.shape(0))
+    check_size(decoder.bias, weight.shape(0), "bias");
+    if (target.starts.size() != code.shape(0))
         throw py::value_error("starts must have one entry for each row of code");
-    const SparseRows target = sparse_rows(columns, values, starts, weight.shape(0));
-    if (grad_code)
-        check_size(*grad_code, static_cast<std::size_t>(code.size()), "grad_code");
-    float *gradient = grad_code ? grad_code->mutable_data() : nullptr;
-    const Decoder decoder{code.data(),
-                          weight.data(),
-                          bias.data(),
-                          static_cast<std::size_t>(code.shape(0)),
-                          static_cast<std::size_t>(code.shape(1)),
-                          static_cast<std::size_t>(weight.shape(0))};
-    double loss = 0;
-    released([&] { loss = self.forward(decoder, target, log_floor, gradient, n_threads); });
-    return loss;
+    const SparseRows rows = target.view(weight.shape(0));
+    PySoftmaxLoss found{0, empty_like(code), empty_like(weight), empty_like(decoder.bias)};
+    const Decoder from{code.data(),     weight.data(),   decoder.bias.data(),
+                       length(code, 0), length(code, 1), length(weight, 0)};
+    const DecoderGradient to{found.code.mutable_data(), found.weight.mutable_data(),
+                             found.bias.mutable_data()};
+    released([&] { found.loss = softmax_regression(from, rows, log_floor, to, n_threads); });
+    return found;
 }
 
-void py_backward(const SoftmaxRegression &self, float factor, Floats weight, Floats bias,
-                 std::size_t n_threads) {
-    check_size(weight, self.n_targets() * self.n_bits(), "weight");
-    check_size(bias, self.n_targets(), "bias");
-    float *weights = weight.mutable_data(), *biases = bias.mutable_data();
-    released([&] { self.backward(factor, weights, biases, n_threads); });
-}
+class PyAdam {
+  public:
+    PyAdam(Floats weight, Floats mean, Floats square, float eps)
+        : weight_(std::move(weight)), mean_(std::move(mean)), square_(std::move(square)) {
+        check_size(mean_, weight_.size(), "mean");
+        check_size(square_, weight_.size(), "square");
+        const std::size_t width = weight_.ndim() == 2 ? length(weight_, 1) : 1;
+        adam_ = {weight_.mutable_data(), mean_.mutable_data(), square_.mutable_data(), width, eps};
+    }
 
-py::tuple py_exp_rows(Floats x, const Floats &bias, std::size_t n_threads) {
-    if (x.ndim() != 2 || x.shape(1) == 0)
-        throw py::value_error("x must have shape [n, width], width >= 1");
-    check_size(bias, static_cast<std::size_t>(x.shape(1)), "bias");
-    Floats top(x.shape(0)), sum(x.shape(0));
-    const auto n = static_cast<std::size_t>(x.shape(0));
-    const auto width = static_cast<std::size_t>(x.shape(1));
-    const float *biases = bias.data();
-    float *values = x.mutable_data(), *tops = top.mutable_data(), *sums = sum.mutable_data();
-    released([&] { exp_rows(values, biases, n, width, tops, sums, n_threads); });
-    return py::make_tuple(top, sum);
-}
+    void catch_up(const Ids &rows, const Floats &step, const Floats &mean_decay,
+                  const Floats &square_decay, std::size_t n_threads) {
+        check_rows(rows);
+        check_size(step, rows.size(), "step");
+        check_size(mean_decay, rows.size(), "mean_decay");
+        check_size(square_decay, rows.size(), "square_decay");
+        const Missed missed{rows.data(), step.data(), mean_decay.data(), square_decay.data(),
+                            static_cast<std::size_t>(rows.size())};
+        released([&] { ssbhash::catch_up(adam_, missed, n_threads); });
+    }
+
+    void step_rows(const Ids &rows, const Floats &gradient, float step, std::size_t n_threads) {
+        check_rows(rows);
+        check_size(gradient, rows.size() * static_cast<py::ssize_t>(adam_.width), "gradient");
+        const RowGradient of{rows.data(), gradient.data(), static_cast<std::size_t>(rows.size())};
+        released([&] { ssbhash::step_rows(adam_, of, step, n_threads); });
+    }
+
+    void step(const std::vector<Floats> &gradients, float step, std::size_t n_threads) {
+        std::vector<const float *> pointers;
+        std::vector<std::size_t> sizes;
+        py::ssize_t total = 0;
+        for (const Floats &gradient : gradients) {
+            pointers.push_back(gradient.data());
+            sizes.push_back(static_cast<std::size_t>(gradient.size()));
+            total += gradient.size();
+        }
+        check_size(weight_, total, "weight");
+        released([&] { step_all(adam_, pointers, sizes, step, n_threads); });
+    }
+
+  private:
+    void check_rows(const Ids &rows) const {
+        if (weight_.ndim() != 2)
+            throw py::value_error("weight must have shape [n_rows, width]");
+        check_ids(rows, weight_.shape(0), "rows");
+    }
+
+    Floats weight_, mean_, square_;
+    Adam adam_;
+};
 
 } // namespace
 
 void bind_training(py::module_ &m) {
-    m.def("catch_up", &py_catch_up, py::arg("weight").noconvert(), py::arg("mean").noconvert(),
-          py::arg("square").noconvert(), py::arg("rows"), py::arg("step"), py::arg("mean_decay"),
-          py::arg("square_decay"), py::arg("eps"), py::arg("n_threads"));
-    m.def("adam_rows", &py_adam_rows, py::arg("weight").noconvert(), py::arg("mean").noconvert(),
-          py::arg("square").noconvert(), py::arg("rows"), py::arg("mean_decay"),
-          py::arg("square_decay"), py::arg("columns"), py::arg("values"), py::arg("starts"),
-          py::arg("matrix"), py::arg("step"), py::arg("eps"), py::arg("n_threads"));
-    m.def("adam_flat", &py_adam_flat, py::arg("weight").noconvert(), py::arg("mean").noconvert(),
-          py::arg("square").noconvert(), py::arg("grads"), py::arg("step"), py::arg("eps"),
-          py::arg("n_threads"));
-    m.def("relu_norm", &py_relu_norm, py::arg("product"), py::arg("bias"), py::arg("scale"),
-          py::arg("shift"), py::arg("eps"), py::arg("momentum"), py::arg("rectified").noconvert(),
-          py::arg("out").noconvert(), py::arg("moments").noconvert(),
-          py::arg("running_mean").noconvert(), py::arg("running_variance").noconvert(),
-          py::arg("n_threads"));
+    const auto n_threads = py::arg("n_threads");
+    py::class_<PySparseRows>(m, "SparseRows")
+        .def(py::init<Ids, Floats, Ids>(), py::arg("ids"), py::arg("values"), py::arg("starts"));
+    py::class_<PyNorm>(m, "Norm").def(
+        py::init<Floats, Floats, Floats, Floats, float, float>(), py::kw_only(), py::arg("scale"),
+        py::arg("shift"), py::arg("running_mean").noconvert(),
+        py::arg("running_variance").noconvert(), py::arg("eps"), py::arg("momentum"));
+    py::class_<PyRectified>(m, "Rectified")
+        .def(py::init<Floats, Floats, Floats>(), py::arg("values"), py::arg("mean"),
+             py::arg("inverse"))
+        .def_readonly("values", &PyRectified::values)
+        .def_readonly("mean", &PyRectified::mean)
+        .def_readonly("inverse", &PyRectified::inverse);
+    py::class_<PyReluNormGradient>(m, "ReluNormGradient")
+        .def_readonly("product", &PyReluNormGradient::product)
+        .def_readonly("bias", &PyReluNormGradient::bias)
+        .def_readonly("scale", &PyReluNormGradient::scale)
+        .def_readonly("shift", &PyReluNormGradient::shift);
+    py::class_<PyDecoder>(m, "Decoder")
+        .def(py::init<Floats, Floats>(), py::arg("weight"), py::arg("bias"));
+    py::class_<PySoftmaxLoss>(m, "SoftmaxLoss")
+        .def_readonly("loss", &PySoftmaxLoss::loss)
+        .def_readonly("code", &PySoftmaxLoss::code)
+        .def_readonly("weight", &PySoftmaxLoss::weight)
+        .def_readonly("bias", &PySoftmaxLoss::bias);
+    m.def("sum_rows", &py_sum_rows, py::arg("sums"), py::arg("matrix"), n_threads);
+    m.def("relu_norm", &py_relu_norm, py::arg("product"), py::arg("bias"), py::arg("norm"),
+          n_threads);
     m.def("relu_norm_backward", &py_relu_norm_backward, py::arg("grad"), py::arg("rectified"),
-          py::arg("moments"), py::arg("scale"), py::arg("product").noconvert(),
-          py::arg("bias").noconvert(), py::arg("scale_out").noconvert(),
-          py::arg("shift_out").noconvert(), py::arg("n_threads"));
-    m.def("sparse_product", &py_sparse_product, py::arg("columns"), py::arg("values"),
-          py::arg("starts"), py::arg("weight"), py::arg("out").noconvert(), py::arg("n_threads"));
-    m.def("exp_rows", &py_exp_rows, py::arg("x").noconvert(), py::arg("bias"),
-          py::arg("n_threads"));
-    py::class_<SoftmaxRegression>(m, "SoftmaxRegression")
-        .def(py::init<>())
-        .def_property_readonly("n_batches", &SoftmaxRegression::n_batches)
-        .def("forward", &py_forward, py::arg("code"), py::arg("weight"), py::arg("bias"),
-             py::arg("columns"), py::arg("values"), py::arg("starts"), py::arg("log_floor"),
-             py::arg("grad_code").noconvert(), py::arg("n_threads"))
-        .def("backward", &py_backward, py::arg("factor"), py::arg("weight").noconvert(),
-             py::arg("bias").noconvert(), py::arg("n_threads"));
+          py::arg("scale"), n_threads);
+    m.def("softmax_regression", &py_softmax_regression, py::arg("code"), py::arg("decoder"),
+          py::arg("target"), py::arg("log_floor"), n_threads);
+    py::class_<PyAdam>(m, "Adam")
+        .def(py::init<Floats, Floats, Floats, float>(), py::arg("weight").noconvert(),
+             py::arg("mean").noconvert(), py::arg("square").noconvert(), py::arg("eps"))
+        .def("catch_up", &PyAdam::catch_up, py::arg("rows"), py::arg("step"), py::arg("mean_decay"),
+             py::arg("square_decay"), n_threads)
+        .def("step_rows", &PyAdam::step_rows, py::arg("rows"), py::arg("gradient"), py::arg("step"),
+             n_threads)
+        .def("step", &PyAdam::step, py::arg("gradients"), py::arg("step"), n_threads);
 }

@@ -7,7 +7,6 @@ vocabulary is chosen on the training texts and saved as JSON beside the weights.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ssbhash.arrays import as_count
-from ssbhash.data.files import write_json
+from ssbhash.data.files import json_bytes, parse_json
 
 if TYPE_CHECKING:
     from scipy import sparse
 
 FILE_NAME = "text.json"
+_FORMAT = "ssbhash-text-2"
 WEIGHTINGS = ("log-tf", "tf-idf")
 
 
@@ -142,35 +142,34 @@ class TextFeatures:
         """Turn texts into the model's input: float32 CSR [n, n_terms]."""
         return self.inputs(self.counts(texts))
 
-    def save(self, folder: str | Path) -> None:
-        """Write `text.json` into a model's folder."""
+    def to_bytes(self) -> bytes:
+        """Write options and vocabulary as JSON, the `text.json` of a model."""
         self._vocabulary()
         options = {name: getattr(self, name) for name in _OPTIONS}
         content = {
-            "format": "ssbhash-text-1",
+            "format": _FORMAT,
             "options": options,
             "terms": self.terms_,
             "idf": self.idf_.tolist(),
         }
-        write_json(Path(folder) / FILE_NAME, content)
+        return json_bytes(content)
 
     @classmethod
-    def load(cls, folder: str | Path) -> TextFeatures:
-        """Read what `save` wrote.
+    def from_bytes(cls, content: bytes, path: Path) -> TextFeatures:
+        """Read what `to_bytes` wrote; `path` is named in errors.
 
         Raises
         ------
-        OSError, ValueError
-            If there is no `text.json` there, or it is something else.
+        ValueError
+            If it is something else.
         """
-        path = Path(folder) / FILE_NAME
+        found = parse_json(content, path)
         try:
-            content = json.loads(path.read_bytes())
-            if content["format"] != "ssbhash-text-1":
-                raise ValueError(f"format {content['format']!r}")
-            features = cls(**content["options"])
-            features.terms_ = [str(term) for term in content["terms"]]
-            features.idf_ = np.array(content["idf"], np.float64)
+            if found["format"] != _FORMAT:
+                raise ValueError(f"format {found['format']!r}")
+            features = cls(**found["options"])
+            features.terms_ = [str(term) for term in found["terms"]]
+            features.idf_ = np.array(found["idf"], np.float64)
             if features.idf_.shape != (len(set(features.terms_)),) or not features.terms_:
                 raise ValueError("terms and idf do not match")
         except (ValueError, TypeError, KeyError) as error:

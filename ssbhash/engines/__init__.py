@@ -1,8 +1,7 @@
 """The engines: native (C++), numba, reference (numpy).
 
-Each engine is a module with the same few functions over checked, C-contiguous
-numpy arrays; results are identical on every engine, for any number of threads.
-`get` picks one; the public functions in `hamming.py` and `sampling.py` check
+Each engine is a module that has the functions of `Engine`; results are identical on
+every engine, for any number of threads. `get` picks one; the public functions in `hamming.py` and `sampling.py` check
 arguments, then call it.
 """
 
@@ -13,14 +12,22 @@ import importlib
 import importlib.util
 import os
 import warnings
-from types import ModuleType
 from typing import Any
 
-from ssbhash.engines.engine import Database, PreparedCodes
+from ssbhash.engines.engine import (
+    MISSING_DISTANCE,
+    MISSING_ID,
+    Database,
+    Engine,
+    PreparedCodes,
+)
 
 __all__ = [
+    "MISSING_DISTANCE",
+    "MISSING_ID",
     "NAMES",
     "Database",
+    "Engine",
     "PreparedCodes",
     "available",
     "get",
@@ -57,7 +64,7 @@ def _is_present(name: str) -> bool:
     return importlib.util.find_spec(_REQUIRES[name]) is not None
 
 
-def get(name: str = "auto") -> ModuleType:
+def get(name: str = "auto") -> Engine:
     """Return the engine called `name`; "auto" is SSBHASH_BACKEND or the fastest present.
 
     Raises
@@ -71,7 +78,7 @@ def get(name: str = "auto") -> ModuleType:
 
 
 @functools.cache
-def _engine(name: str) -> ModuleType:
+def _engine(name: str) -> Engine:
     if name not in NAMES:
         raise ValueError(f"backend must be one of auto, {', '.join(NAMES)}; got {name!r}")
     if not _is_present(name):
@@ -80,7 +87,22 @@ def _engine(name: str) -> ModuleType:
             f"backend {name!r} needs {_REQUIRES[name]}, which is not installed{why}; "
             f"present: {', '.join(available())}"
         )
-    return importlib.import_module(f"{__name__}.{name}")
+    return _load(name)
+
+
+def _load(name: str) -> Engine:
+    """Import an engine; mypy compares each module with the protocol here."""
+    if name == "native":
+        from ssbhash.engines import native
+
+        return native
+    if name == "numba":
+        from ssbhash.engines import numba
+
+        return numba
+    from ssbhash.engines import reference
+
+    return reference
 
 
 @functools.cache

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
+from ssbhash import _core
 from ssbhash.arrays import Codes
-from ssbhash.engines import native_module
-from ssbhash.engines.engine import Database
+from ssbhash.engines.engine import Database, Distances, Ids
 from ssbhash.engines.native_sampling import binarize, sample, sample_relaxed
 
 __all__ = [
+    "NAME",
     "binarize",
+    "count_within",
     "distances",
+    "merge",
+    "paired_distances",
     "pairs_within",
     "prepare",
     "sample",
@@ -23,44 +25,70 @@ __all__ = [
     "within",
 ]
 
-_native: Any = native_module()
+NAME = "native"
+_NO_LIMIT = 2**63 - 1
+
+
+def _native(database: Database) -> _core.Database:
+    return _core.Database(
+        database.codes, ids=database.ids, allowed=database.allowed, planes=database.planes
+    )
+
+
+def prepare(codes: Codes, n_threads: int) -> _core.Planes:
+    """Transpose the codes into bit planes, in an order of their own if that pays."""
+    return _core.Planes(codes, n_threads=n_threads)
 
 
 def search(
-    database: Database, queries: Codes, k: int, n_threads: int
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
-    """Find the k <= n smallest (distance, id) of each query."""
-    found: tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]
-    found = _native.search(database.codes, queries, k, n_threads, database.ids, database.planes)
-    return found
+    database: Database, queries: Codes, k: int, n_threads: int, max_distance: int | None = None
+) -> tuple[Distances, Ids]:
+    """Find the k smallest (distance, id) of each query."""
+    limit = _NO_LIMIT if max_distance is None else max_distance
+    return _core.search(_native(database), queries, k=k, max_distance=limit, n_threads=n_threads)
 
 
 def within(
-    database: Database, queries: Codes, radius: int, n_threads: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.int64]]:
-    """All (distance, id) with distance <= radius, sorted for each query, in CSR form."""
-    found: tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.int64]]
-    found = _native.within(
-        database.codes, queries, radius, n_threads, database.ids, database.planes
+    database: Database,
+    queries: Codes,
+    radii: Ids,
+    n_threads: int,
+    max_results: int | None = None,
+) -> tuple[Ids, Distances, Ids]:
+    """Find all (distance, id) with distance <= radius, in CSR form."""
+    most = _NO_LIMIT if max_results is None else max_results
+    return _core.within(
+        _native(database), queries, radii=radii, max_results=most, n_threads=n_threads
     )
-    return found
 
 
-def distances(database: Codes, queries: Codes, n_threads: int) -> npt.NDArray[np.uint16]:
-    """Compute the full matrix of distances [n_queries, n]."""
-    found: npt.NDArray[np.uint16] = _native.distances(database, queries, n_threads)
-    return found
+def count_within(
+    database: Database, queries: Codes, radii: Ids, n_threads: int
+) -> npt.NDArray[np.int64]:
+    """Count them, for each query."""
+    return _core.count_within(_native(database), queries, radii=radii, n_threads=n_threads)
 
 
 def pairs_within(
-    codes: Codes, radius: int, n_threads: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int32]]:
-    """All pairs i < j with distance <= radius, sorted: (first, second, distances)."""
-    found: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int32]]
-    found = _native.pairs_within(codes, radius, n_threads)
-    return found
+    database: Database, radius: int, n_threads: int, max_results: int | None = None
+) -> tuple[Ids, Ids, Distances]:
+    """Find all pairs of rows i < j with distance <= radius."""
+    most = _NO_LIMIT if max_results is None else max_results
+    return _core.pairs_within(
+        _native(database), radius=radius, max_results=most, n_threads=n_threads
+    )
 
 
-def prepare(codes: Codes, n_threads: int) -> Any:
-    """Transpose the codes into bit planes, kept for later searches."""
-    return _native.Planes(codes, n_threads)
+def distances(codes: Codes, queries: Codes, n_threads: int) -> npt.NDArray[np.uint16]:
+    """Compute the full matrix of distances [n_queries, n]."""
+    return _core.distances(codes, queries, n_threads=n_threads)
+
+
+def paired_distances(first: Codes, second: Codes, n_threads: int) -> npt.NDArray[np.uint16]:
+    """Compute the distance of row i to row i."""
+    return _core.paired_distances(first, second, n_threads=n_threads)
+
+
+def merge(parts: list[tuple[Distances, Ids]], k: int, n_threads: int) -> tuple[Distances, Ids]:
+    """Return the k smallest (distance, id) of all parts."""
+    return _core.merge(parts, k=k, n_threads=n_threads)

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import itertools
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ssbhash.arrays import Codes
-from ssbhash.engines.engine import Database
+from ssbhash.engines.engine import MISSING_DISTANCE, MISSING_ID, Database, Distances, Ids
 from ssbhash.engines.numba_sampling import binarize, sample, sample_relaxed
 from ssbhash.engines.numba_threads import jit, run
+from ssbhash.engines.reference import merge, to_lims
 
 __all__ = [
+    "NAME",
     "binarize",
+    "count_within",
     "distances",
+    "merge",
+    "paired_distances",
     "pairs_within",
     "prepare",
     "sample",
@@ -25,6 +30,7 @@ __all__ = [
     "within",
 ]
 
+NAME = "numba"
 _MIN_SLICE = 1 << 16  # codes below which a second thread costs more than it saves
 
 
@@ -44,10 +50,9 @@ def _distance(words: Any, query: Any, row: int) -> Any:
 
 
 @jit
-def _nearest(words: Any, query: Any, k: int, begin: int, end: int) -> Any:
-    """Find the k smallest (distance, id) of a slice by counting, in order of id."""
-    limit = 64 * query.shape[0] + 1  # only distances < limit can still qualify
-    counts = np.zeros(limit, np.int64)
+def _nearest(words: Any, query: Any, k: int, limit: int, begin: int, end: int) -> Any:
+    """Find the k smallest (distance, id) < limit of a slice by counting, in order of id."""
+    counts = np.zeros(limit, np.int64)  # only distances < limit can still qualify
     found_distances = np.empty(2 * k + 64, np.int32)
     found_ids = np.empty(2 * k + 64, np.int64)
     n_found = 0
@@ -83,20 +88,27 @@ def _compact(distances: Any, ids: Any, n_found: int, limit: int, ties: int) -> i
 
 
 @jit
-def _within(words: Any, query: Any, radius: int, begin: int, end: int) -> Any:
+def _count(words: Any, query: Any, radius: int, begin: int, end: int) -> int:
     n_found = 0
     for row in range(begin, end):
         n_found += _distance(words, query, row) <= radius
-    distances = np.empty(n_found, np.int32)
-    ids = np.empty(n_found, np.int64)
+    return n_found
+
+
+@jit
+def _fill(
+    words: Any, query: Any, radius: int, begin: int, end: int, distances: Any, ids: Any
+) -> None:
+    """Write what was counted; rows may have changed since, so the count is not trusted."""
     n_found = 0
     for row in range(begin, end):
         distance = _distance(words, query, row)
-        if distance <= radius:
+        if distance <= radius and n_found < ids.shape[0]:
             distances[n_found] = distance
             ids[n_found] = row
             n_found += 1
-    return distances, ids
+    distances[n_found:] = MISSING_DISTANCE
+    ids[n_found:] = MISSING_ID
 
 
 @jit
@@ -105,36 +117,131 @@ def _all(words: Any, query: Any, out: Any) -> None:
         out[row] = _distance(words, query, row)
 
 
+@jit
+def _pairs(words: Any, others: Any, out: Any) -> None:
+    for row in range(words.shape[0]):
+        out[row] = _distance(words, others[row], row)
+
+
+def prepare(codes: Codes, n_threads: int) -> None:
+    """Prepare nothing: this engine searches codes as they are."""
+
+
 def search(
-    database: Database, queries: Codes, k: int, n_threads: int
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
-    """Find the k <= n smallest (distance, id) of each query."""
-    out_distances = np.empty((len(queries), k), dtype=np.int32)
-    out_ids = np.empty((len(queries), k), dtype=np.int64)
-    if k > 0:
-        parts = _scan(database.rows(), queries, n_threads, functools.partial(_nearest_of, k))
-        for row, (distances, ids) in enumerate(parts):
-            out_distances[row], out_ids[row] = distances[:k], ids[:k]
-    return out_distances, database.to_ids(out_ids)
+    database: Database, queries: Codes, k: int, n_threads: int, max_distance: int | None = None
+) -> tuple[Distances, Ids]:
+    """Find the k smallest (distance, id) of each query."""
+    codes = database.rows()
+    words, query_words = _as_words(codes), _as_words(queries)
+    n_bits = 8 * codes.shape[1]
+    limit = 1 + (n_bits if max_distance is None else min(max_distance, n_bits))
+    slices, n_threads = _slices(len(codes), len(queries), n_threads)
+    parts = []
+    for _ in slices if k > 0 else ():
+        part = np.full((len(queries), k), MISSING_DISTANCE, np.int32)
+        parts.append((part, np.full((len(queries), k), MISSING_ID, np.int64)))
+
+    def scan(row: int, number: int) -> None:
+        begin, end = slices[number]
+        found, ids = _nearest(words, query_words[row], k, limit, begin, end)
+        order = np.argsort(found, kind="stable")[:k]  # in order of id: ties keep it
+        parts[number][0][row, : len(order)] = found[order]
+        parts[number][1][row, : len(order)] = ids[order]
+
+    tasks = [
+        functools.partial(scan, row, number)
+        for row in range(len(queries))
+        for number in range(len(parts))
+    ]
+    run(tasks, n_threads)
+    if not parts:
+        return np.empty((len(queries), 0), np.int32), np.empty((len(queries), 0), np.int64)
+    distances, positions = parts[0] if len(parts) == 1 else merge(parts, k, n_threads)
+    return distances, database.to_ids(positions)
 
 
 def within(
-    database: Database, queries: Codes, radius: int, n_threads: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.int64]]:
-    """All (distance, id) with distance <= radius, sorted for each query, in CSR form."""
+    database: Database,
+    queries: Codes,
+    radii: Ids,
+    n_threads: int,
+    max_results: int | None = None,
+) -> tuple[Ids, Distances, Ids]:
+    """Find all (distance, id) with distance <= radius, in CSR form."""
     codes = database.rows()
-    radius = min(radius, 8 * codes.shape[1])
-    parts = _scan(codes, queries, n_threads, functools.partial(_within_of, radius))
-    lims = np.cumsum([0] + [len(ids) for _, ids in parts], dtype=np.int64)
-    distances = np.concatenate([np.empty(0, np.int32)] + [part[0] for part in parts])
-    positions = np.concatenate([np.empty(0, np.int64)] + [part[1] for part in parts])
+    words, query_words = _as_words(codes), _as_words(queries)
+    slices, n_threads = _slices(len(codes), len(queries), n_threads)
+    counts = _counts(words, query_words, radii, slices, n_threads)
+    lims = to_lims(counts.ravel(), max_results)
+    distances, positions = np.empty(lims[-1], np.int32), np.empty(lims[-1], np.int64)
+    tasks = [
+        functools.partial(
+            _fill,
+            words,
+            query_words[row],
+            radii[row],
+            *slices[number],
+            distances[lims[place] : lims[place + 1]],
+            positions[lims[place] : lims[place + 1]],
+        )
+        for place, (row, number) in enumerate(np.ndindex(counts.shape))
+    ]
+    run(tasks, n_threads)
+    lims = lims[:: len(slices)]
+    for begin, end in itertools.pairwise(lims):
+        order = np.argsort(distances[begin:end], kind="stable")
+        distances[begin:end] = distances[begin:end][order]
+        positions[begin:end] = positions[begin:end][order]
     return lims, distances, database.to_ids(positions)
 
 
-def distances(database: Codes, queries: Codes, n_threads: int) -> npt.NDArray[np.uint16]:
+def count_within(
+    database: Database, queries: Codes, radii: Ids, n_threads: int
+) -> npt.NDArray[np.int64]:
+    """Count them, for each query."""
+    codes = database.rows()
+    slices, n_threads = _slices(len(codes), len(queries), n_threads)
+    counts = _counts(_as_words(codes), _as_words(queries), radii, slices, n_threads)
+    total: npt.NDArray[np.int64] = counts.sum(axis=1)
+    return total
+
+
+def _counts(
+    words: Any, query_words: Any, radii: Ids, slices: list[tuple[int, int]], n_threads: int
+) -> npt.NDArray[np.int64]:
+    """Count the codes within the radius: [n_queries, n_slices]."""
+    tasks = [
+        functools.partial(_count, words, query, radius, begin, end)
+        for query, radius in zip(query_words, radii, strict=True)
+        for begin, end in slices
+    ]
+    return np.array(run(tasks, n_threads), np.int64).reshape(len(query_words), len(slices))
+
+
+def pairs_within(
+    database: Database, radius: int, n_threads: int, max_results: int | None = None
+) -> tuple[Ids, Ids, Distances]:
+    """Find all pairs of rows i < j with distance <= radius."""
+    words = _as_words(database.codes)
+    n = len(words)
+    radius = min(radius, 8 * database.codes.shape[1])
+    n_threads = n_threads if n**2 >= _MIN_SLICE else 1
+    rows = [(words, words[row], radius, row + 1, n) for row in range(n)]
+    counts = run([functools.partial(_count, *row) for row in rows], n_threads)
+    lims = to_lims(np.array(counts, np.int64), max_results)
+    distances, second = np.empty(lims[-1], np.int32), np.empty(lims[-1], np.int64)
+    tasks = [
+        functools.partial(_fill, *row, distances[begin:end], second[begin:end])
+        for row, (begin, end) in zip(rows, itertools.pairwise(lims), strict=True)
+    ]
+    run(tasks, n_threads)
+    return np.repeat(np.arange(n), counts), second, distances
+
+
+def distances(codes: Codes, queries: Codes, n_threads: int) -> npt.NDArray[np.uint16]:
     """Compute the full matrix of distances [n_queries, n]."""
-    words, query_words = _as_words(database), _as_words(queries)
-    out = np.empty((len(queries), len(database)), dtype=np.uint16)
+    words, query_words = _as_words(codes), _as_words(queries)
+    out = np.empty((len(queries), len(codes)), dtype=np.uint16)
     tasks = [
         functools.partial(_all, words, query, row)
         for query, row in zip(query_words, out, strict=True)
@@ -143,60 +250,20 @@ def distances(database: Codes, queries: Codes, n_threads: int) -> npt.NDArray[np
     return out
 
 
-def pairs_within(
-    codes: Codes, radius: int, n_threads: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int32]]:
-    """All pairs i < j with distance <= radius, sorted: (first, second, distances)."""
-    words = _as_words(codes)
-    radius = min(radius, 8 * codes.shape[1])
-    tasks = [
-        functools.partial(_within, words, words[row], radius, row + 1, len(codes))
-        for row in range(len(codes))
-    ]
-    found = run(tasks, n_threads if len(codes) ** 2 >= _MIN_SLICE else 1)
-    counts = [len(ids) for _, ids in found]
-    seconds = np.concatenate([np.empty(0, np.int64)] + [ids for _, ids in found])
-    distances = np.concatenate([np.empty(0, np.int32)] + [part for part, _ in found])
-    return np.repeat(np.arange(len(codes)), counts), seconds, distances
+def paired_distances(first: Codes, second: Codes, n_threads: int) -> npt.NDArray[np.uint16]:
+    """Compute the distance of row i to row i."""
+    out = np.empty(len(first), np.uint16)
+    _pairs(_as_words(first), _as_words(second), out)
+    return out
 
 
-def prepare(codes: Codes, n_threads: int) -> None:
-    """Prepare nothing: this engine searches codes as they are."""
-
-
-def _nearest_of(k: int, words: Any, query: Any, begin: int, end: int) -> Any:
-    return _nearest(words, query, k, begin, end)
-
-
-def _within_of(radius: int, words: Any, query: Any, begin: int, end: int) -> Any:
-    return _within(words, query, radius, begin, end)
-
-
-def _scan(
-    database: Codes, queries: Codes, n_threads: int, scan: Callable[..., Any]
-) -> list[tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]]:
-    """Scan slices of the codes for each query; found pairs sorted for each query."""
-    words, query_words = _as_words(database), _as_words(queries)
-    if len(database) * len(queries) < _MIN_SLICE:
+def _slices(n: int, n_queries: int, n_threads: int) -> tuple[list[tuple[int, int]], int]:
+    """Cut the codes where there are fewer queries than threads; returns the threads worth it."""
+    if n * n_queries < _MIN_SLICE:
         n_threads = 1
-    n_slices = (
-        1 if len(queries) >= n_threads else max(1, min(n_threads, len(database) // _MIN_SLICE))
-    )
-    edges = [len(database) * i // n_slices for i in range(n_slices + 1)]
-    tasks = [
-        functools.partial(scan, words, query, edges[i], edges[i + 1])
-        for query in query_words
-        for i in range(n_slices)
-    ]
-    found = run(tasks, n_threads)
-    merged = []
-    for first in range(0, len(found), n_slices):
-        distances, ids = (
-            np.concatenate(part) for part in zip(*found[first : first + n_slices], strict=True)
-        )
-        order = np.argsort(distances, kind="stable")  # slices are in order of id: ties keep it
-        merged.append((distances[order], ids[order]))
-    return merged
+    n_slices = 1 if n_queries >= n_threads else max(1, min(n_threads, n // _MIN_SLICE))
+    edges = [n * i // n_slices for i in range(n_slices + 1)]
+    return list(itertools.pairwise(edges)), n_threads
 
 
 def _as_words(codes: Codes) -> npt.NDArray[Any]:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 
-from ssbhash.arrays import Codes
-from ssbhash.engines.engine import Database
+from ssbhash.arrays import Codes, TooManyResultsError
+from ssbhash.engines.engine import MISSING_DISTANCE, MISSING_ID, Database, Distances, Ids
 from ssbhash.engines.reference_sampling import binarize, sample, sample_relaxed
 
 __all__ = [
+    "NAME",
     "binarize",
+    "count_within",
     "distances",
+    "merge",
+    "paired_distances",
     "pairs_within",
     "prepare",
     "sample",
@@ -20,67 +26,118 @@ __all__ = [
     "within",
 ]
 
+NAME = "reference"
 _POPCOUNT = np.array([byte.bit_count() for byte in range(256)], dtype=np.int32)
 
 
-def _distances_to(database: Codes, query: Codes) -> npt.NDArray[np.int32]:
-    counts: npt.NDArray[np.int32] = _POPCOUNT[database ^ query].sum(axis=1, dtype=np.int32)
+def _distances_to(codes: Codes, query: Codes) -> Distances:
+    counts: Distances = _POPCOUNT[codes ^ query].sum(axis=1, dtype=np.int32)
     return counts
-
-
-def search(
-    database: Database, queries: Codes, k: int, n_threads: int
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
-    """Find the k <= n smallest (distance, id) of each query."""
-    codes = database.rows()
-    out_distances = np.empty((len(queries), k), dtype=np.int32)
-    out_ids = np.empty((len(queries), k), dtype=np.int64)
-    for row, query in enumerate(queries):
-        distances = _distances_to(codes, query)
-        nearest = np.argsort(distances, kind="stable")[:k]  # stable: ties keep id order
-        out_distances[row], out_ids[row] = distances[nearest], nearest
-    return out_distances, database.to_ids(out_ids)
-
-
-def within(
-    database: Database, queries: Codes, radius: int, n_threads: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.int64]]:
-    """All (distance, id) with distance <= radius, sorted for each query, in CSR form."""
-    codes = database.rows()
-    lims = np.zeros(len(queries) + 1, dtype=np.int64)
-    parts_distances, parts_ids = [np.empty(0, np.int32)], [np.empty(0, np.int64)]
-    for row, query in enumerate(queries):
-        distances = _distances_to(codes, query)
-        nearest = np.argsort(distances, kind="stable")
-        nearest = nearest[distances[nearest] <= radius]
-        lims[row + 1] = lims[row] + len(nearest)
-        parts_distances.append(distances[nearest])
-        parts_ids.append(nearest.astype(np.int64))
-    return lims, np.concatenate(parts_distances), database.to_ids(np.concatenate(parts_ids))
-
-
-def distances(database: Codes, queries: Codes, n_threads: int) -> npt.NDArray[np.uint16]:
-    """Compute the full matrix of distances [n_queries, n]."""
-    out = np.empty((len(queries), len(database)), dtype=np.uint16)
-    for row, query in enumerate(queries):
-        out[row] = _distances_to(database, query)
-    return out
-
-
-def pairs_within(
-    codes: Codes, radius: int, n_threads: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int32]]:
-    """All pairs i < j with distance <= radius, sorted: (first, second, distances)."""
-    firsts, seconds = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    parts = [np.empty(0, np.int32)]
-    for row in range(len(codes) - 1):
-        distances = _distances_to(codes[row + 1 :], codes[row])
-        near = np.flatnonzero(distances <= radius)
-        firsts.append(np.full(len(near), row, np.int64))
-        seconds.append(near + row + 1)
-        parts.append(distances[near])
-    return np.concatenate(firsts), np.concatenate(seconds), np.concatenate(parts)
 
 
 def prepare(codes: Codes, n_threads: int) -> None:
     """Prepare nothing: this engine searches codes as they are."""
+
+
+def search(
+    database: Database, queries: Codes, k: int, n_threads: int, max_distance: int | None = None
+) -> tuple[Distances, Ids]:
+    """Find the k smallest (distance, id) of each query."""
+    codes = database.rows()
+    out_distances = np.full((len(queries), k), MISSING_DISTANCE, dtype=np.int32)
+    out_ids = np.full((len(queries), k), MISSING_ID, dtype=np.int64)
+    for row, query in enumerate(queries):
+        to_all = _distances_to(codes, query)
+        nearest = np.argsort(to_all, kind="stable")[:k]  # stable: ties keep id order
+        if max_distance is not None:
+            nearest = nearest[to_all[nearest] <= max_distance]
+        out_distances[row, : len(nearest)] = to_all[nearest]
+        out_ids[row, : len(nearest)] = nearest
+    return out_distances, database.to_ids(out_ids)
+
+
+def within(
+    database: Database,
+    queries: Codes,
+    radii: Ids,
+    n_threads: int,
+    max_results: int | None = None,
+) -> tuple[Ids, Distances, Ids]:
+    """Find all (distance, id) with distance <= radius, in CSR form."""
+    lims = to_lims(count_within(database, queries, radii, n_threads), max_results)
+    out_distances, positions = np.empty(lims[-1], np.int32), np.empty(lims[-1], np.int64)
+    codes = database.rows()
+    for row, query in enumerate(queries):
+        to_all = _distances_to(codes, query)
+        nearest = np.argsort(to_all, kind="stable")
+        owned = slice(lims[row], lims[row + 1])
+        positions[owned] = nearest[: lims[row + 1] - lims[row]]
+        out_distances[owned] = to_all[positions[owned]]
+    return lims, out_distances, database.to_ids(positions)
+
+
+def count_within(
+    database: Database, queries: Codes, radii: Ids, n_threads: int
+) -> npt.NDArray[np.int64]:
+    """Count them, for each query."""
+    codes = database.rows()
+    counts = [
+        np.count_nonzero(_distances_to(codes, query) <= radius)
+        for query, radius in zip(queries, radii, strict=True)
+    ]
+    return np.array(counts, dtype=np.int64)
+
+
+def to_lims(counts: npt.NDArray[np.int64], max_results: int | None) -> Ids:
+    """Cumulate counts into the limits of a CSR form, if they are not too many."""
+    lims = np.zeros(len(counts) + 1, np.int64)
+    np.cumsum(counts, out=lims[1:])
+    if max_results is not None and lims[-1] > max_results:
+        raise TooManyResultsError(int(lims[-1]))
+    return lims
+
+
+def pairs_within(
+    database: Database, radius: int, n_threads: int, max_results: int | None = None
+) -> tuple[Ids, Ids, Distances]:
+    """Find all pairs of rows i < j with distance <= radius."""
+    codes = database.codes
+    counts = [len(near) for near, _ in _pairs(codes, radius)]
+    lims = to_lims(np.array(counts, np.int64), max_results)
+    second, out_distances = np.empty(lims[-1], np.int64), np.empty(lims[-1], np.int32)
+    for row, (near, to_near) in enumerate(_pairs(codes, radius)):
+        second[lims[row] : lims[row + 1]] = near
+        out_distances[lims[row] : lims[row + 1]] = to_near
+    return np.repeat(np.arange(len(counts)), counts), second, out_distances
+
+
+def _pairs(codes: Codes, radius: int) -> Iterator[tuple[Ids, Distances]]:
+    for row in range(len(codes)):
+        to_rest = _distances_to(codes[row + 1 :], codes[row])
+        near = np.flatnonzero(to_rest <= radius)
+        yield near + row + 1, to_rest[near]
+
+
+def distances(codes: Codes, queries: Codes, n_threads: int) -> npt.NDArray[np.uint16]:
+    """Compute the full matrix of distances [n_queries, n]."""
+    out = np.empty((len(queries), len(codes)), dtype=np.uint16)
+    for row, query in enumerate(queries):
+        out[row] = _distances_to(codes, query)
+    return out
+
+
+def paired_distances(first: Codes, second: Codes, n_threads: int) -> npt.NDArray[np.uint16]:
+    """Compute the distance of row i to row i."""
+    return _distances_to(first, second).astype(np.uint16)
+
+
+def merge(parts: list[tuple[Distances, Ids]], k: int, n_threads: int) -> tuple[Distances, Ids]:
+    """Return the k smallest (distance, id) of all parts."""
+    n_queries = len(parts[0][1])
+    missing = np.full((n_queries, k), MISSING_ID, np.int64)
+    ids = np.concatenate([part[1] for part in parts] + [missing], axis=1)
+    joined = np.concatenate([part[0] for part in parts] + [missing.astype(np.int32)], axis=1)
+    joined = np.where(ids < 0, np.int32(MISSING_DISTANCE), joined)
+    ids = np.maximum(ids, MISSING_ID)
+    order = np.lexsort((ids, joined), axis=1)[:, :k]
+    return np.take_along_axis(joined, order, axis=1), np.take_along_axis(ids, order, axis=1)

@@ -13,10 +13,10 @@ from ssbhash.hamming import RangeResult, SearchResult
 from ssbhash.index import searching
 from ssbhash.index.folder import Folder
 from ssbhash.index.log import Change
-from ssbhash.index.rerank import Reranker
 from ssbhash.index.segments import LAYOUTS, Ids, Layout, Part
 from ssbhash.index.state import State
 from ssbhash.index.store import Store
+from ssbhash.index.two_stages import Reranker
 from ssbhash.threads import resolve
 
 if TYPE_CHECKING:
@@ -262,7 +262,7 @@ class HammingIndex:
         metric: str = "cosine",
         backend: str = "auto",
         n_threads: int | None = None,
-    ) -> SearchResult:
+    ) -> SearchResult[Any, Any]:
         """Find the k nearest codes of each query, exactly.
 
         Parameters
@@ -333,7 +333,7 @@ class HammingIndex:
         exclude: Any = None,
         backend: str = "auto",
         n_threads: int | None = None,
-    ) -> RangeResult:
+    ) -> RangeResult[Any, Any]:
         """Find all codes at most `radius` bits from each query (inclusive).
 
         Parameters are those of `search`; the result is that of `ssbhash.within`.

@@ -9,12 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from ssbhash.arrays import Codes
-from ssbhash.engines import Database, available, get, native_module
+from ssbhash.engines import (
+    MISSING_DISTANCE,
+    MISSING_ID,
+    Database,
+    get,
+    native_module,
+)
 from ssbhash.index.segments import Ids, Part
 
 Distances = npt.NDArray[np.int32]
-NO_ID = -1
-NO_DISTANCE = np.iinfo(np.int32).max
 
 
 def nearest(
@@ -31,11 +35,16 @@ def nearest(
         return np.empty((len(queries), 0), np.int32), np.empty((len(queries), 0), np.int64)
     if _is_native(backend):
         found: tuple[Distances, Ids] = native_module().index_search(
-            _native(parts), queries, k, max_distance, excluded, n_threads
+            _native(parts),
+            queries,
+            k=k,
+            max_distance=max_distance,
+            excluded=excluded,
+            n_threads=n_threads,
         )
         return found
     shape = (len(queries), k)
-    all_distances, all_ids = [np.full(shape, NO_DISTANCE)], [np.full(shape, NO_ID)]
+    all_distances, all_ids = [np.full(shape, MISSING_DISTANCE)], [np.full(shape, MISSING_ID)]
     for part in parts:
         database, ids = _database(part)
         n_wanted = min(k + (excluded is not None), len(ids))
@@ -44,8 +53,8 @@ def nearest(
         lost = distances > max_distance
         if excluded is not None:
             lost |= part_ids == excluded[:, None]
-        all_distances.append(np.where(lost, NO_DISTANCE, distances))
-        all_ids.append(np.where(lost, NO_ID, part_ids))
+        all_distances.append(np.where(lost, MISSING_DISTANCE, distances))
+        all_ids.append(np.where(lost, MISSING_ID, part_ids))
     joined, joined_ids = np.concatenate(all_distances, axis=1), np.concatenate(all_ids, axis=1)
     order = np.lexsort((joined_ids, joined), axis=1)[:, :k]
     return (
@@ -65,13 +74,14 @@ def within(
     """All within a radius, in CSR form."""
     if _is_native(backend):
         found: tuple[npt.NDArray[np.int64], Distances, Ids] = native_module().index_within(
-            _native(parts), queries, radius, excluded, n_threads
+            _native(parts), queries, radius=radius, excluded=excluded, n_threads=n_threads
         )
         return found
     rows, distances, ids = [np.empty(0, np.int64)], [np.empty(0, np.int32)], [np.empty(0, np.int64)]
+    radii = np.full(len(queries), radius, np.int64)
     for part in parts:
         database, part_ids = _database(part)
-        lims, part_distances, found_rows = get(backend).within(database, queries, radius, n_threads)
+        lims, part_distances, found_rows = get(backend).within(database, queries, radii, n_threads)
         rows.append(np.repeat(np.arange(len(queries)), np.diff(lims)))
         distances.append(part_distances)
         ids.append(part_ids[found_rows])
@@ -85,7 +95,7 @@ def within(
 
 
 def _is_native(backend: str) -> bool:
-    return "native" in available() and get(backend) is get("native")
+    return get(backend).NAME == "native"
 
 
 def _native(parts: Sequence[Part]) -> list[tuple[Any, Any]]:

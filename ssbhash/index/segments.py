@@ -60,7 +60,12 @@ class Segment:
         core = native_module()
         if core is not None:
             made = core.Segment(
-                self.rows, self.ids, self.first_id, self.members, list(self.tables), self.ascending
+                self.rows,
+                ids=self.ids,
+                first_id=self.first_id,
+                members=self.members,
+                tables=list(self.tables),
+                ascending=self.ascending,
             )
             object.__setattr__(self, "native", made)
 
@@ -139,22 +144,20 @@ def build(codes: Codes, ids: Ids, layout: Layout, n_threads: int) -> Segment:
         return flat
     rows, members = codes, None
     most = len(codes) if layout == "distinct" else int(_MOST_DISTINCT * len(codes))
-    grouped = core.group_equal(codes, most)
+    grouped = core.group_equal(codes, most=most)
     if grouped is not None:
         rows, members = grouped[0], grouped[1:]
     distinct = flat if members is None else Segment(rows, kept, first_id, members)
     if layout == "distinct":
         return distinct
-    n_tables = core.tables_for(len(rows), 8 * rows.shape[1])
+    n_tables = core.tables_for(n=len(rows), n_bits=8 * rows.shape[1])
     if layout == "auto" and (len(rows) < _MIN_TABLE_ROWS or n_tables > _MAX_TABLES):
         return distinct
-    if n_tables * core.MAX_KEY_BITS < 8 * rows.shape[1]:
-        return distinct  # codes too wide for any tables
-    tables = tuple(core.build_tables(rows, n_tables, n_threads))
+    tables = tuple(core.build_tables(rows, n_tables=n_tables, n_threads=n_threads))
     posted = Segment(rows, kept, first_id, members, tables)
     if layout == "auto":
         trials = rows[np.linspace(0, len(rows) - 1, _TRIALS).astype(np.int64)]
-        if core.share_probed(posted.native, trials, _TRIAL_K) < 0.5:
+        if core.share_probed(posted.native, trials, k=_TRIAL_K) < 0.5:
             return distinct
     return posted
 

@@ -1,11 +1,9 @@
 """What networks read: rows of features, shards on disk, labels as numbers, LSA."""
 
-from ssbhash.inputs.labels import HIDDEN, Labels, read_labels
+from ssbhash.inputs.labels import Labels, read_labels
 from ssbhash.inputs.lsa import LatentRows, fit_latent, fit_scale
-from ssbhash.inputs.memory import in_large_pages
-from ssbhash.inputs.native import native_for
+from ssbhash.inputs.matrix import BLOCK_ROWS, as_float32, as_matrix, canonical
 from ssbhash.inputs.rows import (
-    BLOCK_ROWS,
     Batch,
     DenseRows,
     Ids,
@@ -14,7 +12,8 @@ from ssbhash.inputs.rows import (
     SparseBatch,
     SparseRows,
     StandardisedRows,
-    Touched,
+    is_mostly_zero,
+    is_on_disk,
     padded,
     row_source,
     standardise,
@@ -23,7 +22,6 @@ from ssbhash.inputs.shards import CsrShards
 
 __all__ = [
     "BLOCK_ROWS",
-    "HIDDEN",
     "Batch",
     "CsrShards",
     "DenseRows",
@@ -35,11 +33,13 @@ __all__ = [
     "SparseBatch",
     "SparseRows",
     "StandardisedRows",
-    "Touched",
+    "as_float32",
+    "as_matrix",
+    "canonical",
     "fit_latent",
     "fit_scale",
-    "in_large_pages",
-    "native_for",
+    "is_mostly_zero",
+    "is_on_disk",
     "padded",
     "read_labels",
     "row_source",

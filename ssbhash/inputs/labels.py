@@ -1,4 +1,4 @@
-"""Labels as users hand them in: class ids or an indicator matrix, -1 where hidden."""
+"""Labels of training items: class numbers or an indicator matrix, -1 where hidden."""
 
 from __future__ import annotations
 
@@ -8,11 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from sklearn.utils import column_or_1d
-from sklearn.utils.multiclass import check_classification_targets
 
-from ssbhash.arrays import is_torch
-
-HIDDEN = -1
+from ssbhash.data import is_labelled, number_labels
 
 
 @dataclass(frozen=True)
@@ -25,7 +22,7 @@ class Labels:
         Index into `classes`, int64 [n], -1 where hidden; multi-label: float32
         [n, n_classes] of 0 and 1, rows of -1 where hidden.
     classes
-        The class ids in order; multi-label: column numbers.
+        The classes in order: int64, bool or str; multi-label: column numbers.
     """
 
     numbers: npt.NDArray[Any]
@@ -38,8 +35,11 @@ class Labels:
 
     def to_json(self) -> dict[str, Any]:
         """Give what a saved model keeps: the classes, not the training labels."""
-        dtype = "object" if self.classes.dtype == object else self.classes.dtype.str
-        return {"dtype": dtype, "classes": self.classes.tolist(), "multilabel": self.multilabel}
+        return {
+            "dtype": self.classes.dtype.str,
+            "classes": self.classes.tolist(),
+            "multilabel": self.multilabel,
+        }
 
     @classmethod
     def from_json(cls, saved: dict[str, Any]) -> Labels:
@@ -50,58 +50,48 @@ class Labels:
 
 
 def read_labels(y: Any, n_items: int, method: str) -> Labels:
-    """Check labels and number the classes.
+    """Read the labels of training items and number the classes.
+
+    Parameters
+    ----------
+    y : array-like [n] or [n, n_classes]
+        Labels in any form that `ssbhash.data.number_labels` reads.
+    n_items : int
+        Number of items that need a label, or the mark that there is none.
+    method : str
+        Name of the estimator, for errors.
+
+    Returns
+    -------
+    Labels
+        At least one known label and, unless multi-label, two classes.
 
     Raises
     ------
-    ValueError
-        If y is missing, has another length than X, holds anything but class ids (or 0,
-        1 and rows of -1), hides every label, or knows fewer than two classes.
+    TypeError, ValueError
+        If y is missing, has another length than X, cannot be read, hides every label, or
+        knows fewer than two classes.
     """
     if y is None:
         raise ValueError(
             f"{method} requires y to be passed, but the target y is None: class ids, -1 where "
             "unlabelled. BernoulliVAE and VDSH learn without labels"
         )
-    array = y.detach().cpu().numpy() if is_torch(y) else np.asarray(y)
-    if array.ndim not in (1, 2):
-        raise ValueError(f"y must have one or two dimensions, got shape {array.shape}")
-    if array.shape[0] != n_items:
-        raise ValueError(f"y has {array.shape[0]} rows, X has {n_items}")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise ValueError("y contains NaN or infinity; mark an unlabelled item by -1")
-    labels = _indicator(array) if array.ndim == 2 and array.shape[1] > 1 else _class_ids(array)
-    hidden = labels.numbers < 0
-    if hidden.all():
+    if getattr(y, "shape", ())[1:] == (1,) and not hasattr(y, "tocsr"):
+        y = column_or_1d(y, warn=True)
+    (numbers,), classes = number_labels(y, names=["y"])
+    if len(numbers) != n_items:
+        raise ValueError(f"y has {len(numbers)} rows, X has {n_items}")
+    known = is_labelled(numbers)
+    if not known.any():
         raise ValueError(
             f"{method} needs labels, but all {n_items} labels in y are hidden (-1); "
             "BernoulliVAE and VDSH learn without labels"
         )
-    if len(labels.classes) < 2:
+    if len(classes) < 2:
+        hint = "" if known.all() else "; -1, None and NaN mean unlabelled, so number classes from 0"
         raise ValueError(
-            f"y knows one class only ({labels.classes[0]!r}); {method} needs at least two classes"
+            f"y knows one class only ({classes.tolist()[0]!r}); {method} needs at least two "
+            f"classes{hint}"
         )
-    return labels
-
-
-def _class_ids(array: npt.NDArray[Any]) -> Labels:
-    ids = column_or_1d(array, warn=True)
-    check_classification_targets(ids)
-    hidden = ids == HIDDEN if ids.dtype.kind in "if" else np.zeros(len(ids), bool)
-    numbers = np.full(len(ids), HIDDEN, np.int64)
-    classes, numbers[~hidden] = np.unique(ids[~hidden], return_inverse=True)
-    return Labels(numbers, classes)
-
-
-def _indicator(array: npt.NDArray[Any]) -> Labels:
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"an indicator matrix y must be numeric, got dtype {array.dtype}")
-    hidden = (array == HIDDEN).all(1) if array.dtype.kind in "if" else np.zeros(len(array), bool)
-    bad = ~((array == 0) | (array == 1)).all(1) & ~hidden
-    if bad.any():
-        row = int(np.flatnonzero(bad)[0])
-        raise ValueError(
-            "an indicator matrix y must hold 0 and 1, or -1 in a whole row that is "
-            f"unlabelled; row {row} is {array[row].tolist()}"
-        )
-    return Labels(array.astype(np.float32), np.arange(array.shape[1]))
+    return Labels(numbers.astype(np.float32) if numbers.ndim == 2 else numbers, classes)

@@ -8,26 +8,32 @@ keeps the shape of an embedding. Both are measured on the training items, labell
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import scipy.linalg
 import scipy.sparse
 import torch
-from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfTransformer
 from torch import Tensor
 from torch.nn import functional as F
 
+from ssbhash.inputs.matrix import BLOCK_ROWS
 from ssbhash.inputs.rows import (
-    BLOCK_ROWS,
     DenseRows,
     Ids,
-    Raw,
-    ShardRows,
-    SparseBatch,
     SparseRows,
+    SparseRowsOnDisk,
     StandardisedRows,
     standardise,
 )
+
+Floats = npt.NDArray[np.float32]
+
+# Iterations of the subspace, and columns beyond those that are kept (docs/decisions.md).
+N_ITERATIONS = 3
+N_EXTRA = 60
 
 
 class LatentRows:
@@ -39,7 +45,7 @@ class LatentRows:
 
     sparse = False
 
-    def __init__(self, rows: Raw, components: Tensor) -> None:
+    def __init__(self, rows: SparseRows | SparseRowsOnDisk, components: Tensor) -> None:
         self.rows, self.components = rows, components.cpu()
         self.n_columns = int(components.shape[1])
 
@@ -48,11 +54,7 @@ class LatentRows:
 
     def take(self, ids: Ids) -> Tensor:
         """Rows `ids`, projected and scaled: float32 [m, n_components]."""
-        batch = self.rows.take(ids)
-        if isinstance(batch, SparseBatch):
-            projected = batch.product(self.components)
-        else:  # dense rows handed to a model that was trained on sparse ones
-            projected = batch @ self.components
+        projected = self.rows.take(ids).product(self.components)
         return F.normalize(projected, dim=1) * math.sqrt(self.n_columns)
 
     def window_starts(self) -> Ids | None:
@@ -65,8 +67,8 @@ class LatentRows:
         return {"components": self.components}
 
 
-def fit_latent(rows: SparseRows | ShardRows, n_components: int, seed: int) -> LatentRows:
-    """Measure the subspace by a randomised SVD of the tf-idf weights.
+def fit_latent(rows: SparseRows | SparseRowsOnDisk, n_components: int, seed: int) -> LatentRows:
+    """Measure the subspace by a truncated SVD of the tf-idf weights.
 
     The inverse document frequencies are folded into the components: projecting is then
     one product with the raw rows. Of more than 65,536 rows an even sample is measured.
@@ -79,8 +81,8 @@ def fit_latent(rows: SparseRows | ShardRows, n_components: int, seed: int) -> La
         shape=(len(sample), rows.n_columns),
     )
     tf_idf = TfidfTransformer().fit(matrix)
-    svd = TruncatedSVD(n_components, random_state=seed).fit(tf_idf.transform(matrix))
-    components = svd.components_.T * tf_idf.idf_[:, None]
+    directions = principal_directions(tf_idf.transform(matrix), n_components, seed)
+    components = directions * tf_idf.idf_[:, None]
     return LatentRows(rows, torch.from_numpy(np.ascontiguousarray(components, np.float32)))
 
 
@@ -89,3 +91,45 @@ def fit_scale(rows: DenseRows) -> StandardisedRows:
     each = standardise(rows)
     variance = each.scale.double().pow(-2).mean()
     return StandardisedRows(rows, each.shift, torch.full_like(each.scale, float(variance**-0.5)))
+
+
+def principal_directions(matrix: Any, n_components: int, seed: int) -> Floats:
+    """Find the leading right singular vectors [n_features, n_components] of a sparse matrix.
+
+    Randomised subspace iteration (Halko, Martinsson and Tropp, SIAM Review 2011), shifted by half
+    of the smallest eigenvalue found so far, which converges faster (Feng, Yu and Li, "Fast
+    randomized PCA for sparse data", ACML 2018).
+
+    Parameters
+    ----------
+    matrix
+        scipy CSR, float32 [n, n_features].
+    n_components
+        At most the smaller side of the matrix.
+    seed
+        Of the random start.
+    """
+    transposed = matrix.T.tocsr()
+    rng = np.random.default_rng(seed)
+    width = min(n_components + N_EXTRA, *matrix.shape)
+    start = rng.standard_normal((matrix.shape[1], width), np.float32)
+    basis, _ = _orthonormal(start)
+    shift = np.float32(0)
+    for _ in range(N_ITERATIONS):
+        basis, smallest = _orthonormal(transposed @ (matrix @ basis) - shift * basis)
+        shift = max(shift, (shift + smallest) / 2)
+    projected = matrix @ basis
+    _, vectors = np.linalg.eigh((projected.T @ projected).astype(np.float64))
+    directions: Floats = basis @ vectors[:, : -n_components - 1 : -1].astype(np.float32)
+    return directions
+
+
+def _orthonormal(columns: Floats) -> tuple[Floats, np.float32]:
+    """Orthonormal basis of the columns by Cholesky's factor, and its smallest diagonal entry."""
+    gram = (columns.T @ columns).astype(np.float64)
+    # Rows of one kind only, or fewer of them than columns, leave the Gram matrix singular.
+    gram[np.diag_indices_from(gram)] += 1e-7 * max(np.trace(gram) / len(gram), 1e-30)
+    factor = scipy.linalg.cholesky(gram)
+    inverse = scipy.linalg.solve_triangular(factor, np.eye(len(factor)))
+    basis: Floats = columns @ inverse.astype(np.float32)
+    return basis, np.float32(factor.diagonal().min())

@@ -11,6 +11,7 @@ import numpy as np
 import scipy.sparse
 
 from ssbhash.data import read_items
+from ssbhash.inputs.matrix import canonical
 
 
 class CsrShards:
@@ -46,12 +47,13 @@ class CsrShards:
         self.paths, self.n_open = found, n_open
         self._open: OrderedDict[int, Any] = OrderedDict()
         n_rows, n_columns = [], set()
-        self.minimum = 0.0
+        self.minimum, self.n_nonzero = 0.0, 0
         for number, path in enumerate(found):
             shard = self.shard(number)
             if not np.isfinite(shard.data).all():
                 raise ValueError(f"{path} contains NaN or infinity")
             self.minimum = min(self.minimum, float(shard.min()) if shard.nnz else 0.0)
+            self.n_nonzero += shard.nnz
             n_rows.append(shard.shape[0])
             n_columns.add(shard.shape[1])
         if len(n_columns) > 1:
@@ -72,14 +74,17 @@ class CsrShards:
             matrix: Any = read_items(self.paths[number]).features
             if not hasattr(matrix, "tocsr"):
                 raise ValueError(f"{self.paths[number]} is no sparse matrix")
-            self._open[number] = matrix.tocsr().astype(np.float32)
+            with np.errstate(over="ignore", under="ignore"):  # infinities are refused
+                self._open[number] = canonical(canonical(matrix).astype(np.float32))
         self._open.move_to_end(number)
         while len(self._open) > self.n_open:
             self._open.popitem(last=False)
         return self._open[number]
 
-    def rows(self, ids: Any) -> Any:
-        """Rows `ids` as one CSR matrix, in that order."""
+    def __getitem__(self, ids: Any) -> Any:
+        """Rows `ids`, numbers or a slice, as one CSR matrix in that order."""
+        if isinstance(ids, slice):
+            ids = np.arange(*ids.indices(len(self)))
         numbers = np.searchsorted(self.starts, ids, side="right") - 1
         order = np.argsort(numbers, kind="stable")
         parts = [

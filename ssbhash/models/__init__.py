@@ -1,10 +1,10 @@
 """Estimators, a fitted model, and models on disk."""
 
 from ssbhash.models import checks
-from ssbhash.models.base import Hasher, load
+from ssbhash.models.base import Hasher
 from ssbhash.models.baselines import BASELINES, ITQ, LSH, ClassifierCodes, Sign
 from ssbhash.models.methods import METHODS, PHSGS, SSBVAE, VDSH, VDSHS, BernoulliVAE
-from ssbhash.models.pipeline import Pipeline
+from ssbhash.models.pipeline import Pipeline, load
 
 __all__ = [
     "BASELINES",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,14 +16,14 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import ClassifierTags, Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ssbhash.arrays import Codes, is_torch
+from ssbhash.arrays import Codes
 from ssbhash.codes import pack
 from ssbhash.inputs import (
-    CsrShards,
     Labels,
     Raw,
     RowSource,
     StandardisedRows,
+    is_mostly_zero,
     read_labels,
     row_source,
     standardise,
@@ -169,9 +170,13 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
     def save(self, path: str | Path) -> None:
         """Write config.json and weights.safetensors into the folder `path`.
 
-        Nothing is pickled. The folder is made if needed; each file is written aside and
-        renamed, and the first names the checksum of the second.
+        Nothing is pickled. The folder is made if needed. A model that is there already is
+        replaced as a whole: whatever fails or is killed, the folder holds one of the two.
         """
+        self._save(path, {})
+
+    def _save(self, path: str | Path, beside: Mapping[str, bytes]) -> None:
+        """Save, with more files that belong to the model."""
         model = self._fitted()
         names = getattr(self, "feature_names_in_", None)
         config = {
@@ -182,7 +187,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
             "interrupted": self.interrupted_,
             "best_epoch": self.best_epoch_,
         }
-        model.save(Path(path), config)
+        model.save(Path(path), config, beside)
 
     @classmethod
     def load(cls, path: str | Path) -> Any:
@@ -210,6 +215,8 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         x = self._checked(X, reset=True)
         aim = x if target is None else checks.check_target(target, x.shape[0])
         labels = None if read is None else read(x.shape[0])
+        # What cannot be saved is refused now, not after hours of training.
+        storage.to_json([self.get_params(deep=False), None if labels is None else labels.to_json()])
         shape = Shape(
             n_features=x.shape[1],
             n_targets=aim.shape[1],
@@ -219,18 +226,21 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
             multilabel=labels is not None and labels.multilabel,
             reconstruction=checks.resolve_reconstruction(self.reconstruction, aim),
         )
-        rows = self._inputs(row_source(x), shape.reconstruction)
+        # By what the items are, not by their form: equal data gives an equal model.
+        raw = row_source(x, is_mostly_zero(x))
+        rows = self._inputs(raw, shape.reconstruction)
         targets: RowSource
         if shape.reconstruction == "multinomial":
-            targets = row_source(aim).normalised()
+            targets = row_source(aim, is_mostly_zero(aim)).normalised()
         elif aim is x and isinstance(rows, StandardisedRows):
             targets = rows
         else:
-            targets = standardise(row_source(aim))
+            targets = standardise(row_source(aim, is_mostly_zero(aim)))
         data = Data(rows, targets, labels)
         network = self._build(replace(shape, n_features=rows.n_columns))
-        model = Model(network, labels, getattr(rows, "statistics", {}))
+        model = Model(network, labels, getattr(rows, "statistics", {}), raw.sparse)
         outcome = Training(model.network, data, self._options(device, data)).run()
+        checks.check_trained(model.network, x)
         self._finish(model, data.x)
         self._keep(model, outcome)
         return self
@@ -249,12 +259,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         return self._model
 
     def _checked(self, X: Any, reset: bool) -> Any:
-        if checks.is_on_disk(X):
-            head = X.shard(0)[:1] if isinstance(X, CsrShards) else X[:1]
-            validate_data(self, head, accept_sparse="csr", dtype=np.float32, reset=reset)
-            return checks.check_on_disk(X, "X")
-        x = X.detach().cpu().numpy() if is_torch(X) else X
-        return validate_data(self, x, accept_sparse="csr", dtype=np.float32, reset=reset)
+        return checks.check_matrix(X, "X", partial(validate_data, self, reset=reset))
 
     def _build(self, shape: Shape) -> Autoencoder:
         generator = torch.Generator().manual_seed(int(self.seed))
@@ -302,8 +307,9 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         passing = ("n_epochs", "verbose", "checkpoint", "device")
         parameters = {k: v for k, v in self.get_params(deep=False).items() if k not in passing}
         sizes = (len(data), data.x.n_columns, data.target.n_columns)
-        digest = hashlib.sha256(repr((self.method, sorted(parameters.items()), sizes)).encode())
-        head = data.items(np.arange(min(len(data), 64)), torch.device("cpu"))
+        about = storage.to_json([self.method, sorted(parameters.items()), sizes])
+        digest = hashlib.sha256(about.encode())
+        head = data.batch(np.arange(min(len(data), 64)), torch.device("cpu"))
         for rows in (head.x, head.target):
             dense = rows if isinstance(rows, torch.Tensor) else rows.dense()
             digest.update(dense.numpy().tobytes())
@@ -385,7 +391,12 @@ def load(path: str | Path) -> Hasher:
     ValueError
         If the files are truncated, foreign or do not belong together.
     """
-    config, tensors = storage.load(Path(path))
+    return load_with(path)[0]
+
+
+def load_with(path: str | Path) -> tuple[Hasher, dict[str, bytes]]:
+    """Open a folder: the hasher, and the files that were saved beside it."""
+    config, tensors, beside = storage.load(Path(path))
     if config.get("method") not in Hasher.methods:
         raise ValueError(f"{path} holds a model of unknown method {config.get('method')!r}")
     try:
@@ -400,4 +411,4 @@ def load(path: str | Path) -> Hasher:
     hasher.n_features_in_ = model.n_features
     if names is not None:
         hasher.feature_names_in_ = np.array(names, dtype=object)
-    return hasher
+    return hasher, beside

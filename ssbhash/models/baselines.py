@@ -7,6 +7,7 @@ module needs the `train` extra (scikit-learn, scipy), not torch.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,10 @@ from sklearn.preprocessing import normalize
 from sklearn.utils import ClassifierTags, Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ssbhash.arrays import Codes, as_count, is_torch
+from ssbhash.arrays import Codes, as_count
 from ssbhash.codes import pack
-from ssbhash.inputs import Labels, read_labels
+from ssbhash.inputs import CsrShards, Labels, as_float32, is_mostly_zero, read_labels
+from ssbhash.models.checks import check_matrix
 
 Floats = npt.NDArray[np.float32]
 
@@ -63,14 +65,24 @@ class _Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def logits(self, X: Any) -> Floats:
         """Real values whose signs are the bits, float32 [n, n_bits]."""
         check_is_fitted(self)
-        return np.asarray(self._logits(self._checked(X, reset=False)), np.float32)
+        values = as_float32(self._logits(self._checked(X, reset=False)))
+        if not np.isfinite(values).all():
+            raise ValueError("X has values too large: its logits are beyond float32; scale them")
+        return values
 
     def _logits(self, x: Any) -> npt.NDArray[Any]:
         raise NotImplementedError
 
     def _checked(self, X: Any, reset: bool) -> Any:
-        x = X.detach().cpu().numpy() if is_torch(X) else X
-        x = validate_data(self, x, accept_sparse="csr", dtype=[np.float64, np.float32], reset=reset)
+        matrix = X[:] if isinstance(X, CsrShards) else X
+        matrix = np.asarray(matrix) if isinstance(matrix, np.memmap) else matrix
+        # float32 as for the learned methods, whatever comes in; float64 to calculate with.
+        x = check_matrix(matrix, "X", partial(validate_data, self, reset=reset)).astype(np.float64)
+        if reset:
+            # By what the items are, not by their form: equal data gives equal codes.
+            self._is_sparse = is_mostly_zero(x)
+        if _is_sparse(x) != self._is_sparse:
+            x = sp.csr_matrix(x) if self._is_sparse else x.toarray()
         if reset:
             as_count(self.seed, "seed", 0)
             if self.n_bits is not None:

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 import torch
 from sklearn.utils import check_array
 
-from ssbhash.arrays import as_count, is_torch
-from ssbhash.inputs import BLOCK_ROWS, CsrShards
+from ssbhash.arrays import as_count
+from ssbhash.inputs import (
+    BLOCK_ROWS,
+    CsrShards,
+    as_float32,
+    as_matrix,
+    canonical,
+    is_on_disk,
+)
 from ssbhash.training import distributed
 
 _COUNTS = ("n_bits", "n_hidden_units", "batch_size", "n_components")
@@ -84,32 +94,70 @@ def _check_real(value: Any, name: str, positive: bool = False) -> None:
         raise ValueError(f"{name} must be finite and {least}, got {value}")
 
 
-def is_on_disk(items: Any) -> bool:
-    """Whether a feature matrix stays on disk: memory-mapped, or CSR shards."""
-    return isinstance(items, np.memmap | CsrShards)
+def check_on_disk(matrix: Any, name: str) -> Any:
+    """Check block by block that all is finite as float32; CSR shards were checked when opened.
+
+    Raises
+    ------
+    ValueError
+        If a value is NaN, infinite, or too large.
+    """
+    if isinstance(matrix, CsrShards):
+        return matrix
+    for start in range(0, len(matrix), BLOCK_ROWS):
+        is_finite = np.isfinite(as_float32(matrix[start : start + BLOCK_ROWS]))
+        if not is_finite.all():
+            row = start + int(np.flatnonzero(~is_finite.all(axis=1))[0])
+            raise ValueError(
+                f"{name} contains NaN, infinity or a value too large for float32 in row {row}"
+            )
+    return matrix
 
 
-def check_on_disk(items: Any, name: str) -> Any:
-    """Check a feature matrix block by block; CSR shards were checked when opened."""
-    if isinstance(items, CsrShards):
-        return items
-    check_array(items[:1], dtype=np.float32, input_name=name)
-    for start in range(0, len(items), BLOCK_ROWS):
-        if not np.isfinite(items[start : start + BLOCK_ROWS]).all():
-            raise ValueError(f"{name} contains NaN or infinity, first in rows {start} and on")
-    return items
+def check_matrix(matrix: Any, name: str, check: Callable[..., Any]) -> Any:
+    """Check a matrix by `check`, of scikit-learn: float32 [n, n_columns], dense or canonical CSR.
+
+    What stays on disk is checked block by block, and by `check` in its first row.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `matrix` is no matrix of finite numbers.
+    """
+    matrix = as_matrix(matrix, name)
+    options = {"accept_sparse": "csr", "dtype": np.float32, "order": "C"}
+    with np.errstate(over="ignore", under="ignore"):  # what became infinite is refused
+        if is_on_disk(matrix):
+            check(matrix[:1], **options)
+            return check_on_disk(matrix, name)
+        checked = check(matrix, **options)
+    return canonical(checked, name) if scipy.sparse.issparse(checked) else checked
 
 
 def check_target(target: Any, n_items: int) -> Any:
     """Check a reconstruction target: float32 [n, n_targets], dense or CSR."""
-    if is_on_disk(target):
-        checked = check_on_disk(target, "target")
-    else:
-        array = target.detach().cpu().numpy() if is_torch(target) else target
-        checked = check_array(array, accept_sparse="csr", dtype=np.float32, input_name="target")
+    checked = check_matrix(target, "target", partial(check_array, input_name="target"))
     if checked.shape[0] != n_items:
         raise ValueError(f"target has {checked.shape[0]} rows, X has {n_items}")
     return checked
+
+
+def check_trained(network: torch.nn.Module, x: Any) -> None:
+    """Refuse a network whose weights are no longer finite.
+
+    Raises
+    ------
+    RuntimeError
+        If a weight is NaN or infinite; the message has the largest feature in `x`.
+    """
+    tensors = network.state_dict().values()
+    if all(bool(torch.isfinite(t).all()) for t in tensors if t.is_floating_point()):
+        return
+    largest = "" if isinstance(x, CsrShards) else f" (up to {float(abs(x).max()):.3g} here)"
+    raise RuntimeError(
+        f"the weights became NaN or infinite: scale the features{largest}, drop columns that are "
+        "no measurement, or lower learning_rate, alpha or gamma"
+    )
 
 
 def resolve_reconstruction(name: str, target: Any) -> str:
@@ -120,7 +168,7 @@ def resolve_reconstruction(name: str, target: Any) -> str:
     ValueError
         If a multinomial target has a negative value.
     """
-    lowest = min(float(target.min()), 0.0)
+    lowest = min(float(np.float32(target.min())), 0.0)
     if name == "multinomial" and lowest < 0:
         raise ValueError(
             "reconstruction='multinomial' needs non-negative features, such as counts, but the "

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from ssbhash.inputs import (
     Batch,
+    DenseRows,
     Ids,
     Labels,
     LatentRows,
@@ -38,18 +40,32 @@ ENCODE_SPARSE_ROWS = 16_384
 
 @dataclass
 class Model:
-    """A network, the classes it knows, and the statistics of its inputs where it needs them."""
+    """A network with what it needs to read items.
+
+    Attributes
+    ----------
+    network
+        Trained, or to be trained.
+    labels
+        The classes it knows, None for a method without labels.
+    statistics
+        What was measured on the training items' features.
+    sparse
+        Whether the training items were sparse data; all others are read the same way.
+    """
 
     network: Autoencoder
     labels: Labels | None = None
     statistics: dict[str, Tensor] = field(default_factory=dict)
+    sparse: bool = False
 
     def rows(self, matrix: Any) -> RowSource:
-        """Rows of a feature matrix as the network wants them."""
-        rows = row_source(matrix)
+        """Rows of a feature matrix, in whatever form, as the network wants them."""
+        rows = row_source(matrix, self.sparse)
         if not self.statistics:
             return rows
         if "components" in self.statistics:
+            assert not isinstance(rows, DenseRows)
             return LatentRows(rows, self.statistics["components"])
         return StandardisedRows(rows, self.statistics["shift"], self.statistics["scale"])
 
@@ -78,17 +94,30 @@ class Model:
                 # Whole tiles: an item's code does not depend on those encoded with it.
                 batch = padded(rows.take(part), TILE).to(device)
                 out[start:stop] = function(batch)[: stop - start].float().cpu().numpy()
+                is_finite = np.isfinite(out[start:stop]).all(axis=1)
+                if not is_finite.all():
+                    row = int(part[~is_finite][0])
+                    raise ValueError(
+                        f"X row {row} has values too large for the model: its logits are not "
+                        "finite. Scale the features, and drop columns that are no measurement"
+                    )
         return out
 
-    def save(self, folder: Path, config: dict[str, Any]) -> None:
-        """Write the model and its estimator's `config` into a folder."""
+    def save(
+        self,
+        folder: Path,
+        config: dict[str, Any],
+        beside: Mapping[str, bytes] = MappingProxyType({}),
+    ) -> None:
+        """Write the model, its estimator's `config` and more files into a folder."""
         about = {
             "shape": asdict(self.network.shape),
             "labels": None if self.labels is None else self.labels.to_json(),
+            "sparse": self.sparse,
         }
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         tensors |= {f"statistics.{name}": value for name, value in self.statistics.items()}
-        storage.save(folder, config | about, tensors)
+        storage.save(folder, config | about, tensors, beside)
 
     @classmethod
     def restore(
@@ -103,7 +132,7 @@ class Model:
         network.eval()
         saved = config["labels"]
         labels = None if saved is None else Labels.from_json(saved)
-        return cls(network, labels, _under("statistics.", tensors))
+        return cls(network, labels, _under("statistics.", tensors), bool(config["sparse"]))
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,18 +1,18 @@
-"""A hasher with what it needs to read items as they come: vocabulary and class names."""
+"""A hasher with what it needs to read items as they come: vocabulary, columns, class names."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from ssbhash.arrays import Codes
 from ssbhash.data import FILE_NAME, Items, TextFeatures, encode_labels, files
-from ssbhash.models.base import load
+from ssbhash.models.base import Hasher, load_with
 
-CLASSES_NAME = "classes.json"
+CLASSES_NAME, COLUMNS_NAME = "classes.json", "columns.json"
 
 
 class Pipeline:
@@ -26,6 +26,8 @@ class Pipeline:
         How to make features of texts; None for a hasher of features.
     classes
         The name of each class id, where labels came by name.
+    columns
+        The name of each feature, where the features came by name.
 
     Examples
     --------
@@ -33,19 +35,24 @@ class Pipeline:
     >>> from ssbhash.data import Items
     >>> texts = ["green tea", "black tea", "red ants", "black ants"] * 5
     >>> labels = ["drink", None, "insect", None] * 5
-    >>> pipeline = Pipeline(SSBVAE(n_bits=16, n_epochs=1), TextFeatures(min_df=1))
-    >>> pipeline.fit(Items(texts=texts, labels=labels)).encode(Items(texts=["white tea"])).shape
+    >>> pipeline = Pipeline(SSBVAE(n_bits=16, n_epochs=30), TextFeatures(min_df=1))
+    >>> pipeline.fit(Items(texts=texts, labels=labels)).transform(["white tea"]).shape
     (1, 2)
-    >>> pipeline.classes
+    >>> pipeline.predict(["white tea", "two ants"])
     ['drink', 'insect']
     """
 
     def __init__(
-        self, hasher: Any, text: TextFeatures | None = None, classes: list[Any] | None = None
+        self,
+        hasher: Any,
+        text: TextFeatures | None = None,
+        classes: list[Any] | None = None,
+        columns: list[str] | None = None,
     ) -> None:
         self.hasher = hasher
         self.text = text
         self.classes = classes or []
+        self.columns = columns
 
     def fit(self, items: Items, y: npt.NDArray[Any] | None = None) -> Pipeline:
         """Choose the vocabulary on texts, then train the hasher.
@@ -60,7 +67,8 @@ class Pipeline:
         return self
 
     def fit_text(self, items: Items) -> tuple[Any, Any]:
-        """Choose the vocabulary; give what the hasher is fitted to: features and target."""
+        """Choose the vocabulary; return what the hasher is fitted to: features and target."""
+        self.columns = items.columns
         if items.texts is None:
             self.text = None
             return items.features, None
@@ -68,37 +76,169 @@ class Pipeline:
         counts = self.text.fit(items.texts).counts(items.texts)
         return self.text.inputs(counts), self.text.targets(counts)
 
-    def encode(self, items: Items, *, database: bool = False) -> Codes:
-        """Turn items, of the kind it was trained on, into packed codes.
+    def transform(self, X: Any) -> Codes:
+        """Turn items into codes, uint8 [n, n_bytes].
 
-        With `database` those of `Hasher.database_codes`, for items to be searched.
+        Parameters
+        ----------
+        X
+            A list of n texts, or features [n, n_features]: what the model was trained on.
         """
-        if (self.text is not None) != (items.texts is not None):
-            kinds = ("features", "texts") if self.text is None else ("texts", "features")
-            raise ValueError(f"the model was trained on {kinds[0]}, but the items are {kinds[1]}")
-        x = items.features if self.text is None else self.text.transform(items.texts or [])
-        codes: Codes = (self.hasher.database_codes if database else self.hasher.transform)(x)
+        codes: Codes = self.hasher.transform(self._inputs(_items(X)))
+        return codes
+
+    def database_codes(self, X: Any) -> Codes:
+        """Turn items to be searched into codes; see `Hasher.database_codes`."""
+        codes: Codes = self.hasher.database_codes(self._inputs(_items(X)))
+        return codes
+
+    def logits(self, X: Any) -> npt.NDArray[np.float32]:
+        """Real numbers, float32 [n, n_bits], whose signs are the code."""
+        logits: npt.NDArray[np.float32] = self.hasher.logits(self._inputs(_items(X)))
+        return logits
+
+    def predict_proba(self, X: Any) -> npt.NDArray[np.float32]:
+        """Class probabilities, float32 [n, n_classes], in the order of `classes`."""
+        found: npt.NDArray[np.float32] = self.hasher.predict_proba(self._inputs(_items(X)))
+        return found
+
+    def predict(self, X: Any) -> list[Any]:
+        """Predict the class of each item, by name; multi-label: a list of names for each."""
+        if not hasattr(self.hasher, "predict"):
+            raise ValueError(f"a {self.hasher.method} model learns without labels: no predictions")
+        found = self.hasher.predict(self._inputs(_items(X)))
+        names = self.classes or list(range(len(self.hasher.classes_)))
+        if found.ndim == 1:
+            return [names[number] for number in found] if self.classes else found.tolist()
+        return [[names[number] for number in np.flatnonzero(row)] for row in found]
+
+    def encode(self, items: Items, *, database: bool = False) -> Codes:
+        """Turn what a file holds into codes; with `database` those of `database_codes`."""
+        x = self._inputs(items)
+        codes: Codes = self.hasher.database_codes(x) if database else self.hasher.transform(x)
         return codes
 
     def save(self, folder: str | Path) -> None:
-        """Write the hasher's files, `text.json` and `classes.json` into a folder."""
-        folder = Path(folder)
-        for name, is_kept in ((FILE_NAME, self.text), (CLASSES_NAME, self.classes)):
-            if not is_kept:  # an older model's must not describe this one
-                (folder / name).unlink(missing_ok=True)
-        self.hasher.save(folder)
-        if self.text is not None:
-            self.text.save(folder)
-        if self.classes:
-            files.write_json(folder / CLASSES_NAME, self.classes)
+        """Write the model into a folder, as one thing: the files of `Hasher.save` and more.
+
+        `text.json` has the vocabulary, `classes.json` the names of classes, `columns.json`
+        those of features.
+        """
+        beside = {} if self.text is None else {FILE_NAME: self.text.to_bytes()}
+        for name, content in ((CLASSES_NAME, self.classes), (COLUMNS_NAME, self.columns)):
+            if content:
+                beside[name] = files.json_bytes(content)
+        self.hasher._save(folder, beside)
 
     @classmethod
     def load(cls, folder: str | Path) -> Pipeline:
-        """Read what `save` wrote, or the folder of a hasher alone."""
-        folder = Path(folder)
-        hasher = load(folder)
-        text = TextFeatures.load(folder) if (folder / FILE_NAME).exists() else None
-        classes = None
-        if (folder / CLASSES_NAME).exists():
-            classes = json.loads((folder / CLASSES_NAME).read_bytes())
-        return cls(hasher, text, classes)
+        """Read what `save` wrote, or the folder of a hasher alone.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the folder, or a file of the model, is missing.
+        ValueError
+            If a file is truncated, damaged, foreign, or from another save.
+        """
+        hasher, beside = load_with(folder)
+        return cls._of(hasher, beside, Path(folder))
+
+    @classmethod
+    def _of(cls, hasher: Hasher, beside: dict[str, bytes], folder: Path) -> Pipeline:
+        text = None
+        if FILE_NAME in beside:
+            text = TextFeatures.from_bytes(beside[FILE_NAME], folder / FILE_NAME)
+            if len(text.terms_) != hasher.n_features_in_:
+                raise ValueError(
+                    f"{folder / FILE_NAME} has {len(text.terms_)} terms, "
+                    f"the model has {hasher.n_features_in_} features"
+                )
+        classes, columns = (
+            files.parse_json(beside[name], folder / name) if name in beside else None
+            for name in (CLASSES_NAME, COLUMNS_NAME)
+        )
+        return cls(hasher, text, classes, columns)
+
+    def _inputs(self, items: Items) -> Any:
+        """Features of items, of the kind and with the columns that the model was trained on."""
+        if (self.text is not None) != (items.texts is not None):
+            kinds = ("features", "texts") if self.text is None else ("texts", "features")
+            raise ValueError(f"the model was trained on {kinds[0]}, but the items are {kinds[1]}")
+        if self.text is not None:
+            return self.text.transform(items.texts or [])
+        if self.columns is None or items.columns is None or items.columns == self.columns:
+            return items.features
+        missing = [name for name in self.columns if name not in items.columns]
+        other = [name for name in items.columns if name not in self.columns]
+        if missing or other:
+            raise ValueError(
+                "the columns are not those that the model was trained on: "
+                f"missing {_some(missing)}; unknown {_some(other)}"
+            )
+        place = {name: number for number, name in enumerate(items.columns)}
+        return items.features[:, [place[name] for name in self.columns]]
+
+
+def load(folder: str | Path) -> Any:
+    """Open a saved model, of any method: from the command line or from Python.
+
+    Parameters
+    ----------
+    folder : path
+        What `ssbhash train`, `Hasher.save` or `Pipeline.save` wrote.
+
+    Returns
+    -------
+    Pipeline or Hasher
+        Both have `transform`, `database_codes`, `logits` and, where the method learns
+        from labels, `predict` and `predict_proba`. A `Pipeline` takes a list of texts if it
+        was trained on texts, and predicts classes by name.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder, or a file of the model, is missing.
+    ValueError
+        If a file is truncated, damaged, foreign, or from another save.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import ssbhash
+    >>> from ssbhash.data import Items, TextFeatures
+    >>> from ssbhash.models import Pipeline
+    >>> texts = ["green tea", "black tea", "red ants", "black ants"] * 5
+    >>> items = Items(texts=texts, labels=["drink", "drink", "insect", "insect"] * 5)
+    >>> pipeline = Pipeline(ssbhash.SSBVAE(n_bits=16, n_epochs=30), TextFeatures(min_df=1))
+    >>> folder = tempfile.mkdtemp()
+    >>> pipeline.fit(items).save(folder)
+    >>> model = ssbhash.load(folder)
+    >>> codes = model.database_codes(texts)
+    >>> ssbhash.search(codes, model.transform(["black ants"]), k=3).ids.shape
+    (1, 3)
+    >>> model.predict(["a cup of tea"])
+    ['drink']
+    """
+    hasher, beside = load_with(folder)
+    return Pipeline._of(hasher, beside, Path(folder)) if beside else hasher
+
+
+def _items(X: Any) -> Items:
+    """Texts (a list, or a 1-D array or column of text) or features."""
+    if isinstance(X, Items):
+        return X
+    if isinstance(X, str):
+        raise TypeError("X must be a list of texts, or features; got one string")
+    is_column = getattr(X, "ndim", None) == 1 and getattr(X.dtype, "kind", "") in "OUT"
+    if is_column or isinstance(X, list | tuple):
+        values = list(X)
+        if is_column or all(isinstance(one, str) for one in values):
+            return Items(texts=values)
+    return Items(features=X)
+
+
+def _some(names: list[str]) -> str:
+    return (
+        ", ".join(map(repr, names[:5])) + (", ..." if len(names) > 5 else "") if names else "none"
+    )

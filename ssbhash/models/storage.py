@@ -1,74 +1,99 @@
-"""Models on disk: config.json and weights.safetensors in one folder, no pickle.
+"""Models on disk: one folder, JSON and safetensors, no pickle.
 
-Each file is written aside and renamed; config.json names the SHA-256 of the weights,
-so that a truncated file, or two files from different saves, are told apart from a model.
+The manifest of the folder has the checksum of every file: files of two models, or of two
+saves of one model, are never read together.
 """
 
 from __future__ import annotations
 
-import hashlib
+import datetime
 import json
+import numbers
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
-from ssbhash.atomic import replacing
+from ssbhash.atomic import MANIFEST, read_together, write_together
+from ssbhash.data import files
 
-FORMAT, VERSION = "ssbhash-model", 1
+FORMAT, VERSION = "ssbhash-model", 2
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
 
 
-def save(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Write a model into `folder`, which is made if needed."""
+class Saved(NamedTuple):
+    """What a model's folder holds."""
+
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
+    beside: dict[str, bytes]
+
+
+def save(
+    folder: Path, config: dict[str, Any], tensors: dict[str, Tensor], beside: Mapping[str, bytes]
+) -> None:
+    """Write a model, and files that belong to it, in place of what `folder` held."""
     weights = safetensors.torch.save(
         {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     )
-    head = {"format": FORMAT, "version": VERSION, "sha256": hashlib.sha256(weights).hexdigest()}
-    text = json.dumps(head | config, indent=1, default=_plain)
-    for name, content in ((WEIGHTS, weights), (CONFIG, text.encode())):
-        with replacing(folder / name) as file:
-            file.write(content)
+    text = to_json({"format": FORMAT, "version": VERSION} | config).encode()
+    write_together(folder, {CONFIG: text, WEIGHTS: weights, **beside})
 
 
-def load(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read what `save` wrote: (config, tensors).
+def load(folder: Path) -> Saved:
+    """Read what `save` wrote.
 
     Raises
     ------
     FileNotFoundError
         If a file is missing.
     ValueError
-        If a file is truncated, foreign, or from another save.
+        If a file is truncated, damaged, foreign, or from another save.
     """
-    try:
-        config = json.loads((folder / CONFIG).read_text())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{folder / CONFIG} is not JSON; it is truncated or foreign") from error
+    if (folder / CONFIG).exists() and not (folder / MANIFEST).exists():
+        raise ValueError(
+            f"{folder} has no {MANIFEST}: an older ssbhash wrote it, or a file is missing. "
+            "Train the model again, or copy the whole folder"
+        )
+    contents = read_together(folder)
+    if not {CONFIG, WEIGHTS} <= contents.keys():
+        raise ValueError(f"{folder} holds {', '.join(contents)}, which is no ssbhash model")
+    config = files.parse_json(contents.pop(CONFIG), folder / CONFIG)
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise ValueError(f"{folder / CONFIG} does not describe an ssbhash model")
     if config.get("version") != VERSION:
         raise ValueError(
             f"{folder} has format version {config.get('version')!r}, this ssbhash reads {VERSION}"
         )
-    weights = (folder / WEIGHTS).read_bytes()
-    if hashlib.sha256(weights).hexdigest() != config.get("sha256"):
-        raise ValueError(
-            f"{folder / WEIGHTS} is not the file that {CONFIG} was saved with; "
-            "it is truncated or foreign"
-        )
     try:
-        return config, safetensors.torch.load(weights)
+        return Saved(config, safetensors.torch.load(contents.pop(WEIGHTS)), contents)
     except safetensors.SafetensorError as error:
         raise ValueError(f"{folder / WEIGHTS} is no safetensors file: {error}") from error
+
+
+def to_json(content: Any) -> str:
+    """Write parameters and classes as JSON; equal values give equal text.
+
+    Raises
+    ------
+    TypeError
+        If a value cannot be saved.
+    """
+    return json.dumps(content, indent=1, default=_plain)
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
-    if isinstance(value, Path):
+    if isinstance(value, Path | torch.device):
         return str(value)
-    raise TypeError(f"a parameter of type {type(value).__name__} cannot be saved")
+    if isinstance(value, datetime.date):
+        return value.isoformat()
+    if isinstance(value, numbers.Real):
+        return float(value)
+    raise TypeError(f"{value!r}, a {type(value).__name__}, cannot be saved in a model")

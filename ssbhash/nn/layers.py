@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssbhash.inputs import Batch, SparseBatch, native_for
+from ssbhash.inputs import Batch, SparseBatch
+from ssbhash.kernels import Norm, Rectified, kernels_for
 
 # Matrix products take other kernels, which round otherwise, for the rows and columns
 # beyond a multiple of their tile.
@@ -68,46 +68,37 @@ class BatchNorm(nn.BatchNorm1d):
     def forward(self, input: Tensor) -> Tensor:
         """Normalise [m, width]; a training batch of one item uses the running statistics."""
         if self.training and input.shape[0] > 1:
-            self.count()
+            self._count()
             return super().forward(input)
         return F.batch_norm(
             input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
         )
 
-    def count(self) -> float:
-        """Count a step, and give the weight of its statistics in the running ones."""
-        # nn.Module's own assignment takes 20 us.
-        steps = vars(self)
-        steps["n_steps"] += 1
-        steps["momentum"] = momentum = max(1 / self.n_steps, 0.01)
-        return momentum
-
-    def running(self) -> tuple[Tensor, Tensor]:
-        """Give the running mean and variance."""
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        return self.running_mean, self.running_var
+    def _count(self) -> None:
+        """Count a step, and set the weight of its statistics in the running ones."""
+        self.n_steps += 1
+        self.momentum = max(1 / self.n_steps, 0.01)
 
     def rectified(self, product: Tensor, bias: Tensor) -> Tensor:
-        """Normalise max(product + bias, 0), in few passes where it is native."""
-        pays = self.training and product.shape[0] > 1 and product.dtype == torch.float32
-        if not pays or native_for(product) is None:
+        """Normalise max(product + bias, 0) [m, width]."""
+        if not self.training or product.shape[0] == 1:
             return self.forward(torch.relu(product + bias))
-        self.count()
+        self._count()
         assert self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
         apply: Any = _ReluNorm.apply
-        out: Tensor = apply(product, bias, self.weight, self.bias, self)
+        out: Tensor = apply(product.float(), bias, self.weight, self.bias, self)
         return out
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
         """Scale and shift [width] that normalise by the running statistics."""
-        mean, variance = self.running()
-        scale = self.weight * torch.rsqrt(variance + self.eps)
-        return scale, self.bias - mean * scale
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        scale = self.weight * torch.rsqrt(self.running_var + self.eps)
+        return scale, self.bias - self.running_mean * scale
 
     def get_extra_state(self) -> Tensor:
-        """Give the steps so far, part of a checkpoint."""
+        """Return the steps so far, for a checkpoint."""
         return torch.tensor(self.n_steps)
 
     def set_extra_state(self, state: Any) -> None:
@@ -122,25 +113,20 @@ class _ReluNorm(torch.autograd.Function):
     def forward(
         ctx: Any, product: Tensor, bias: Tensor, scale: Tensor, shift: Tensor, norm: BatchNorm
     ) -> Tensor:
-        rectified, out = torch.empty_like(product), torch.empty_like(product)
-        moments = product.new_empty(2, product.shape[1])
-        running = norm.running()
-        arrays = (x.detach().numpy() for x in (product, bias, scale, shift))
-        written = (x.numpy() for x in (rectified, out, moments, *running))
-        threads = torch.get_num_threads()
-        native_for(product).relu_norm(*arrays, norm.eps, norm.momentum, *written, threads)
-        ctx.save_for_backward(rectified, moments, scale)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        assert norm.momentum is not None
+        running = norm.running_mean, norm.running_var
+        parameters = Norm(scale, shift, *running, norm.eps, norm.momentum)
+        out, saved = kernels_for(product).relu_norm(product, bias, parameters)
+        ctx.save_for_backward(*saved, scale)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        rectified, moments, scale = ctx.saved_tensors
-        product = torch.empty_like(rectified)
-        columns = [torch.empty_like(scale) for _ in range(3)]
-        arrays = (x.detach().numpy() for x in (grads[0].contiguous(), rectified, moments, scale))
-        written = (x.numpy() for x in (product, *columns))
-        native_for(product).relu_norm_backward(*arrays, *written, torch.get_num_threads())
-        return product, *columns, None
+        *saved, scale = ctx.saved_tensors
+        kernels = kernels_for(grads[0])
+        return *kernels.relu_norm_backward(grads[0], Rectified(*saved), scale), None
 
 
 class Encoder(nn.Module):
@@ -167,39 +153,19 @@ class Encoder(nn.Module):
         return dropped
 
     def project(self, x: Batch, head: Linear) -> Tensor:
-        """Encode and apply a linear head, in one pass where it is native and learns nothing."""
-        native = native_for(head.weight)
-        learns = self.training or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu")
-        if learns or native is None or not isinstance(x, SparseBatch):
-            projected: Tensor = head(self(x))
-            return projected
-        out = head.weight.new_empty(len(x), len(head.bias))
-        first = x.columns, x.values, x.starts, self.first.weight, self.first.bias
-        last = head.weight, head.bias, out
-        arrays = *map(_array, first), *self._folded(_array), *map(_array, last)
-        native.encode(*arrays, torch.get_num_threads())
-        return out
-
-    def _folded(self, form: Callable[[Tensor], Any] = lambda x: x) -> list[Any]:
-        """Second weight and bias, the first normalisation folded in; last scale and shift.
-
-        `form` turns tensors into what is calculated with: numpy stays on one thread, where
-        torch's others would go on spinning for a while, in the way of the native ones.
-        """
-        learned = self.second.weight, self.second.bias, *self.first_norm.scale_and_shift()
-        weight, bias, scale, shift = map(form, learned)
-        last = map(form, self.second_norm.scale_and_shift())
-        return [weight * scale[:, None], bias + (weight * shift[:, None]).sum(0), *last]
+        """Encode, and apply a linear layer."""
+        projected: Tensor = head(self(x))
+        return projected
 
     def _encode(self, x: Batch) -> Tensor:
         """Encode without gradients."""
-        weight, bias, scale, shift = self._folded()
+        # The first normalisation is folded into the second layer.
+        scale, shift = self.first_norm.scale_and_shift()
+        weight = self.second.weight * scale[:, None]
+        bias = self.second.bias + (self.second.weight * shift[:, None]).sum(0)
         hidden = torch.addmm(bias, self.first(x).relu_(), weight).relu_()
+        scale, shift = self.second_norm.scale_and_shift()
         return hidden.mul_(scale).add_(shift)
-
-
-def _array(tensor: Tensor) -> Any:
-    return tensor.detach().numpy()
 
 
 def _dropped(x: Any, share: float, generator: torch.Generator | None) -> Any:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ssbhash.inputs import Batch, SparseBatch, native_for
+from ssbhash.inputs import Batch, SparseBatch
+from ssbhash.kernels import kernels_for
 
 # Probabilities below it count as this and have no gradient: Keras' epsilon, to which the
 # reference implementation clips. A word that a code cannot explain is given up.
@@ -22,31 +23,7 @@ FLOOR = 1e-7
 LOG_FLOOR = math.log(FLOOR)
 
 
-class DecoderMemory:
-    """Memory of the decoder, the same for every batch.
-
-    Large allocations would have to be faulted in anew each time.
-    """
-
-    def __init__(self, weight: Tensor) -> None:
-        native = native_for(weight)
-        self.native = None if native is None else native.SoftmaxRegression()
-        self._logits = weight.new_empty(0)
-
-    def logits(self, n_items: int, weight: Tensor) -> Tensor:
-        """Uninitialised memory [n_items, D]."""
-        if self._logits.shape[0] < n_items or self._logits.device != weight.device:
-            self._logits = weight.new_empty(n_items, weight.shape[0])
-        return self._logits[:n_items]
-
-
-def multinomial_reconstruction(
-    code: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    target: Batch,
-    memory: DecoderMemory | None = None,
-) -> Tensor:
+def multinomial_reconstruction(code: Tensor, weight: Tensor, bias: Tensor, target: Batch) -> Tensor:
     """Mean over items of -sum_d t_d log softmax(code W^T + bias)_d.
 
     Parameters
@@ -58,121 +35,42 @@ def multinomial_reconstruction(
     target
         [m, D], non-negative; dense or sparse. Beyond the log-sum-exp only its
         non-zeros are touched.
-    memory
-        Overwritten: one batch at a time can be differentiated.
+
+    Returns
+    -------
+    Tensor
+        [], with gradients to code, weight and bias.
     """
-    memory = memory or DecoderMemory(weight)
-    pays = isinstance(target, SparseBatch) and weight.dtype == torch.float32
-    native = pays and memory.native is not None
-    apply: Any = (_NativeReconstruction if native else _MultinomialReconstruction).apply
     with torch.autocast(code.device.type, enabled=False):  # the softmax stays in float32
-        loss: Tensor = apply(code.float(), weight, bias, target, memory)
-    return loss
+        if isinstance(target, SparseBatch):
+            apply: Any = _SparseReconstruction.apply
+            loss: Tensor = apply(code.float(), weight, bias, target)
+            return loss
+        log_p = F.log_softmax(F.linear(code.float(), weight, bias), 1)
+        return -(target * log_p.clamp_min(LOG_FLOOR)).sum() / len(code)
 
 
-class _NativeReconstruction(torch.autograd.Function):
-    """All of it tile by tile, in the second-level cache: csrc/core/training/decoder.hpp."""
+class _SparseReconstruction(torch.autograd.Function):
+    """Softmax regression whose gradients are computed on the way forward."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        code: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        target: SparseBatch,
-        memory: DecoderMemory,
+        ctx: Any, code: Tensor, weight: Tensor, bias: Tensor, target: SparseBatch
     ) -> Tensor:
-        native: Any = memory.native
-        grad_code = torch.empty_like(code, memory_format=torch.contiguous_format)
-        wanted = any(ctx.needs_input_grad)
-        arrays = (x.detach().numpy() for x in (code, weight, bias))
-        target_arrays = (x.numpy() for x in (target.columns, target.values, target.starts))
-        gradient = grad_code.numpy() if wanted else None
-        threads = torch.get_num_threads()
-        loss = native.forward(*arrays, *target_arrays, LOG_FLOOR, gradient, threads)
-        ctx.memory, ctx.n_batches, ctx.shape = native, native.n_batches, weight.shape
-        ctx.save_for_backward(grad_code)
-        return code.new_tensor(loss)
+        kernels = kernels_for(weight)
+        found = kernels.softmax_regression(code.contiguous(), weight, bias, target, LOG_FLOOR)
+        ctx.save_for_backward(*found[1:])
+        return found.loss
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        if ctx.memory.n_batches != ctx.n_batches:
-            raise RuntimeError("another batch went through the decoder's memory since")
-        (grad_code,) = ctx.saved_tensors
-        weight, bias = grad_code.new_empty(ctx.shape), grad_code.new_empty(ctx.shape[0])
-        factor, threads = float(grads[0]), torch.get_num_threads()
-        ctx.memory.backward(factor, weight.numpy(), bias.numpy(), threads)
-        return grad_code * factor, weight, bias, None, None
-
-
-class _MultinomialReconstruction(torch.autograd.Function):
-    """Softmax regression with its gradient computed on the way forward.
-
-    exp(logits) [m, D] is the only large array. With s_i = T_i / sum_d e_id (T_i: the
-    target's sum) the gradient of the logits is s_i e_id - t_id, so that each of the
-    three gradients is one product with e, rows scaled on its thin side, minus a
-    product with the (sparse) target.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, code: Tensor, weight: Tensor, bias: Tensor, target: Batch, memory: DecoderMemory
-    ) -> Tensor:
-        n_items = code.shape[0]
-        logits = torch.mm(code, weight.t(), out=memory.logits(n_items, weight))
-        if isinstance(target, SparseBatch):
-            rows, columns = target.rows, target.columns
-            hits = logits[rows, columns].add_(bias[columns])
-            exp, top, total = _exp_rows(logits, bias)
-            floored, values = _floored(hits - (total.log() + top)[rows], target.values)
-            mass = bias.new_zeros(n_items).index_add_(0, rows, values)
-        else:
-            logits.add_(bias)
-            hits = logits.clone()
-            exp, top, total = _exp_rows(logits, torch.zeros_like(bias))
-            floored, values = _floored(hits - (total.log() + top)[:, None], target)
-            mass = values.sum(1)
-        loss = -floored / n_items
-
-        share = (mass / total / n_items)[:, None]
-        grad_code = (exp @ weight).mul_(share)
-        grad_weight = exp.t() @ (code * share)
-        grad_bias = share.squeeze(1) @ exp
-        values = values / n_items
-        if isinstance(target, SparseBatch):
-            words = weight.index_select(0, target.columns) * values[:, None]
-            grad_code.index_add_(0, rows, words, alpha=-1)
-            items = code.index_select(0, rows) * values[:, None]
-            grad_weight.index_add_(0, target.columns, items, alpha=-1)
-            grad_bias.index_add_(0, target.columns, values, alpha=-1)
-        else:
-            grad_code.addmm_(values, weight, alpha=-1)
-            grad_weight.addmm_(values.t(), code, alpha=-1)
-            grad_bias.sub_(values.sum(0))
-        ctx.save_for_backward(grad_code, grad_weight, grad_bias)
-        return loss
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        grad_code, grad_weight, grad_bias = ctx.saved_tensors
-        return grad_code * grads[0], grad_weight * grads[0], grad_bias * grads[0], None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return *(gradient * grads[0] for gradient in ctx.saved_tensors), None
 
 
 def _floored(log_p: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Sum of t max(log p, log FLOOR), and the t whose p is above the floor."""
     above = log_p > LOG_FLOOR
     return (target * log_p.clamp_min(LOG_FLOOR)).sum(), target * above
-
-
-def _exp_rows(x: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """exp(x + bias - top) in place, top [m] the maximum of each row, and the sums [m]."""
-    native = native_for(x)
-    if native is not None:
-        top, total = native.exp_rows(x.numpy(), bias.numpy(), torch.get_num_threads())
-        return x, torch.from_numpy(top), torch.from_numpy(total)
-    top = x.add_(bias).amax(1)
-    exp = x.sub_(top[:, None]).exp_()
-    return exp, top, exp.sum(1)
 
 
 def gaussian_reconstruction(code: Tensor, weight: Tensor, bias: Tensor, target: Tensor) -> Tensor:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ssbhash.inputs import Batch
 from ssbhash.nn import losses
-from ssbhash.nn.bernoulli_vae import BernoulliVAENetwork, Items, Shape, Terms, Weights, weighted
+from ssbhash.nn.autoencoder import Shape, Terms, TrainingBatch, Weights, weighted
+from ssbhash.nn.bernoulli_vae import BernoulliVAENetwork
 from ssbhash.nn.layers import Linear
 from ssbhash.nn.relaxations import relax
 
@@ -25,10 +26,6 @@ class PHSGSNetwork(BernoulliVAENetwork):
     def __init__(self, shape: Shape, weights: Weights, generator: torch.Generator) -> None:
         super().__init__(shape, weights, generator)
         self.classifier = Linear(shape.n_hidden_units, shape.n_classes, generator)
-
-    def heads(self) -> list[Linear]:
-        """Give what sits on the last hidden layer, the logits first."""
-        return [self.to_logits, self.classifier]
 
     def term_weights(self) -> dict[str, float]:
         """Weight of each term in the loss."""
@@ -41,8 +38,9 @@ class PHSGSNetwork(BernoulliVAENetwork):
 
     def _heads(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [m, B] and class scores [m, C] by one product: few columns cost as many."""
-        weight = torch.cat([x.weight for x in self.heads()], 1)
-        bias = torch.cat([x.bias for x in self.heads()])
+        heads = self.to_logits, self.classifier
+        weight = torch.cat([x.weight for x in heads], 1)
+        bias = torch.cat([x.bias for x in heads])
         both = torch.addmm(bias, hidden, weight).float()
         logits, scores = torch.split(both, [self.shape.n_bits, self.shape.n_classes], 1)
         return logits, scores
@@ -51,7 +49,7 @@ class PHSGSNetwork(BernoulliVAENetwork):
         """S [m, m] of the pair term."""
         return losses.similarity(labels, self.shape.multilabel)
 
-    def terms(self, items: Items, generator: torch.Generator) -> Terms:
+    def terms(self, items: TrainingBatch, generator: torch.Generator) -> Terms:
         """Terms of the loss of one batch."""
         assert items.labels is not None
         assert items.known is not None

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from ssbhash.inputs import Batch, SparseBatch
 from ssbhash.nn import losses
-from ssbhash.nn.bernoulli_vae import Items, Shape, Terms, Weights
+from ssbhash.nn.autoencoder import Shape, Terms, TrainingBatch, Weights
 from ssbhash.nn.phs_gs import PHSGSNetwork
 from ssbhash.nn.relaxations import relax
 
@@ -46,8 +46,6 @@ N_DRAWINGS = 200
 
 class SelfTaughtNetwork(PHSGSNetwork):
     """Averaged terms, a teacher, and codewords."""
-
-    written_out = False
 
     def __init__(self, shape: Shape, weights: Weights, generator: torch.Generator) -> None:
         super().__init__(shape, weights, generator)
@@ -99,7 +97,7 @@ class SelfTaughtNetwork(PHSGSNetwork):
         self.load_state_dict(self.state_dict() | self.teacher.state_dict())
         self.teacher = None
 
-    def terms(self, items: Items, generator: torch.Generator) -> Terms:
+    def terms(self, items: TrainingBatch, generator: torch.Generator) -> Terms:
         """Terms of the loss of one batch."""
         weights = self.weights
         hidden = self.encoder(items.x, weights.dropout if self.training else 0.0, generator)
@@ -130,7 +128,7 @@ class SelfTaughtNetwork(PHSGSNetwork):
         return COUNTS_SCALE if isinstance(target, SparseBatch) else 1.0
 
     @torch.no_grad()
-    def _believed(self, items: Items) -> tuple[Tensor, Tensor]:
+    def _believed(self, items: TrainingBatch) -> tuple[Tensor, Tensor]:
         """Class probabilities [m, C], the true labels where known, and how far to trust them [m]."""
         assert items.labels is not None
         assert items.known is not None
@@ -145,14 +143,14 @@ class SelfTaughtNetwork(PHSGSNetwork):
         belief = torch.where(items.known[:, None], items.labels, predicted)
         return belief, torch.where(items.known, 1.0, confidence**TRUST_POWER * self._ramp())
 
-    def _point(self, scores: Tensor, items: Items) -> Tensor:
+    def _point(self, scores: Tensor, items: TrainingBatch) -> Tensor:
         """Cross-entropy of the classifier, mean over the labelled items."""
         assert items.labels is not None
         assert items.known is not None
         mean = losses.point_loss(scores, items.labels, items.known, self.shape.multilabel)
         return mean * (len(items.known) / items.known.sum().clamp_min(1))
 
-    def _pair(self, logits: Tensor, belief: Tensor, trust: Tensor, items: Items) -> Tensor:
+    def _pair(self, logits: Tensor, belief: Tensor, trust: Tensor, items: TrainingBatch) -> Tensor:
         """Hinge on the expected Hamming distance, a share of the bits; trusted mean over pairs.
 
         S d + (1 - S) max(0, 1/2 - d): half of the bits is what unrelated codes differ in.

@@ -18,8 +18,6 @@ from ssbhash.nn.phs_gs import PHSGSNetwork
 class SSBVAENetwork(PHSGSNetwork):
     """reconstruction + beta KL + alpha (gamma point + pair); S from the predictions."""
 
-    pairs_by_prediction = True
-
     def similarity(self, scores: Tensor, labels: Tensor) -> Tensor:
         """S [m, m] of the pair term, from the classifier's probabilities."""
         multilabel = self.shape.multilabel

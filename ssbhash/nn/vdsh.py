@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ssbhash.inputs import Batch
 from ssbhash.nn import losses
-from ssbhash.nn.bernoulli_vae import Autoencoder, Items, Shape, Terms, Weights
+from ssbhash.nn.autoencoder import Autoencoder, Shape, Terms, TrainingBatch, Weights
 from ssbhash.nn.layers import Linear
 
 
@@ -32,7 +32,7 @@ class VDSHNetwork(Autoencoder):
         """Latent mean minus the threshold of each bit."""
         return self.encoder.project(x, self.to_mean).float() - self.threshold
 
-    def _latent(self, items: Items, generator: torch.Generator) -> tuple[Tensor, Terms]:
+    def _latent(self, items: TrainingBatch, generator: torch.Generator) -> tuple[Tensor, Terms]:
         hidden = self.encoder(items.x)
         mean = self.to_mean(hidden).float()
         log_variance = self.to_log_variance(hidden).float()
@@ -43,7 +43,7 @@ class VDSHNetwork(Autoencoder):
             "kl": losses.gaussian_kl(mean, log_variance),
         }
 
-    def terms(self, items: Items, generator: torch.Generator) -> Terms:
+    def terms(self, items: TrainingBatch, generator: torch.Generator) -> Terms:
         """Terms of the loss of one batch."""
         _, terms = self._latent(items, generator)
         terms["loss"] = terms["reconstruction"] + self.weights.beta * terms["kl"]
@@ -62,7 +62,7 @@ class VDSHSNetwork(VDSHNetwork):
         scores: Tensor = self.classifier(self.encoder.project(x, self.to_mean))
         return scores
 
-    def terms(self, items: Items, generator: torch.Generator) -> Terms:
+    def terms(self, items: TrainingBatch, generator: torch.Generator) -> Terms:
         """Terms of the loss of one batch."""
         assert items.labels is not None
         assert items.known is not None

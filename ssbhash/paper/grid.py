@@ -8,7 +8,6 @@ seed; a level and a seed hide the same labels for every method.
 from __future__ import annotations
 
 import csv
-import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,7 +24,7 @@ from ssbhash import metrics
 from ssbhash._version import __version__
 from ssbhash.arrays import Codes, as_count
 from ssbhash.asymmetric import expected_distances
-from ssbhash.atomic import replacing
+from ssbhash.data import files
 from ssbhash.models import BASELINES, ClassifierCodes
 from ssbhash.paper import datasets
 from ssbhash.paper.datasets import Dataset
@@ -287,13 +286,12 @@ class _Task:
     def __call__(self, cell: Cell) -> Row:
         path = None if self.results_dir is None else self.results_dir / cell.name
         if path is not None and path.is_file():
-            row: Row = json.loads(path.read_text())
+            row: Row = files.parse_json(path.read_bytes(), path)
             return row
         data = _load(cell.dataset, self.data_dir, self.reference_dir)
         row = run(cell, data, _weights(self.reference_dir))
         if path is not None:
-            with replacing(path) as file:
-                file.write(json.dumps(row, indent=1).encode())
+            files.write_json(path, row)
         return row
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,8 @@ from tqdm import tqdm
 
 from ssbhash.arrays import NotFiniteError
 from ssbhash.inputs import Batch, Ids, Labels, RowSource, SparseBatch
-from ssbhash.nn import Autoencoder, Items
+from ssbhash.nn import Autoencoder, TrainingBatch
 from ssbhash.training import checkpoint, distributed
-from ssbhash.training.fused import FusedStep
 from ssbhash.training.optimizer import Optimizer, with_prefix, without_prefix
 from ssbhash.training.torch_threads import as_many_as_pay
 
@@ -64,12 +63,12 @@ class Data:
         numbers = self.labels.numbers[ids]
         return ids[(numbers if numbers.ndim == 1 else numbers[:, 0]) >= 0]
 
-    def items(self, ids: Ids, device: torch.device) -> Items:
-        """Cut the batch of items `ids`."""
+    def batch(self, ids: Ids, device: torch.device) -> TrainingBatch:
+        """Batch of the items `ids`."""
         x = self.x.take(ids).to(device)
         target = x if self.target is self.x else self.target.take(ids).to(device)
         if self.labels is None:
-            return Items(x, target)
+            return TrainingBatch(x, target)
         numbers = self.labels.numbers[ids]
         if self.labels.multilabel:
             labels, known = np.maximum(numbers, 0), numbers[:, 0] >= 0
@@ -77,7 +76,7 @@ class Data:
             labels = np.equal.outer(numbers, np.arange(len(self.labels.classes)))
             known = numbers >= 0
         one_hot = torch.from_numpy(labels.astype(np.float32, copy=False))
-        return Items(x, target, one_hot.to(device), torch.from_numpy(known).to(device))
+        return TrainingBatch(x, target, one_hot.to(device), torch.from_numpy(known).to(device))
 
 
 @dataclass(frozen=True)
@@ -126,9 +125,6 @@ class Training:
         network.to(self.device)
         network.begin()
         self.optimizer = Optimizer(network, options.learning_rate, data.sparse)
-        self.fused: FusedStep | None = None
-        if data.sparse and options.precision == "float32":
-            self.fused = FusedStep.of(network, self.optimizer.dense)
         self.train_ids, self.validation_ids = self._split()
         self.outcome = Outcome()
         self.best: tuple[float, dict[str, Tensor]] | None = None
@@ -176,7 +172,6 @@ class Training:
         self.network.finish()
         self.network.eval()
         self.network.zero_grad()
-        self.network.decoder_memory = None
         return outcome
 
     def _resume(self) -> bool:
@@ -246,11 +241,11 @@ class Training:
             return known[:0]
         return rng.choice(known, n_labelled, replace=n_labelled > len(known))
 
-    def _terms(self, items: Items, generator: torch.Generator) -> dict[str, Tensor]:
+    def _terms(self, batch: TrainingBatch, generator: torch.Generator) -> dict[str, Tensor]:
         if self.options.precision == "bfloat16":
             with torch.autocast(self.device.type, dtype=torch.bfloat16):
-                return self.network.terms(items, generator)
-        return self.network.terms(items, generator)
+                return self.network.terms(batch, generator)
+        return self.network.terms(batch, generator)
 
     def _epoch(self, epoch: int, bar: Any) -> dict[str, float]:
         started = time.perf_counter()
@@ -259,19 +254,19 @@ class Training:
         known = self.data.known(self.train_ids)
         generator = self._generator(epoch)
         self.network.train()
-        sums: dict[str, Tensor | float] = {}
-        for batch in self._batches(shuffled):
+        sums: dict[str, Tensor] = {}
+        for own in self._batches(shuffled):
             joining = self._joining(known, rng)
-            ids = np.concatenate([batch, joining]) if len(joining) else batch
+            ids = np.concatenate([own, joining]) if len(joining) else own
             weight = 1.0 if self.alone else distributed.weight(ids)
             try:
-                terms = self._step(self._items(ids), generator, weight)
+                terms = self._step(ids, generator, weight)
             except NotFiniteError as error:
                 raise _diverged(epoch, "nan") from error
             self.network.stepped()
-            share = weight * len(batch) / len(shuffled)
+            share = weight * len(own) / len(shuffled)
             for name, value in terms.items():
-                sums[name] = sums.get(name, 0.0) + share * value
+                sums[name] = sums.get(name, torch.zeros(())) + share * value.detach()
             bar.update()
         self.optimizer.flush()
         values = torch.tensor([float(value) for value in sums.values()], device=self.device)
@@ -286,29 +281,18 @@ class Training:
         self._remember_best(row)
         return row
 
-    def _step(
-        self, items: Items, generator: torch.Generator, weight: float
-    ) -> dict[str, Tensor] | dict[str, float]:
-        """Take a step with the gradient of `weight` times the loss, and give its terms."""
-        if self.fused is not None and self.fused.fits(items):
-            numbers = self.fused(items, generator, weight)
-            self.optimizer.update([self.optimizer.dense.gradient])
-            return numbers
-        terms = self._terms(items, generator)
-        self.optimizer.step(terms["loss"] * weight)
-        return {name: value.detach() for name, value in terms.items()}
-
-    def _items(self, ids: Ids) -> Items:
-        """Cut a batch, or this process's share of it, and attach it to the optimiser."""
-        columns, n_in_batch = None, None
-        items = self.data.items(ids if self.alone else distributed.share(ids), self.device)
+    def _step(self, ids: Ids, generator: torch.Generator, weight: float) -> dict[str, Tensor]:
+        """Take a step along the gradient of `weight` times the loss; returns the terms."""
+        batch = self.data.batch(ids if self.alone else distributed.share(ids), self.device)
+        touched = batch.x.by_column.columns if isinstance(batch.x, SparseBatch) else None
         if not self.alone:
-            n_in_batch = len(ids)
+            batch = replace(batch, n_in_batch=len(ids))
             whole = self.data.x.take(ids).to(self.device)
-            if isinstance(whole, SparseBatch):
-                columns = torch.unique(whole.columns)
-        x = self.optimizer.attach(items.x, columns)
-        return Items(x, items.target, items.labels, items.known, n_in_batch)
+            touched = whole.by_column.columns if isinstance(whole, SparseBatch) else None
+        self.optimizer.catch_up(touched)
+        terms = self._terms(batch, generator)
+        self.optimizer.step(terms["loss"] * weight, touched)
+        return terms
 
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
@@ -320,12 +304,12 @@ class Training:
         sums: dict[str, float] = {}
         n_right, n_known = 0.0, 0
         for ids in self._batches(self.validation_ids):
-            items = self.data.items(ids, self.device)
-            for name, value in self._terms(items, generator).items():
+            batch = self.data.batch(ids, self.device)
+            for name, value in self._terms(batch, generator).items():
                 share = len(ids) / len(self.validation_ids)
                 sums[f"val_{name}"] = sums.get(f"val_{name}", 0.0) + share * float(value)
-            if items.labels is not None and items.known is not None:
-                right, known = self._right(items.x, items.labels, items.known)
+            if batch.labels is not None and batch.known is not None:
+                right, known = self._right(batch.x, batch.labels, batch.known)
                 n_right, n_known = n_right + right, n_known + known
         if n_known:
             sums["val_accuracy"] = n_right / n_known

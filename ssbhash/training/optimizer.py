@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
-from ssbhash.inputs import Batch, SparseBatch, Touched
 from ssbhash.nn import Autoencoder
 from ssbhash.training import distributed
 from ssbhash.training.adam import FlatAdam, RowAdam
@@ -17,49 +14,73 @@ ADAM_EPS = 1e-7
 
 
 class Optimizer:
-    """Adam; the first layer's rows apart where batches are sparse."""
+    """Adam on all weights of a network.
+
+    Parameters
+    ----------
+    network
+        Its weights are updated in place.
+    learning_rate
+        As in Adam.
+    sparse
+        Whether batches of features are sparse: then only the rows of the network's `row_weight`
+        are updated that a batch touches.
+    """
 
     def __init__(self, network: Autoencoder, learning_rate: float, sparse: bool) -> None:
-        first = network.encoder.first.weight
-        self.rows = RowAdam(first, learning_rate, eps=ADAM_EPS) if sparse else None
-        learned = [p for p in network.parameters() if p.requires_grad]
-        dense = [p for p in learned if not (sparse and p is first)]
+        self.row_weight = network.row_weight() if sparse else None
+        self.rows: RowAdam | None = None
+        if self.row_weight is not None:
+            self.rows = RowAdam(self.row_weight, learning_rate, eps=ADAM_EPS)
+        learned = (p for p in network.parameters() if p.requires_grad)
+        dense = [p for p in learned if p is not self.row_weight]
         self.dense = FlatAdam(dense, learning_rate, eps=ADAM_EPS)
 
-    def attach(self, x: Batch, columns: Tensor | None = None) -> Batch:
-        """Make the first layer's rows current that a sparse batch touches.
+    def catch_up(self, touched: Tensor | None) -> None:
+        """Make the rows of `row_weight` current that a step is about to read.
 
-        `columns` are those that any process touches, where there are several.
+        Parameters
+        ----------
+        touched
+            Columns of the batch's features, unique and ascending, int64; None where they are
+            dense. With several processes, of the whole batch.
         """
-        if self.rows is None or not isinstance(x, SparseBatch):
-            return x
-        self.touched = Touched(x)
-        self.columns = self.touched.columns if columns is None else columns
-        self.rows.catch_up(self.columns)
-        return replace(x, touched=self.touched)
+        if self.rows is not None and touched is not None:
+            self.rows.catch_up(touched)
 
-    def step(self, loss: Tensor) -> None:
-        """Differentiate, add up over the processes, and update."""
+    def step(self, loss: Tensor, touched: Tensor | None) -> None:
+        """Differentiate, add up over the processes, and update.
+
+        Parameters
+        ----------
+        loss
+            [].
+        touched
+            As in `catch_up`.
+        """
         loss.backward()  # type: ignore[no-untyped-call]
-        self.update(self.dense.gradients())
+        gradients = self.dense.take_gradients()
+        if distributed.world_size() > 1:
+            gradients = [torch.cat(gradients)]
+            distributed.add_up(gradients[0])
+        self.dense.step(gradients)
+        if self.rows is not None and touched is not None:
+            self.rows.step(*self._row_gradient(touched))
 
-    def update(self, gradients: list[Tensor]) -> None:
-        """Update by the gradients of all parameters in turn; the first layer has its own."""
+    def _row_gradient(self, touched: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows of `row_weight` and their gradient, added up over the processes."""
+        assert self.row_weight is not None
+        gradient, self.row_weight.grad = self.row_weight.grad, None
+        if gradient is None:
+            return touched, self.row_weight.new_zeros(len(touched), self.row_weight.shape[1])
+        gradient = gradient.coalesce()
+        rows, values = gradient.indices()[0], gradient.values()
         if distributed.world_size() == 1:
-            self.dense.step(gradients)
-            if self.rows is not None:
-                self.rows.step_touched(self.touched)
-            return
-        whole = torch.cat(gradients) if len(gradients) > 1 else gradients[0]
+            return rows, values
+        whole = values.new_zeros(len(touched), values.shape[1])
+        whole.index_copy_(0, torch.searchsorted(touched, rows), values)
         distributed.add_up(whole)
-        self.dense.step([whole])
-        if self.rows is not None:
-            gradient = self.touched.weight_gradient()
-            mine = torch.searchsorted(self.columns, self.touched.columns)
-            whole = gradient.new_zeros(len(self.columns), gradient.shape[1])
-            gradient = whole.index_copy_(0, mine, gradient)
-            distributed.add_up(gradient)
-            self.rows.step(self.columns, gradient)
+        return touched, whole
 
     def flush(self) -> None:
         """Make every weight current."""
@@ -67,12 +88,12 @@ class Optimizer:
             self.rows.flush()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Give moments and counters; call `flush` first."""
+        """Return moments and counters; call `flush` first."""
         state = with_prefix("dense.", self.dense.state_dict())
         return state | with_prefix("rows.", self.rows.state_dict() if self.rows else {})
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restore what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         self.dense.load_state_dict(without_prefix("dense.", state))
         if self.rows is not None:
             self.rows.load_state_dict(without_prefix("rows.", state))

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from sklearn.base import clone
 
 from ssbhash import metrics
-from ssbhash.inputs import HIDDEN, CsrShards, Labels, read_labels
+from ssbhash.data import UNLABELLED
+from ssbhash.inputs import CsrShards, Labels, read_labels
 from ssbhash.models import Hasher, checks
 
 Ids = npt.NDArray[np.int64]
@@ -73,7 +74,7 @@ class Validation:
     def score(self, parameters: dict[str, Any], fold: Ids) -> float:
         """P@k of one fold's items among the other labelled ones, whose labels alone are seen."""
         numbers = self.labels.numbers.copy()
-        numbers[fold] = HIDDEN
+        numbers[fold] = UNLABELLED
         hasher = clone(self.hasher).set_params(**parameters)
         hasher.fit(self.x, numbers, target=self.target)
         if hasher.interrupted_:  # a part of a training is no result

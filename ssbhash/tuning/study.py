@@ -13,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ssbhash.tuning.cross_validation import Validation
+from ssbhash.tuning.journal import Journal
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -102,8 +103,9 @@ class Search:
         return tuple(sorted(found, key=lambda trial: trial.number))
 
     def _finished(self) -> list[Any]:
-        # A trial that was killed or interrupted has no "seconds": as if it never was.
-        return [t for t in self.study.get_trials(deepcopy=False) if "seconds" in t.user_attrs]
+        # A trial that was killed or interrupted has no "seconds", or no end: as if it never was.
+        trials = self.study.get_trials(deepcopy=False)
+        return [t for t in trials if "seconds" in t.user_attrs and t.state.is_finished()]
 
     def _try(self, number: int, as_given: bool) -> None:
         optuna = import_optuna()
@@ -142,7 +144,7 @@ class Search:
         self.study.tell(trial, float(np.mean(scores)) if is_complete else None, state=state)
 
 
-_STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "failed"}
+_STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 
 
 def _is_in(value: Any, distribution: Any) -> bool:
@@ -187,11 +189,10 @@ def open_study(optuna: Any, storage: Any, name: str, fingerprint: str) -> Study:
     Raises
     ------
     ValueError
-        If it is that of another search.
+        If it is that of another search, or its file is damaged or foreign.
     """
     if isinstance(storage, Path) or (isinstance(storage, str) and "://" not in storage):
-        journal = optuna.storages.journal
-        storage = optuna.storages.JournalStorage(journal.JournalFileBackend(str(storage)))
+        storage = optuna.storages.JournalStorage(Journal(Path(storage)))
     pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1)
     study: Study = optuna.create_study(
         storage=storage, study_name=name, direction="maximize", pruner=pruner, load_if_exists=True

@@ -48,7 +48,7 @@ void check(std::size_t n, std::size_t n_bits, std::size_t stride) {
     const Schedule schedule{2, {}};
     const std::size_t n_bytes = n * ((n_bits + 7) / 8);
     const std::unique_ptr<std::uint8_t[]> codes(new std::uint8_t[n_bytes]);
-    require(sample(logits, seed, first_row, 1, schedule, codes.get()) == -1, "finite", n, n_bits);
+    require(sample(logits, {seed, first_row}, schedule, codes.get()) == -1, "finite", n, n_bits);
     for (std::size_t row = 0; row < n; ++row)
         for (std::size_t bit = 0; bit < n_bits; ++bit)
             require(bit_at(codes.get(), n_bits, row, bit) ==
@@ -60,12 +60,12 @@ void check(std::size_t n, std::size_t n_bits, std::size_t stride) {
             require(bit_at(codes.get(), n_bits, row, bit) == (values[row * stride + bit] > 0.5f),
                     "thresholded bit", n, n_bits);
     const std::unique_ptr<float[]> relaxed(new float[n * n_bits]), one(new float[n_bits]);
-    sample_relaxed(logits, 0.7, seed, first_row, schedule, relaxed.get());
+    sample_relaxed(logits, 0.7, {seed, first_row}, schedule, relaxed.get());
     for (std::size_t row = 0; row < n; ++row) {
         Logits single = logits;
         single.data = values.get() + row * stride;
         single.n = 1;
-        sample_relaxed(single, 0.7, seed, first_row + row, schedule, one.get());
+        sample_relaxed(single, 0.7, {seed, first_row + row}, schedule, one.get());
         for (std::size_t bit = 0; bit < n_bits; ++bit)
             require(one[bit] == relaxed[row * n_bits + bit], "relaxed bit", n, n_bits);
     }

@@ -119,9 +119,8 @@ class Collector::Probes {
 };
 
 Collector::Collector(const Segment &segment, const Query &query, const SearchKernels &kernels)
-    : Sink{query.limit, 0, false, kNoId, 0, nullptr, nullptr, 0, 0, &make_room}, segment_(segment),
-      query_(query), kernels_(kernels), counts_(query.k ? 8 * segment.codes.n_bytes + 1 : 0),
-      offered_(kOffered), last_kept_(kNoId) {
+    : Sink{query.limit, &make_room}, segment_(segment), query_(query), kernels_(kernels),
+      counts_(query.k ? 8 * segment.codes.n_bytes + 1 : 0), offered_(kOffered), last_kept_(kNoId) {
     found = offered_.data();
     capacity = offered_.size();
 }

@@ -2,7 +2,9 @@
 
 #include "core/base/dispatch.hpp"
 #include "core/index/collector.hpp"
+#include "core/search/radius.hpp"
 #include "core/search/search.hpp"
+#include "core/search/top_k.hpp"
 
 #include <algorithm>
 
@@ -107,25 +109,19 @@ class SegmentSearch {
             std::copy_n(queries_.codes.row(which[i]), n_bytes, some.data() + i * n_bytes);
         const Codes codes{some.data(), which.size(), n_bytes};
         Database database{segment_.codes};
-        std::vector<std::int64_t> rows;
-        if (segment_.allowed) {
-            for (std::size_t row = 0; row < segment_.codes.n; ++row)
-                if (segment_.is_allowed(row))
-                    rows.push_back(static_cast<std::int64_t>(row));
-            database.ids = rows.data();
-            database.n_ids = rows.size();
-        }
-        if (database.n() == 0)
-            return;
+        database.allowed = segment_.allowed;
         if (queries_.k == 0) {
-            const Range range = within(database, codes, queries_.max_distance, schedule_);
+            const std::vector<std::int64_t> radii(which.size(),
+                                                  static_cast<std::int64_t>(queries_.max_distance));
+            const Range range = within(database, codes, radii.data(), ~std::uint64_t{0}, schedule_);
             for (std::size_t i = 0; i < which.size(); ++i)
                 collect(which[i], range.distances.data(), range.ids.data(),
                         static_cast<std::size_t>(range.lims[i]),
                         static_cast<std::size_t>(range.lims[i + 1]));
             return;
         }
-        const std::size_t k = std::min(queries_.k + (queries_.excluded != nullptr), database.n());
+        const std::size_t k =
+            std::min(queries_.k + (queries_.excluded != nullptr), segment_.codes.n);
         std::vector<std::int32_t> distances(which.size() * k);
         std::vector<std::int64_t> ids(which.size() * k);
         ssbhash::search(database, codes, k, schedule_, distances.data(), ids.data());
@@ -137,7 +133,8 @@ class SegmentSearch {
                  std::size_t begin, std::size_t end) {
         Collector collector(segment_, query(i), active_isa().search);
         for (std::size_t j = begin; j < end; ++j)
-            collector.add_row(static_cast<std::size_t>(rows[j]), distances[j]);
+            if (rows[j] != kMissing.id)
+                collector.add_row(static_cast<std::size_t>(rows[j]), distances[j]);
         add(i, collector);
     }
 

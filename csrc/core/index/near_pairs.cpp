@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <atomic>
 #include <limits>
+#include <memory>
 #include <mutex>
 #include <optional>
 
@@ -18,8 +19,8 @@ namespace {
 // row put into a table.
 constexpr double kPairCost = 5, kRowCost = 400;
 constexpr std::size_t kRowsATask = 1024, kRowsACheck = 64;
-constexpr std::size_t kOffered = 256;
-constexpr std::size_t kTileRows = 1024, kSliceRows = 1 << 14; // at most 256 MiB of pairs at once
+constexpr std::size_t kOffered = 64;
+constexpr std::size_t kTileRows = 1024;
 
 std::size_t ceil_log2(std::size_t n) {
     std::size_t log = 0;
@@ -51,10 +52,10 @@ class EqualParts {
     // Calls emit(first, second, distance) for each pair once, from several threads.
     template <typename Emit>
     void for_pairs(const Schedule &schedule, Emit &&emit) {
-        starts_.resize(std::size_t{2} << kMaxKeyBits);
         rows_.resize(codes_.n);
         copies_.resize(codes_.n * codes_.n_bytes);
         for (table_ = 0; table_ <= radius_; ++table_) {
+            starts_.resize((std::size_t{1} << parts_.width(table_)) + 1);
             build_table(codes_, parts_, table_, starts_.data(), rows_.data(), copies_.data());
             parallel_for((codes_.n + kRowsATask - 1) / kRowsATask, schedule.n_threads,
                          [&](std::size_t task, const Check &check) {
@@ -86,16 +87,11 @@ class EqualParts {
     struct PairSink : Sink {
         PairSink(const EqualParts &owner_, Emit &emit_)
             : Sink{static_cast<std::int32_t>(owner_.radius_ + 1),
-                   0,
-                   true,
-                   std::numeric_limits<std::int64_t>::max(),
-                   0,
-                   nullptr,
-                   buffer,
-                   0,
-                   kOffered,
                    [](Sink &sink) { static_cast<PairSink &>(sink).consume(); }},
-              owner(owner_), emit(emit_) {}
+              owner(owner_), emit(emit_) {
+            found = buffer;
+            capacity = kOffered;
+        }
 
         void consume() {
             for (std::size_t i = 0; i < n_found; ++i)
@@ -190,47 +186,77 @@ class Sets {
     std::atomic<std::size_t> n_sets_;
 };
 
-// All pairs, by the engine of `search`, a slice at a time so that few are held.
+// Joins a row with all that are offered.
+struct Joiner : Sink {
+    Joiner(std::int32_t distance_limit, std::uint32_t own_row, Sets &all_sets)
+        : Sink{distance_limit, [](Sink &sink) { static_cast<Joiner &>(sink).consume(); }},
+          row(own_row), sets(all_sets) {
+        found = buffer;
+        capacity = kOffered;
+    }
+
+    void consume() {
+        for (std::size_t i = 0; i < n_found; ++i)
+            sets.join(row, static_cast<std::uint32_t>(buffer[i].id));
+        n_found = 0;
+    }
+
+    std::uint32_t row;
+    Sets &sets;
+    Neighbour buffer[kOffered];
+};
+
+// All pairs, by the engine of `search`; what is found is joined at once.
 void join_all_pairs(const Codes &codes, std::size_t radius, const Schedule &schedule, Sets &sets) {
-    const SearchKernels &kernels = active_isa().search;
     const Database database{codes};
-    parallel_for(
-        (codes.n + kTileRows - 1) / kTileRows, schedule.n_threads,
-        [&](std::size_t t, const Check &check) {
-            const std::size_t begin = t * kTileRows, n = std::min(kTileRows, codes.n - begin);
-            const Codes tile{codes.row(begin), n, codes.n_bytes};
-            for (std::size_t from = begin; from < codes.n; from += kSliceRows) {
-                if (sets.is_one())
-                    return;
-                const ScanTask task{database, tile, from, std::min(from + kSliceRows, codes.n),
-                                    kernels,  check};
-                FindingsList found =
-                    from == begin ? scan_pairs(task, radius) : scan_within(task, radius);
-                for (std::size_t i = 0; i < found.size(); ++i)
-                    for (const Neighbour &one : found[i]->take())
-                        sets.join(static_cast<std::uint32_t>(begin + i),
-                                  static_cast<std::uint32_t>(one.id));
-            }
-        },
-        schedule.poll);
+    const auto limit = static_cast<std::int32_t>(std::min(radius, 8 * codes.n_bytes) + 1);
+    const auto join_tile = [&](std::size_t t, const Check &check) {
+        if (sets.is_one())
+            return;
+        const std::size_t begin = t * kTileRows, n = std::min(kTileRows, codes.n - begin);
+        std::vector<std::unique_ptr<Joiner>> joiners;
+        std::vector<Sink *> sinks;
+        for (std::size_t row = begin; row < begin + n; ++row) {
+            joiners.push_back(
+                std::make_unique<Joiner>(limit, static_cast<std::uint32_t>(row), sets));
+            sinks.push_back(joiners.back().get());
+        }
+        scan_pairs({database,
+                    {codes.row(begin), n, codes.n_bytes},
+                    begin,
+                    codes.n,
+                    active_isa().search,
+                    check},
+                   sinks);
+        for (const auto &one : joiners)
+            one->consume();
+    };
+    parallel_for((codes.n + kTileRows - 1) / kTileRows, schedule.n_threads, join_tile,
+                 schedule.poll);
 }
 
 } // namespace
 
-Pairs near_pairs(const Codes &codes, std::size_t radius, const Schedule &schedule) {
-    std::optional<EqualParts> parts = EqualParts::choose(codes, radius);
+Pairs near_pairs(const Database &database, std::size_t radius, std::uint64_t max_results,
+                 const Schedule &schedule) {
+    std::optional<EqualParts> parts = EqualParts::choose(database.codes, radius);
     if (!parts)
-        return pairs_within(codes, radius, schedule);
+        return pairs_within(database, radius, max_results, schedule);
     struct Pair {
         std::uint32_t first, second;
         std::int32_t distance;
     };
     std::vector<Pair> all;
-    std::mutex mutex;
+    std::mutex mutex; // guards both
+    std::uint64_t n_pairs = 0;
     parts->for_pairs(schedule, [&](std::uint32_t a, std::uint32_t b, std::int32_t distance) {
         std::lock_guard lock(mutex);
-        all.push_back({a, b, distance});
+        ++n_pairs;
+        if (n_pairs <= max_results)
+            all.push_back({a, b, distance});
     });
+    if (n_pairs > max_results)
+        throw TooManyResults(n_pairs);
     std::sort(all.begin(), all.end(), [](const Pair &a, const Pair &b) {
         return a.first != b.first ? a.first < b.first : a.second < b.second;
     });

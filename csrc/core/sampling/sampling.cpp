@@ -221,27 +221,27 @@ std::size_t relaxed_in_place(std::size_t n, std::size_t n_bits) {
 
 } // namespace
 
-std::int64_t sample(const Logits &logits, std::uint64_t seed, std::uint64_t first_row,
-                    std::size_t n_samples, const Schedule &schedule, std::uint8_t *codes) {
+std::int64_t sample(const Logits &logits, const Draw &draw, const Schedule &schedule,
+                    std::uint8_t *codes) {
     const SamplingKernels &kernels = active_isa().sampling;
-    const auto draw = kernels.draw[static_cast<std::size_t>(logits.type)];
+    const auto draw_units = kernels.draw[static_cast<std::size_t>(logits.type)];
     const std::size_t per_row = units_per_row(logits);
-    const Decider decider(logits, seed, first_row);
+    const Decider decider(logits, draw.seed, draw.first_row);
     return for_each_tile(logits, schedule, [&](std::size_t first, std::size_t n, Reader &reader) {
         alignas(64) std::uint8_t random[(kTileUnits + kBlocksAtOnce) * 16], unsure[kTileUnits];
         const Units units = reader.units(first, n);
         bool is_finite = true;
-        for (std::size_t number = 0; number < n_samples; ++number) {
+        for (std::size_t number = 0; number < draw.n_samples; ++number) {
             std::uint8_t *out = codes + number * logits.n * per_row + first;
             const auto sample = static_cast<std::uint32_t>(number);
-            const BlockRange range{first_row + first / per_row,
+            const BlockRange range{draw.first_row + first / per_row,
                                    static_cast<std::uint32_t>(first % per_row),
                                    static_cast<std::uint32_t>(per_row),
                                    static_cast<std::uint32_t>(Stream::prefix),
                                    sample,
-                                   seed};
+                                   draw.seed};
             kernels.random_blocks(range, n, random);
-            is_finite &= draw(units, random, n, out, unsure);
+            is_finite &= draw_units(units, random, n, out, unsure);
             decider.decide(first, n, sample, random, unsure, out);
             clear_padding(logits, first, n, out);
         }
@@ -267,8 +267,8 @@ std::int64_t binarize(const Logits &logits, const std::vector<double> &threshold
     });
 }
 
-std::int64_t sample_relaxed(const Logits &logits, double tau, std::uint64_t seed,
-                            std::uint64_t first_row, const Schedule &schedule, float *relaxed) {
+std::int64_t sample_relaxed(const Logits &logits, double tau, const Draw &draw,
+                            const Schedule &schedule, float *relaxed) {
     const SamplingKernels &kernels = active_isa().sampling;
     const auto relax = kernels.relax[static_cast<std::size_t>(logits.type)];
     const auto logit_scale = static_cast<float>(-0x1.71547652b82fep+0 / tau); // log2(e)
@@ -276,12 +276,12 @@ std::int64_t sample_relaxed(const Logits &logits, double tau, std::uint64_t seed
     const std::size_t per_row = units_per_row(logits);
     return for_each_tile(logits, schedule, [&](std::size_t first, std::size_t n, Reader &reader) {
         alignas(64) std::uint8_t random[(kTileUnits + 2 * kRelaxUnits) * 32];
-        const BlockRange range{first_row + first / per_row,
+        const BlockRange range{draw.first_row + first / per_row,
                                static_cast<std::uint32_t>(2 * (first % per_row)),
                                static_cast<std::uint32_t>(2 * per_row),
                                static_cast<std::uint32_t>(Stream::relaxed),
                                0,
-                               seed};
+                               draw.seed};
         kernels.random_blocks(range, 2 * n, random);
         const std::size_t n_direct = relaxed_in_place(n, logits.n_bits);
         const auto at = [&](std::size_t unit) {

@@ -18,19 +18,26 @@ struct Logits {
     LogitType type;
 };
 
+// Which random numbers: those of a seed, for rows counted from first_row.
+struct Draw {
+    std::uint64_t seed;
+    std::uint64_t first_row = 0;
+    std::size_t n_samples = 1; // codes for each row
+};
+
 // Each returns the first row that holds a NaN or an infinity, or -1; the output
 // is then unspecified.
 
 // codes [n_samples, n, n_bytes]
-std::int64_t sample(const Logits &logits, std::uint64_t seed, std::uint64_t first_row,
-                    std::size_t n_samples, const Schedule &schedule, std::uint8_t *codes);
+std::int64_t sample(const Logits &logits, const Draw &draw, const Schedule &schedule,
+                    std::uint8_t *codes);
 
 // codes [n, n_bytes]; one threshold for each bit
 std::int64_t binarize(const Logits &logits, const std::vector<double> &thresholds,
                       const Schedule &schedule, std::uint8_t *codes);
 
-// relaxed [n, n_bits]
-std::int64_t sample_relaxed(const Logits &logits, double tau, std::uint64_t seed,
-                            std::uint64_t first_row, const Schedule &schedule, float *relaxed);
+// relaxed [n, n_bits]; one sample
+std::int64_t sample_relaxed(const Logits &logits, double tau, const Draw &draw,
+                            const Schedule &schedule, float *relaxed);
 
 } // namespace ssbhash

@@ -1,6 +1,7 @@
 #include "core/search/balls.hpp"
 
 #include "core/base/threads.hpp"
+#include "core/search/database.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -17,7 +18,8 @@ constexpr std::size_t kMaxCentres = 4096; // 8 MiB of distances for a tile
 constexpr std::size_t kMinBytes = 5;      // else the order takes as much memory as the codes
 constexpr std::size_t kLevels = 256;      // of distances to a centre, in sorting
 constexpr std::size_t kRun = 1 << 14;     // codes in a task
-constexpr double kMinSkipped = 0.3;       // of the pairs of query and block
+constexpr std::size_t kScatterRun = 1 << 20;
+constexpr double kMinSkipped = 0.3; // of the pairs of query and block
 constexpr std::size_t kTrialQueries = 64, kTrialK = 10, kTrialCodes = 1024;
 constexpr std::size_t kSample = 1 << 16; // codes, to see whether grouping all is worth it
 
@@ -27,10 +29,11 @@ const std::uint8_t *trial_query(const Codes &codes, std::size_t i) {
 }
 
 template <typename Do>
-void for_runs(std::size_t n, std::size_t run, std::size_t n_threads, Do &&run_it) {
-    parallel_for((n + run - 1) / run, n_threads, [&](std::size_t task, const Check &) {
-        run_it(task * run, std::min((task + 1) * run, n));
-    });
+void for_runs(std::size_t n, std::size_t run, const Schedule &schedule, Do &&run_it) {
+    const auto task = [&](std::size_t i, const Check &) {
+        run_it(i * run, std::min((i + 1) * run, n));
+    };
+    parallel_for((n + run - 1) / run, schedule.n_threads, task, schedule.poll);
 }
 
 } // namespace
@@ -67,15 +70,15 @@ void gather(const Codes &codes, const std::uint32_t *ids, std::size_t n, std::ui
 }
 
 std::unique_ptr<const Balls> Balls::group(const Codes &codes, const SearchKernels &kernels,
-                                          std::size_t n_threads) {
+                                          const Schedule &schedule) {
     if (codes.n < kMinCodes || codes.n > std::numeric_limits<std::uint32_t>::max() ||
         codes.n_bytes < kMinBytes || units_of(codes.n_bytes) > kMaxUnits)
         return nullptr;
     std::unique_ptr<Balls> balls(new Balls(codes, kernels));
     if (codes.n >= 8 * kSample && balls->share_expected(codes, kernels) < kMinSkipped / 2)
         return nullptr;
-    balls->sort(codes, kernels, n_threads);
-    balls->bound(codes, kernels, n_threads);
+    balls->sort(codes, kernels, schedule);
+    balls->bound(codes, kernels, schedule);
     if (balls->share_skipped(codes, kernels) < kMinSkipped)
         return nullptr;
     return balls;
@@ -122,33 +125,38 @@ Balls::Place Balls::place(const std::uint8_t *code, Nearest &nearest) const {
 }
 
 // Order by (centre, distance to it, id), by counting.
-void Balls::sort(const Codes &codes, const SearchKernels &kernels, std::size_t n_threads) {
+void Balls::sort(const Codes &codes, const SearchKernels &kernels, const Schedule &schedule) {
     const std::size_t n_centres = owned_.back();
     const std::size_t width = (8 * n_bytes_ + kLevels) / kLevels; // distances in a level
     std::vector<std::uint32_t> keys(codes.n);
-    for_runs(codes.n, kRun, n_threads, [&](std::size_t begin, std::size_t end) {
+    for_runs(codes.n, kRun, schedule, [&](std::size_t begin, std::size_t end) {
         Nearest nearest(kernels, n_centres);
         for (std::size_t i = begin; i < end; ++i) {
             const Place at = place(codes.row(i), nearest);
             keys[i] = static_cast<std::uint32_t>(at.centre * kLevels + at.distance / width);
         }
     });
+    const Schedule in_order{1, schedule.poll};
     std::vector<std::uint32_t> next(n_centres * kLevels + 1, 0);
-    for (std::uint32_t key : keys)
-        ++next[key + 1];
+    for_runs(codes.n, kScatterRun, in_order, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i)
+            ++next[keys[i] + 1];
+    });
     for (std::size_t key = 1; key < next.size(); ++key)
         next[key] += next[key - 1];
     for (std::size_t centre = 0; centre < n_centres; ++centre)
         first_.push_back(next[centre * kLevels]);
     order_.resize(codes.n);
-    for (std::size_t i = 0; i < codes.n; ++i)
-        order_[next[keys[i]]++] = static_cast<std::uint32_t>(i);
+    for_runs(codes.n, kScatterRun, in_order, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i)
+            order_[next[keys[i]]++] = static_cast<std::uint32_t>(i);
+    });
 }
 
-void Balls::bound(const Codes &codes, const SearchKernels &kernels, std::size_t n_threads) {
+void Balls::bound(const Codes &codes, const SearchKernels &kernels, const Schedule &schedule) {
     const std::size_t n = kernels.block_codes;
     balls_.resize((codes.n + n - 1) / n);
-    for_runs(balls_.size(), kRun / n, n_threads, [&](std::size_t begin, std::size_t end) {
+    for_runs(balls_.size(), kRun / n, schedule, [&](std::size_t begin, std::size_t end) {
         Scratch rows(n * n_bytes_);
         std::vector<std::uint16_t> distances(n);
         for (std::size_t i = begin; i < end; ++i) {
@@ -200,7 +208,8 @@ double Balls::share_skipped(const Codes &codes, const SearchKernels &kernels) co
     Scratch rows(kTrialQueries * n_bytes_);
     for (std::size_t i = 0; i < kTrialQueries; ++i)
         std::copy_n(trial_query(codes, i), n_bytes_, rows.data() + i * n_bytes_);
-    Bounds bounds(*this, codes, {rows.data(), kTrialQueries, n_bytes_}, kernels);
+    const Database database{codes};
+    Bounds bounds(*this, database, {rows.data(), kTrialQueries, n_bytes_}, kernels);
     std::size_t skipped = 0;
     for (std::size_t query = 0; query < kTrialQueries; ++query) {
         const std::int32_t limit =
@@ -211,11 +220,11 @@ double Balls::share_skipped(const Codes &codes, const SearchKernels &kernels) co
     return static_cast<double>(skipped) / static_cast<double>(kTrialQueries * balls_.size());
 }
 
-Bounds::Bounds(const Balls &balls, const Codes &codes, const Codes &queries,
+Bounds::Bounds(const Balls &balls, const Database &database, const Codes &queries,
                const SearchKernels &kernels)
-    : balls_(balls), codes_(codes), queries_(queries), kernels_(kernels),
+    : balls_(balls), database_(database), queries_(queries), kernels_(kernels),
       distances_(balls.centres().n * queries.n),
-      limits_(queries.n, static_cast<std::int16_t>(8 * codes.n_bytes + 1)),
+      limits_(queries.n, static_cast<std::int16_t>(8 * queries.n_bytes + 1)),
       passed_((queries.n + 3) / 4 * 4, 0) {
     const Codes centres = balls.centres();
     std::vector<std::uint16_t> row(queries.n);
@@ -233,12 +242,38 @@ std::size_t Bounds::nearest_centre(std::size_t query) const {
     return best;
 }
 
+// Up to n allowed codes from position `begin` on; and, where many are not allowed, from all over.
+void Bounds::take_allowed(std::size_t begin, std::size_t n) {
+    const std::size_t n_codes = database_.codes.n;
+    const std::uint32_t *order = balls_.order();
+    ids_.clear();
+    const auto take = [&](std::size_t position) {
+        if (database_.is_allowed(order[position]))
+            ids_.push_back(order[position]);
+    };
+    for (std::size_t i = begin; i < std::min(begin + 4 * n, n_codes) && ids_.size() < n; ++i)
+        take(i);
+    const std::size_t step = std::max<std::size_t>(1, n_codes / (16 * n));
+    if (ids_.size() < n / 2)
+        for (ids_.clear(), begin = 0; begin < n_codes && ids_.size() < n; begin += step)
+            take(begin);
+}
+
 std::int32_t Bounds::first_limit(std::size_t query, std::size_t k, std::size_t n) {
-    const std::size_t begin = std::min(balls_.first(nearest_centre(query)), codes_.n - n);
-    rows_.resize(n * codes_.n_bytes);
-    gather(codes_, balls_.order() + begin, n, rows_.data());
+    const Codes &codes = database_.codes;
+    const std::size_t begin = std::min(balls_.first(nearest_centre(query)), codes.n - n);
+    const std::uint32_t *ids = balls_.order() + begin;
+    if (database_.allowed) {
+        take_allowed(begin, n);
+        n = ids_.size();
+        ids = ids_.data();
+    }
+    if (n < k)
+        return static_cast<std::int32_t>(8 * codes.n_bytes) + 1;
+    rows_.resize(n * codes.n_bytes);
+    gather(codes, ids, n, rows_.data());
     std::vector<std::uint16_t> distances(n);
-    kernels_.row_distances(rows_.data(), n, codes_.n_bytes, queries_.row(query), distances.data());
+    kernels_.row_distances(rows_.data(), n, codes.n_bytes, queries_.row(query), distances.data());
     const auto kth = distances.begin() + static_cast<std::ptrdiff_t>(k - 1);
     std::nth_element(distances.begin(), kth, distances.end());
     return *kth + 1;

@@ -4,6 +4,7 @@
 
 #include "core/base/aligned.hpp"
 #include "core/base/codes.hpp"
+#include "core/base/threads.hpp"
 #include "core/search/search_kernels.hpp"
 
 #include <memory>
@@ -23,11 +24,13 @@ struct Ball {
     }
 };
 
+struct Database;
+
 class Balls {
   public:
     // Null where the order would not pay.
     static std::unique_ptr<const Balls> group(const Codes &codes, const SearchKernels &kernels,
-                                              std::size_t n_threads);
+                                              const Schedule &schedule);
 
     // The id of each position.
     const std::uint32_t *order() const { return order_.data(); }
@@ -46,8 +49,8 @@ class Balls {
     Balls(const Codes &codes, const SearchKernels &kernels);
     Place place(const std::uint8_t *code, Nearest &nearest) const;
     void draw_centres(const Codes &codes, const SearchKernels &kernels);
-    void sort(const Codes &codes, const SearchKernels &kernels, std::size_t n_threads);
-    void bound(const Codes &codes, const SearchKernels &kernels, std::size_t n_threads);
+    void sort(const Codes &codes, const SearchKernels &kernels, const Schedule &schedule);
+    void bound(const Codes &codes, const SearchKernels &kernels, const Schedule &schedule);
     double share_expected(const Codes &codes, const SearchKernels &kernels) const;
     double share_skipped(const Codes &codes, const SearchKernels &kernels) const;
 
@@ -62,10 +65,11 @@ class Balls {
 // The queries of a tile against balls.
 class Bounds {
   public:
-    Bounds(const Balls &balls, const Codes &codes, const Codes &queries,
+    Bounds(const Balls &balls, const Database &database, const Codes &queries,
            const SearchKernels &kernels);
 
-    // One more than the k-th distance among `n` codes around the centre next to a query.
+    // One more than the k-th distance among `n` allowed codes around the centre next to a query;
+    // one more than any distance where there are fewer than k.
     std::int32_t first_limit(std::size_t query, std::size_t k, std::size_t n);
 
     // Choose the slots (slot i is query i) that may find something in a block.
@@ -77,13 +81,16 @@ class Bounds {
 
   private:
     std::size_t nearest_centre(std::size_t query) const;
+    void take_allowed(std::size_t begin, std::size_t n);
 
     const Balls &balls_;
-    Codes codes_, queries_;
+    const Database &database_;
+    Codes queries_;
     const SearchKernels &kernels_;
     std::vector<std::int16_t> distances_; // [n_centres][n_queries]
     std::vector<std::int16_t> limits_;    // as they were when last looked at: never too low
     std::vector<std::int16_t> passed_;
+    std::vector<std::uint32_t> ids_;
     Scratch rows_;
 };
 

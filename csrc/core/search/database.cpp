@@ -1,33 +1,91 @@
 #include "core/search/database.hpp"
 
-#include "core/base/threads.hpp"
-
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 namespace ssbhash {
 
-Planes::Planes(const Codes &codes, const SearchKernels &kernels, std::size_t n_threads)
-    : balls_(Balls::group(codes, kernels, n_threads)),
-      block_bytes_(codes.n_bytes * 8 * kernels.word_bytes),
-      n_blocks_(codes.n / kernels.block_codes), data_(n_blocks_ * block_bytes_) {
+Planes::Planes(const Codes &codes, const InstructionSet &isa, const Schedule &schedule)
+    : isa_(isa), n_(codes.n), n_bytes_(codes.n_bytes),
+      balls_(Balls::group(codes, isa.search, schedule)),
+      block_bytes_(codes.n_bytes * 8 * isa.search.word_bytes) {
     constexpr std::size_t run = 256; // blocks in a task
-    parallel_for((n_blocks_ + run - 1) / run, n_threads, [&](std::size_t task, const Check &) {
+    const SearchKernels &kernels = isa.search;
+    const std::size_t n_blocks = codes.n / kernels.block_codes;
+    data_.resize(n_blocks * block_bytes_);
+    const auto transpose = [&](std::size_t task, const Check &) {
         Scratch copy(balls_ ? kernels.block_codes * codes.n_bytes : 0);
-        for (std::size_t i = task * run; i < std::min((task + 1) * run, n_blocks_); ++i) {
+        for (std::size_t i = task * run; i < std::min((task + 1) * run, n_blocks); ++i) {
             const std::size_t first = i * kernels.block_codes;
             if (balls_)
                 gather(codes, balls_->order() + first, kernels.block_codes, copy.data());
             kernels.transpose(balls_ ? copy.data() : codes.row(first), codes.n_bytes,
                               data_.data() + i * block_bytes_);
         }
-    });
+    };
+    parallel_for((n_blocks + run - 1) / run, schedule.n_threads, transpose, schedule.poll);
+}
+
+namespace {
+
+// The share of rows from which on asking for the hits takes less time than gathering rows, see
+// README.md: with and without an order in which queries skip blocks.
+constexpr double kMinAllowedInOrder = 0.8, kMinAllowedInBalls = 0.15;
+
+std::size_t count_allowed(const std::uint8_t *allowed, std::size_t n) {
+    std::size_t count = 0;
+    for (std::size_t i = 0; i < n / 8; ++i)
+        count += static_cast<std::size_t>(std::popcount(allowed[i]));
+    for (std::size_t i = n / 8 * 8; i < n; ++i)
+        count += allowed[i / 8] >> (i % 8) & 1;
+    return count;
+}
+
+} // namespace
+
+void choose_filter(Database &database, std::size_t n_queries, FilterMemory &memory) {
+    if (!database.ids && !database.allowed)
+        return;
+    const std::size_t n = database.codes.n;
+    const std::size_t n_allowed =
+        database.ids ? database.n_ids : count_allowed(database.allowed, n);
+    const bool in_balls =
+        database.planes && database.planes->balls() && n_queries >= kMinPreparedQueries;
+    const double least = in_balls ? kMinAllowedInBalls : kMinAllowedInOrder;
+    const bool by_hit = static_cast<double>(n_allowed) >= least * static_cast<double>(n);
+    if (by_hit && database.ids) {
+        memory.allowed.assign((n + 7) / 8, 0);
+        for (std::size_t i = 0; i < database.n_ids; ++i)
+            memory.allowed[database.id(i) / 8] |=
+                static_cast<std::uint8_t>(1u << database.id(i) % 8);
+        database.allowed = memory.allowed.data();
+        database.ids = nullptr;
+        database.n_ids = 0;
+    } else if (!by_hit && database.allowed) {
+        memory.ids.reserve(n_allowed + 1); // not null, even if nothing is allowed
+        for (std::size_t i = 0; i < n; ++i) {
+            if (i % 8 == 0 && database.allowed[i / 8] == 0)
+                i += 7;
+            else if (database.is_allowed(i))
+                memory.ids.push_back(static_cast<std::int64_t>(i));
+        }
+        database.ids = memory.ids.data();
+        database.n_ids = memory.ids.size();
+        database.allowed = nullptr;
+    }
 }
 
 BlockReader::BlockReader(const Database &database, const SearchKernels &kernels)
     : database_(database), kernels_(kernels) {}
 
 Block BlockReader::rows(std::size_t first, std::size_t n) {
+    Block block = rows_of(first, n);
+    block.allowed = database_.allowed;
+    return block;
+}
+
+Block BlockReader::rows_of(std::size_t first, std::size_t n) {
     if (const Balls *balls = database_.balls())
         return {database_.codes.data, n, nullptr, 0, nullptr, balls->order() + first};
     if (!database_.ids)

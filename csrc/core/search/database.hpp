@@ -3,20 +3,29 @@
 
 #include "core/base/aligned.hpp"
 #include "core/base/codes.hpp"
+#include "core/base/dispatch.hpp"
+#include "core/base/threads.hpp"
 #include "core/search/balls.hpp"
 #include "core/search/search_kernels.hpp"
 
 #include <memory>
+#include <vector>
 
 namespace ssbhash {
+
+// Measured at 64 bits: with fewer queries, scanning by row is faster than tables.
+constexpr std::size_t kMinTableQueries = 10;
+constexpr std::size_t kMinPreparedQueries = 7;
 
 // The bit planes of all full blocks, kept so that searches need not transpose; in an
 // order of their own where that pays.
 class Planes {
   public:
-    Planes(const Codes &codes, const SearchKernels &kernels, std::size_t n_threads);
+    Planes(const Codes &codes, const InstructionSet &isa, const Schedule &schedule);
 
-    std::size_t n_blocks() const { return n_blocks_; }
+    // Those that the planes are laid out for.
+    const InstructionSet &isa() const { return isa_; }
+    bool fits(const Codes &codes) const { return codes.n == n_ && codes.n_bytes == n_bytes_; }
     const void *block(std::size_t i) const { return data_.data() + i * block_bytes_; }
     const Balls *balls() const { return balls_.get(); } // null: in order of id
     std::size_t n_bytes_total() const {
@@ -24,25 +33,41 @@ class Planes {
     }
 
   private:
+    const InstructionSet &isa_;
+    std::size_t n_, n_bytes_;
     std::unique_ptr<const Balls> balls_;
     std::size_t block_bytes_;
-    std::size_t n_blocks_;
     Scratch data_;
 };
 
+// The codes to be searched. Two kinds of filter: `ids` are gathered, so that the cost falls with
+// their number; `allowed` leaves rows, planes and order as they are, and is asked for what was hit.
 struct Database {
     Codes codes;
     const std::int64_t *ids = nullptr; // ascending: only these rows are searched
     std::size_t n_ids = 0;
-    const Planes *planes = nullptr; // of all rows
+    const std::uint8_t *allowed = nullptr; // bit i % 8 of byte i / 8: row i is searched
+    const Planes *planes = nullptr;        // of all rows
 
     std::size_t n() const { return ids ? n_ids : codes.n; }
     std::size_t id(std::size_t i) const { return ids ? static_cast<std::size_t>(ids[i]) : i; }
     const std::uint8_t *row(std::size_t i) const { return codes.row(id(i)); }
+    bool is_allowed(std::size_t i) const {
+        return !allowed || (allowed[id(i) / 8] >> (id(i) % 8) & 1);
+    }
 
     // Not null: rows and ids are in its order, for id() and row() do not hold then.
     const Balls *balls() const { return planes && !ids ? planes->balls() : nullptr; }
 };
+
+// The memory of a filter that was turned into the other kind.
+struct FilterMemory {
+    std::vector<std::int64_t> ids;
+    std::vector<std::uint8_t> allowed;
+};
+
+// Turn a filter into the kind that is faster for n_queries; results do not depend on it.
+void choose_filter(Database &database, std::size_t n_queries, FilterMemory &memory);
 
 // Reads a database in blocks and runs; owns the scratch for one at a time.
 class BlockReader {
@@ -60,6 +85,7 @@ class BlockReader {
     void prefetch(std::size_t first, std::size_t end) const;
 
   private:
+    Block rows_of(std::size_t first, std::size_t n);
     const void *planes_of(const Block &block, std::size_t first);
 
     const Database &database_;

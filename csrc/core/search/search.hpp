@@ -1,4 +1,4 @@
-// The engine: which kernel for which problem, split among threads, merged.
+// The k nearest codes of each query, the merging of such results, and plain distances.
 #pragma once
 
 #include "core/base/threads.hpp"
@@ -6,35 +6,34 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 namespace ssbhash {
 
-// The k <= database.n() smallest (distance, id) of each query, ascending; both
-// outputs have shape [queries.n, k].
+// The k smallest (distance, id) of each query with distance <= max_distance, ascending; where
+// there are fewer, kMissing. Both outputs have shape [queries.n, k].
 void search(const Database &database, const Codes &queries, std::size_t k, const Schedule &schedule,
-            std::int32_t *out_distances, std::int64_t *out_ids);
+            std::int32_t *out_distances, std::int64_t *out_ids,
+            std::size_t max_distance = std::numeric_limits<std::size_t>::max());
 
-struct Range {
-    std::vector<std::int64_t> lims; // [queries.n + 1]
-    std::vector<std::int32_t> distances;
-    std::vector<std::int64_t> ids;
+// Results of one part of a database: [n_queries, k] each. Negative ids are missing.
+struct Ranking {
+    const std::int32_t *distances;
+    const std::int64_t *ids;
+    std::size_t k;
 };
 
-// All (distance, id) with distance <= radius, ascending for each query.
-Range within(const Database &database, const Codes &queries, std::size_t radius,
-             const Schedule &schedule);
-
-struct Pairs {
-    std::vector<std::int64_t> first, second;
-    std::vector<std::int32_t> distances;
-};
-
-// All pairs first < second of rows with distance <= radius, in order.
-Pairs pairs_within(const Codes &codes, std::size_t radius, const Schedule &schedule);
+// The k smallest (distance, id) of all parts, as `search` would write them.
+void merge(const std::vector<Ranking> &parts, std::size_t n_queries, std::size_t k,
+           const Schedule &schedule, std::int32_t *out_distances, std::int64_t *out_ids);
 
 // The full matrix [queries.n, database.n]; n_bytes * 8 must fit in 16 bits.
 void distances(const Codes &database, const Codes &queries, const Schedule &schedule,
                std::uint16_t *out);
+
+// The distance of row i to row i, [n].
+void paired_distances(const Codes &first, const Codes &second, const Schedule &schedule,
+                      std::uint16_t *out);
 
 } // namespace ssbhash

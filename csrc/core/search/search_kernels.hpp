@@ -23,16 +23,16 @@ constexpr std::size_t units_of(std::size_t n_bytes) { return (n_bytes + 1) / 2; 
 
 // Where the codes found for one query go.
 struct Sink {
-    std::int32_t limit;    // only codes with distance < limit are wanted
-    std::size_t k;         // 0: all of a radius, so limit stays
-    bool by_id;            // codes are offered in ascending order of id
-    std::int64_t last_id;  // of distance limit - 1, only smaller ids are wanted
-    std::size_t below;     // k > 0: how many found have distance < limit
-    std::uint32_t *counts; // k > 0: found so far by distance
-    Neighbour *found;
-    std::size_t n_found;
-    std::size_t capacity;
-    void (*make_room)(Sink &); // called when n_found == capacity
+    std::int32_t limit;               // only codes with distance < limit are wanted
+    void (*make_room)(Sink &);        // called when n_found == capacity; leaves room for one more
+    std::size_t k = 0;                // 0: all of a radius, so the limit stays
+    bool by_id = true;                // codes are offered in ascending order of id
+    std::int64_t last_id = INT64_MAX; // of distance limit - 1, only smaller ids are wanted
+    std::size_t below = 0;            // k > 0: how many found have distance < limit
+    std::uint32_t *counts = nullptr;  // k > 0: found so far by distance
+    Neighbour *found = nullptr;
+    std::size_t n_found = 0;
+    std::size_t capacity = 0;
 };
 
 // Queries that are scanned together, one slot each.
@@ -55,8 +55,9 @@ struct Block {
     std::size_t n;            // of these, the codes that exist
     const std::int64_t *ids;  // [n] ascending, or null: first_id + position
     std::int64_t first_id;
-    const void *planes;                   // [8 * n_bytes] words, or null
-    const std::uint32_t *order = nullptr; // [n] or null: position i is row and id order[i]
+    const void *planes;                    // [8 * n_bytes] words, or null
+    const std::uint32_t *order = nullptr;  // [n] or null: position i is row and id order[i]
+    const std::uint8_t *allowed = nullptr; // a bit for each id, or null: all are
 };
 
 struct SearchKernels {

@@ -1,12 +1,12 @@
 #include "core/search/tile.hpp"
 
 #include <numeric>
+#include <utility>
 
 namespace ssbhash {
 
-QueryTile::QueryTile(const Codes &queries, std::vector<std::unique_ptr<Findings>> &findings,
-                     const SearchKernels &kernels)
-    : kernels_(kernels), queries_(queries.n), sinks_(queries.n), parities_(queries.n),
+QueryTile::QueryTile(const Codes &queries, std::vector<Sink *> sinks, const SearchKernels &kernels)
+    : kernels_(kernels), queries_(queries.n), sinks_(std::move(sinks)), parities_(queries.n),
       offsets_(queries.n * units_of(queries.n_bytes) * kUnitPicks),
       starts_(queries.n * (kMaxCounterBits + 1)), chosen_(queries.n),
       tile_{queries.n,     queries.n_bytes,  units_of(queries.n_bytes), queries_.data(),
@@ -15,7 +15,6 @@ QueryTile::QueryTile(const Codes &queries, std::vector<std::unique_ptr<Findings>
     std::iota(chosen_.begin(), chosen_.end(), 0u);
     for (std::size_t slot = 0; slot < queries.n; ++slot) {
         queries_[slot] = queries.row(slot);
-        sinks_[slot] = findings[slot].get();
         kernels.set_query(tile_, slot);
         kernels.set_limit(tile_, slot);
     }

@@ -3,18 +3,15 @@
 
 #include "core/base/aligned.hpp"
 #include "core/search/search_kernels.hpp"
-#include "core/search/top_k.hpp"
 
-#include <memory>
 #include <vector>
 
 namespace ssbhash {
 
 class QueryTile {
   public:
-    // One slot for each of the findings; findings[i] belongs to query i.
-    QueryTile(const Codes &queries, std::vector<std::unique_ptr<Findings>> &findings,
-              const SearchKernels &kernels);
+    // One slot for each query, sinks[i] for query i.
+    QueryTile(const Codes &queries, std::vector<Sink *> sinks, const SearchKernels &kernels);
 
     Tile &tile() { return tile_; }
 

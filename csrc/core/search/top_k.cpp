@@ -1,7 +1,6 @@
 #include "core/search/top_k.hpp"
 
 #include <algorithm>
-#include <limits>
 
 namespace ssbhash {
 
@@ -13,30 +12,24 @@ bool is_before(const Neighbour &a, const Neighbour &b) {
 
 } // namespace
 
-Findings::Findings(std::size_t k, std::size_t n_bytes, std::int32_t limit, bool by_id)
-    : Sink{limit, k, by_id,     std::numeric_limits<std::int64_t>::max(), 0, nullptr, nullptr,
-           0,     0, &make_room},
-      counts_(k ? 8 * n_bytes + 1 : 0), found_(k ? 2 * k + 64 : 0) {
+Nearest::Nearest(std::size_t k_wanted, std::size_t n_bytes, bool ids_ascend)
+    : Sink{static_cast<std::int32_t>(8 * n_bytes + 1), &compact, k_wanted, ids_ascend},
+      counts_(8 * n_bytes + 1), found_(2 * k_wanted + 64) {
     counts = counts_.data();
     found = found_.data();
     capacity = found_.size();
 }
 
-void Findings::make_room(Sink &sink) {
-    auto &self = static_cast<Findings &>(sink);
-    if (sink.k > 0) {
-        self.compact(); // leaves at most k
-        return;
-    }
-    self.found_.resize(std::max<std::size_t>(64, 2 * self.found_.size()));
-    sink.found = self.found_.data();
-    sink.capacity = self.found_.size();
+// Leaves at most k.
+void Nearest::compact(Sink &sink) {
+    auto &self = static_cast<Nearest &>(sink);
+    if (self.by_id)
+        self.drop_surplus_by_id();
+    else
+        self.drop_surplus();
 }
 
-// Drop what cannot be among the k smallest.
-void Findings::compact() {
-    if (by_id)
-        return compact_by_id();
+void Nearest::drop_surplus() {
     if (n_found < k)
         return;
     // The limit has never fallen, or only to where k found lie below: the k-th is at limit - 1.
@@ -48,7 +41,7 @@ void Findings::compact() {
 }
 
 // The same in one pass, keeping the order of ids.
-void Findings::compact_by_id() {
+void Nearest::drop_surplus_by_id() {
     std::size_t ties = k - below; // below < k
     std::size_t kept = 0;
     for (std::size_t i = 0; i < n_found; ++i) {
@@ -61,9 +54,8 @@ void Findings::compact_by_id() {
     n_found = kept;
 }
 
-std::vector<Neighbour> Findings::take() {
-    if (k > 0)
-        compact();
+std::vector<Neighbour> Nearest::take() {
+    compact(*this);
     found_.resize(n_found);
     return std::move(found_);
 }
@@ -84,6 +76,25 @@ void sort_by_distance(std::vector<Neighbour> &found, std::size_t max_distance) {
     for (const Neighbour &one : found)
         sorted[next[static_cast<std::size_t>(one.distance)]++] = one;
     found.swap(sorted);
+}
+
+void write_smallest(std::vector<Neighbour> &found, bool by_id, std::size_t max_distance,
+                    std::size_t k, std::int32_t *distances, std::int64_t *ids) {
+    if (by_id) {
+        sort_by_distance(found, max_distance);
+    } else {
+        if (found.size() > k) {
+            std::nth_element(found.begin(), found.begin() + static_cast<std::ptrdiff_t>(k),
+                             found.end(), is_before);
+            found.resize(k);
+        }
+        sort_by_distance_id(found);
+    }
+    for (std::size_t i = 0; i < k; ++i) {
+        const Neighbour &one = i < found.size() ? found[i] : kMissing;
+        distances[i] = one.distance;
+        ids[i] = one.id;
+    }
 }
 
 } // namespace ssbhash

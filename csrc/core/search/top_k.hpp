@@ -1,28 +1,32 @@
-// What was found for each query, and its order: counting, no heaps.
+// The k smallest of a query, by counting: no heaps.
 #pragma once
 
 #include "core/base/codes.hpp"
 #include "core/search/search_kernels.hpp"
 
+#include <limits>
 #include <vector>
 
 namespace ssbhash {
 
-// A sink with its memory. k = 0 collects a whole radius.
-class Findings : public Sink {
+// Stands for a neighbour that does not exist: fewer than k were found.
+constexpr Neighbour kMissing{std::numeric_limits<std::int32_t>::max(), -1};
+
+// A sink for the k >= 1 smallest, with its memory.
+class Nearest : public Sink {
   public:
     // by_id: codes will be offered in ascending order of id.
-    Findings(std::size_t k, std::size_t n_bytes, std::int32_t limit, bool by_id);
-    Findings(const Findings &) = delete;
-    Findings &operator=(const Findings &) = delete;
+    Nearest(std::size_t k, std::size_t n_bytes, bool by_id);
+    Nearest(const Nearest &) = delete;
+    Nearest &operator=(const Nearest &) = delete;
 
-    // What was found, as offered; for k > 0 the k smallest, in any order unless by_id.
+    // The k smallest, or fewer; in ascending order of id if they were offered so.
     std::vector<Neighbour> take();
 
   private:
-    static void make_room(Sink &sink);
-    void compact();
-    void compact_by_id();
+    static void compact(Sink &sink);
+    void drop_surplus();
+    void drop_surplus_by_id();
 
     std::vector<std::uint32_t> counts_;
     std::vector<Neighbour> found_;
@@ -33,5 +37,11 @@ void sort_by_distance_id(std::vector<Neighbour> &found);
 
 // Sort by distance by counting; stable, so that equal distances keep their order.
 void sort_by_distance(std::vector<Neighbour> &found, std::size_t max_distance);
+
+// Results of several parts of a database become one: write the k smallest (distance, id) of
+// `found` in ascending order, kMissing where there are fewer. by_id: `found` is in ascending
+// order of id. Distances are at most max_distance.
+void write_smallest(std::vector<Neighbour> &found, bool by_id, std::size_t max_distance,
+                    std::size_t k, std::int32_t *distances, std::int64_t *ids);
 
 } // namespace ssbhash

@@ -178,15 +178,64 @@ void scan_segment(const Tile &tile, const Segment &segment, State<kHigh> &state)
     state.n_slots = kept;
 }
 
+// The allowed codes among those that were hit. One bit is looked up for each hit; once as many
+// were looked up as the block has codes, the plane of all its allowed codes is built.
+template <typename Lane>
+class AllowedHits {
+  public:
+    static constexpr std::size_t kLanesOf = sizeof(Word) / sizeof(Lane);
+
+    explicit AllowedHits(const Block &block) : block_(block) {}
+
+    void keep(Lane *hits) {
+        if (!block_.allowed)
+            return;
+        if (n_looked_up_ < kBlockCodes) {
+            for (std::size_t lane = 0; lane < kLanesOf; ++lane)
+                for (Lane left = hits[lane]; left; left &= left - 1, ++n_looked_up_) {
+                    const auto bit = static_cast<std::size_t>(__builtin_ctzll(left));
+                    if (!is_allowed_at(bit * kLanesOf + lane))
+                        hits[lane] ^= left & -left;
+                }
+            return;
+        }
+        if (!has_plane_)
+            build();
+        for (std::size_t lane = 0; lane < kLanesOf; ++lane)
+            hits[lane] &= plane_[lane];
+    }
+
+  private:
+    bool is_allowed_at(std::size_t position) const {
+        return position < block_.n && is_allowed(block_, position);
+    }
+
+    void build() {
+        for (std::size_t lane = 0; lane < kLanesOf; ++lane)
+            for (std::size_t bit = 0; bit < 8 * sizeof(Lane); ++bit)
+                plane_[lane] |= static_cast<Lane>(is_allowed_at(bit * kLanesOf + lane)) << bit;
+        has_plane_ = true;
+    }
+
+    const Block &block_;
+    std::size_t n_looked_up_ = 0;
+    bool has_plane_ = false;
+    Lane plane_[kLanesOf] = {};
+};
+
 // Codes that have not overflowed, in order of position.
 template <typename Lane>
-void offer_hits(const Tile &tile, const Block &block, std::size_t slot, const Word &over) {
-    constexpr std::size_t lanes = sizeof(Word) / sizeof(Lane);
+void offer_hits(const Tile &tile, const Block &block, std::size_t slot, const Word &over,
+                AllowedHits<Lane> &allowed) {
+    constexpr std::size_t lanes = AllowedHits<Lane>::kLanesOf;
     Lane hits[lanes];
     std::memcpy(hits, &over, sizeof(over));
+    for (std::size_t lane = 0; lane < lanes; ++lane)
+        hits[lane] = static_cast<Lane>(~hits[lane]);
+    allowed.keep(hits);
     Lane any = 0;
     for (std::size_t lane = 0; lane < lanes; ++lane)
-        any |= hits[lane] = static_cast<Lane>(~hits[lane]);
+        any |= hits[lane];
     Sink &sink = *tile.sinks[slot];
     const std::uint8_t *query = tile.queries[slot];
     for (; any; any &= any - 1) {
@@ -200,18 +249,24 @@ void offer_hits(const Tile &tile, const Block &block, std::size_t slot, const Wo
     }
 }
 
-template <int kHigh>
-void offer_all(const Tile &tile, const Block &block, const State<kHigh> &state) {
+template <int kHigh, typename Lane>
+void offer_lanes(const Tile &tile, const Block &block, const State<kHigh> &state) {
+    AllowedHits<Lane> allowed(block);
     for (std::size_t i = 0; i < state.n_slots; ++i) {
         const std::size_t slot = state.slots[i];
         const std::int32_t limit = tile.sinks[slot]->limit;
-        if (tile.n_bytes <= 4)
-            offer_hits<std::uint32_t>(tile, block, slot, state.counters[i].over);
-        else
-            offer_hits<std::uint64_t>(tile, block, slot, state.counters[i].over);
+        offer_hits<Lane>(tile, block, slot, state.counters[i].over, allowed);
         if (tile.sinks[slot]->limit != limit && tile.sinks[slot]->limit > 0)
             set_limit(tile, slot);
     }
+}
+
+template <int kHigh>
+void offer_all(const Tile &tile, const Block &block, const State<kHigh> &state) {
+    if (tile.n_bytes <= 4)
+        offer_lanes<kHigh, std::uint32_t>(tile, block, state);
+    else
+        offer_lanes<kHigh, std::uint64_t>(tile, block, state);
 }
 
 // Narrow codes have a kernel of their own, unrolled.

@@ -32,8 +32,11 @@ void row_distances(const std::uint8_t *codes, std::size_t n, std::size_t n_bytes
 
 SSBHASH_INLINE void offer_rows(const Block &block, std::size_t begin, std::size_t end,
                                std::size_t n_bytes, const std::uint8_t *query, Sink &sink) {
-    for (std::size_t i = begin; i < end; ++i)
-        offer(sink, distance(row_at(block, i, n_bytes), query, n_bytes), id_at(block, i));
+    for (std::size_t i = begin; i < end; ++i) {
+        const std::int32_t found = distance(row_at(block, i, n_bytes), query, n_bytes);
+        if (found < sink.limit && is_allowed(block, i))
+            offer(sink, found, id_at(block, i));
+    }
 }
 
 #ifdef __AVX2__

@@ -43,5 +43,12 @@ SSBHASH_INLINE std::int64_t id_at(const Block &block, std::size_t position) {
     return block.ids ? block.ids[position] : block.first_id + static_cast<std::int64_t>(position);
 }
 
+inline bool is_allowed(const Block &block, std::size_t position) {
+    if (!block.allowed)
+        return true;
+    const std::int64_t id = id_at(block, position);
+    return block.allowed[id / 8] >> (id % 8) & 1;
+}
+
 } // namespace
 } // namespace ssbhash::SSBHASH_ISA::searching

@@ -42,27 +42,29 @@ void for_vectors(std::size_t n, std::ptrdiff_t ahead, const Update &update, Arra
         update(i, n - i);
 }
 
-void catch_up(float *weight, const float *mean, const float *square, std::size_t n,
-              std::ptrdiff_t ahead, float step, float eps) {
+void catch_up(const AdamRow &row, std::size_t n, std::ptrdiff_t ahead, float step, float mean_decay,
+              float square_decay) {
     const auto update = [=](std::size_t i, std::size_t lanes) {
-        const Floats along = direction(load(mean + i, lanes), load(square + i, lanes), eps);
-        store(weight + i, load(weight + i, lanes) - step * along, lanes);
+        const Floats m = load(row.mean + i, lanes), v = load(row.square + i, lanes);
+        const Floats w = load(row.weight + i, lanes);
+        store(row.weight + i, w - step * direction(m, v, row.eps), lanes);
+        store(row.mean + i, mean_decay * m, lanes);
+        store(row.square + i, square_decay * v, lanes);
     };
-    for_vectors(n, ahead, update, weight, mean, square);
+    for_vectors(n, ahead, update, row.weight, row.mean, row.square);
 }
 
-void step(float *weight, float *mean, float *square, const float *grad, std::size_t n,
-          std::ptrdiff_t ahead, float mean_decay, float square_decay, float step, float eps) {
+void step(const AdamRow &row, const float *grad, std::size_t n, std::ptrdiff_t ahead, float step) {
     const auto update = [=](std::size_t i, std::size_t lanes) {
-        Floats m = mean_decay * load(mean + i, lanes), v = square_decay * load(square + i, lanes);
-        const Floats g = load(grad + i, lanes);
+        Floats m = load(row.mean + i, lanes), v = load(row.square + i, lanes);
+        const Floats g = load(grad + i, lanes), w = load(row.weight + i, lanes);
         m += (1 - kBeta1) * (g - m);
         v += (1 - kBeta2) * (g * g - v);
-        store(mean + i, m, lanes);
-        store(square + i, v, lanes);
-        store(weight + i, load(weight + i, lanes) - step * direction(m, v, eps), lanes);
+        store(row.mean + i, m, lanes);
+        store(row.square + i, v, lanes);
+        store(row.weight + i, w - step * direction(m, v, row.eps), lanes);
     };
-    for_vectors(n, ahead, update, weight, mean, square);
+    for_vectors(n, ahead, update, row.weight, row.mean, row.square);
 }
 
 void add_scaled(float *__restrict sum, const float *__restrict row, float factor, std::size_t n) {
@@ -103,48 +105,6 @@ void sum_rows(const std::int64_t *columns, const float *values, std::size_t n_ro
     }
 }
 
-void rectify(const float *x, const float *bias, const float *scale, const float *shift,
-             std::size_t n, float *out) {
-#pragma GCC ivdep // out may be x
-    for (std::size_t i = 0; i < n; ++i) {
-        const float value = x[i] + bias[i];
-        out[i] = (value > 0 ? value : 0) * scale[i] + shift[i];
-    }
-}
-
-float exp_row(float *x, const float *bias, std::size_t n, float *sum) {
-    float top = x[0] + bias[0], total = 0;
-    std::size_t i = 0;
-    Floats tops[2] = {all(top), all(top)};
-    for (; i + 2 * kLanes <= n; i += 2 * kLanes)
-        for (std::size_t part = 0; part < 2; ++part) {
-            const std::size_t at = i + part * kLanes;
-            tops[part] = larger(load(x + at) + load(bias + at), tops[part]);
-        }
-    tops[0] = larger(tops[0], tops[1]);
-    for (std::size_t lane = 0; lane < kLanes; ++lane)
-        top = tops[0][lane] > top ? tops[0][lane] : top;
-    for (; i < n; ++i)
-        top = x[i] + bias[i] > top ? x[i] + bias[i] : top;
-
-    Floats totals[2] = {};
-    for (i = 0; i + 2 * kLanes <= n; i += 2 * kLanes)
-        for (std::size_t part = 0; part < 2; ++part) {
-            const std::size_t at = i + part * kLanes;
-            const Floats values = exp_negative(load(x + at) + load(bias + at) - top);
-            std::memcpy(x + at, &values, sizeof values);
-            totals[part] += values;
-        }
-    for (; i < n; ++i) {
-        x[i] = exp_negative(all(x[i] + bias[i] - top))[0];
-        total += x[i];
-    }
-    for (std::size_t lane = 0; lane < kLanes; ++lane)
-        total += totals[0][lane] + totals[1][lane];
-    *sum = total;
-    return top;
-}
-
 void relu_norm(const ReluNorm &layer, std::size_t first, std::size_t n) {
     const float *bias = layer.bias + first;
     float sum[kNormColumns] = {}, squares[kNormColumns] = {};
@@ -175,10 +135,6 @@ void relu_norm(const ReluNorm &layer, std::size_t first, std::size_t n) {
         layer.running_variance[at] += layer.momentum * (unbiased - layer.running_variance[at]);
         scale[j] = layer.scale[at] * layer.inverse[at];
         shift[j] = layer.shift[at] - sum[j] * scale[j];
-    }
-    for (std::size_t j = 0; layer.shift_out != nullptr && j < n; ++j) {
-        layer.shift_out[first + j] = shift[j];
-        shift[j] = 0;
     }
     for (std::size_t i = 0; i < layer.n; ++i) {
         const float *from = layer.rectified + i * layer.width + first;

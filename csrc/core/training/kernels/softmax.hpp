@@ -2,7 +2,7 @@
 // 12 vectors of sums in registers; what it reads again lies in the first-level cache.
 #pragma once
 
-#include "core/training/kernels/vectors.hpp"
+#include "core/training/kernels/layers.hpp"
 
 namespace ssbhash::SSBHASH_ISA::training {
 namespace {
@@ -86,6 +86,34 @@ void add_product(const Factors &left, const float *rows, std::size_t width, cons
     }
 }
 
+// y = x + bias, x = exp(y - max y) in place. Returns max y, and the sum in *sum.
+float exp_row(float *x, const float *bias, float *sum) {
+    static_assert(kTileTargets % (2 * kLanes) == 0);
+    Floats tops[2] = {all(x[0] + bias[0]), all(x[0] + bias[0])};
+    for (std::size_t i = 0; i < kTileTargets; i += 2 * kLanes)
+        for (std::size_t part = 0; part < 2; ++part) {
+            const std::size_t at = i + part * kLanes;
+            tops[part] = larger(load(x + at) + load(bias + at), tops[part]);
+        }
+    tops[0] = larger(tops[0], tops[1]);
+    float top = tops[0][0], total = 0;
+    for (std::size_t lane = 0; lane < kLanes; ++lane)
+        top = tops[0][lane] > top ? tops[0][lane] : top;
+
+    Floats totals[2] = {};
+    for (std::size_t i = 0; i < kTileTargets; i += 2 * kLanes)
+        for (std::size_t part = 0; part < 2; ++part) {
+            const std::size_t at = i + part * kLanes;
+            const Floats values = exp_negative(load(x + at) + load(bias + at) - top);
+            store(x + at, values);
+            totals[part] += values;
+        }
+    for (std::size_t lane = 0; lane < kLanes; ++lane)
+        total += totals[0][lane] + totals[1][lane];
+    *sum = total;
+    return top;
+}
+
 void softmax_tile(const SoftmaxTile &tile) {
     constexpr std::size_t n_together = 5 * kPanel; // a strip of W in the first-level cache
     for (std::size_t panel = 0; panel < kTileTargets / kPanel; ++panel)
@@ -93,9 +121,7 @@ void softmax_tile(const SoftmaxTile &tile) {
             logits_block(tile.code + i * tile.n_bits, tile.panels + panel * kPanel * tile.n_bits,
                          tile.n_bits, tile.exp + i * kTileTargets + panel * kPanel);
     for (std::size_t i = 0; i < tile.n_items; ++i)
-        tile.top[i] = exp_row(tile.exp + i * kTileTargets, tile.bias, kTileTargets, tile.sum + i);
-    if (tile.product == nullptr)
-        return;
+        tile.top[i] = exp_row(tile.exp + i * kTileTargets, tile.bias, tile.sum + i);
     for (std::size_t at = 0; at < kTileTargets; at += n_together)
         add_product({tile.exp + at, kTileTargets, 1, n_together}, tile.weight + at * tile.width,
                     tile.width, {tile.product, tile.width, tile.n_items, at == 0});

@@ -17,9 +17,7 @@
 #pragma GCC optimize("fp-contract=fast")
 #endif
 #include "core/training/kernels/layers.hpp"
-#include "core/training/kernels/pairs.hpp"
 #include "core/training/kernels/softmax.hpp"
-#include "core/training/kernels/sparse.hpp"
 #if defined(__clang__)
 #pragma clang fp contract(off)
 #else
@@ -32,12 +30,8 @@ extern const TrainingKernels training_kernels;
 const TrainingKernels training_kernels = {
     training::catch_up,     training::step,
     training::add_scaled,   training::sum_rows,
-    training::exp_row,      training::rectify,
     training::relu_norm,    training::relu_norm_backward,
     training::softmax_tile, training::softmax_gradient,
-    training::add_product,  training::list_nonzeros,
-    training::add_sparse,   training::exp_negatives,
-    training::pair_loss,
 };
 
 } // namespace ssbhash::SSBHASH_ISA

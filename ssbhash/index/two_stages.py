@@ -29,7 +29,7 @@ def rerank(
     metric: str = "cosine",
     backend: str = "auto",
     n_threads: int | None = None,
-) -> SearchResult:
+) -> SearchResult[Any, Any]:
     """Find the nearest codes, then order them by vectors.
 
     The candidates of a query are whole tie groups: the `candidates` nearest codes and

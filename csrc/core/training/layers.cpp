@@ -1,0 +1,39 @@
+#include "core/training/layers.hpp"
+#include "core/base/dispatch.hpp"
+#include "core/training/for_rows.hpp"
+#include "core/training/training_kernels.hpp"
+
+namespace ssbhash {
+
+void sum_rows(const SparseRows &rows, const float *matrix, std::size_t width, float *out,
+              std::size_t n_threads) {
+    const auto kernel = active_isa().training.sum_rows;
+    for_rows(rows.n_rows, n_threads, [&](std::size_t i, bool) {
+        const std::size_t first = rows.begin(i);
+        kernel(rows.columns + first, rows.values + first, rows.end(i) - first, matrix, width,
+               out + i * width);
+    });
+}
+
+namespace {
+
+template <typename Layer, typename Kernel>
+void for_columns(const Layer &layer, std::size_t n_threads, Kernel kernel) {
+    const std::size_t n_tasks = (layer.width + kNormColumns - 1) / kNormColumns;
+    parallel_for(n_tasks, n_threads, [&](std::size_t task, const Check &) {
+        const std::size_t first = task * kNormColumns;
+        kernel(layer, first, std::min(kNormColumns, layer.width - first));
+    });
+}
+
+} // namespace
+
+void relu_norm(const ReluNorm &layer, std::size_t n_threads) {
+    for_columns(layer, n_threads, active_isa().training.relu_norm);
+}
+
+void relu_norm_backward(const ReluNormGradient &layer, std::size_t n_threads) {
+    for_columns(layer, n_threads, active_isa().training.relu_norm_backward);
+}
+
+} // namespace ssbhash

@@ -1,0 +1,43 @@
+// What the layers of a network need beside dense matrix products.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace ssbhash {
+
+// Non-zeros of a sparse matrix row by row, as embedding_bag takes them: those of row i are
+// starts[i] ... starts[i + 1], those of the last row end at n_values.
+struct SparseRows {
+    const std::int64_t *columns, *starts;
+    const float *values;
+    std::size_t n_rows, n_values;
+
+    std::size_t begin(std::size_t row) const { return static_cast<std::size_t>(starts[row]); }
+    std::size_t end(std::size_t row) const { return row + 1 < n_rows ? begin(row + 1) : n_values; }
+};
+
+// out [n_rows, width] = rows times matrix [n_columns, width].
+void sum_rows(const SparseRows &rows, const float *matrix, std::size_t width, float *out,
+              std::size_t n_threads);
+
+// Batch normalisation of x = max(product + bias, 0), all [n, width], n >= 2.
+struct ReluNorm {
+    const float *product, *bias, *scale, *shift;
+    std::size_t n, width;
+    float eps, momentum;    // the batch's weight in the running statistics
+    float *rectified, *out; // x, and its normalisation
+    float *mean, *inverse;  // of x: mean, 1 / sqrt(variance + eps), [width]
+    float *running_mean, *running_variance;
+};
+void relu_norm(const ReluNorm &layer, std::size_t n_threads);
+
+// Gradients with respect to product, bias, scale and shift, from that of `out`.
+struct ReluNormGradient {
+    const float *grad, *rectified, *mean, *inverse, *scale;
+    std::size_t n, width;
+    float *product, *bias, *scale_out, *shift_out;
+};
+void relu_norm_backward(const ReluNormGradient &layer, std::size_t n_threads);
+
+} // namespace ssbhash

@@ -1,0 +1,20 @@
+"""What training needs beside torch's operators: in C++ where it is built, else in torch."""
+
+from ssbhash.kernels import native, plain
+from ssbhash.kernels.choice import Kernels, kernels_for
+from ssbhash.kernels.memory import in_large_pages
+from ssbhash.kernels.types import AdamState, Missed, Nonzeros, Norm, Rectified, SoftmaxLoss
+
+__all__ = [
+    "AdamState",
+    "Kernels",
+    "Missed",
+    "Nonzeros",
+    "Norm",
+    "Rectified",
+    "SoftmaxLoss",
+    "in_large_pages",
+    "kernels_for",
+    "native",
+    "plain",
+]

@@ -1,0 +1,65 @@
+"""The one place where C++ or torch is chosen."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ssbhash.engines import native_module
+from ssbhash.kernels import native, plain
+from ssbhash.kernels.types import AdamState, Missed, Nonzeros, Norm, Rectified, SoftmaxLoss
+
+
+class Kernels(Protocol):
+    """What both implementations offer, `native` and `plain`."""
+
+    def sum_rows(self, ids: Tensor, values: Tensor, starts: Tensor, matrix: Tensor) -> Tensor:
+        """Weighted sums of rows of a matrix.
+
+        Row i of the result is the sum of values[j] * matrix[ids[j]] for j from starts[i] up to
+        starts[i + 1].
+        """
+
+    def relu_norm(self, product: Tensor, bias: Tensor, norm: Norm) -> tuple[Tensor, Rectified]:
+        """Normalise max(product + bias, 0) [n, width] by the statistics of the batch, n >= 2."""
+
+    def relu_norm_backward(
+        self, grad: Tensor, saved: Rectified, scale: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Gradients by product, bias, scale and shift."""
+
+    def softmax_regression(
+        self, code: Tensor, weight: Tensor, bias: Tensor, target: Nonzeros, log_floor: float
+    ) -> SoftmaxLoss:
+        """Mean over items of -sum_d t_d max(log softmax(code W^T + bias)_d, log_floor).
+
+        Terms at the floor have no gradient.
+        """
+
+    def catch_up(self, state: AdamState, rows: Tensor, missed: Missed) -> None:
+        """Make rows current: take the missed steps, and let the moments decay."""
+
+    def adam_rows(self, state: AdamState, rows: Tensor, gradient: Tensor, step: float) -> None:
+        """Take one step of the rows `rows`, whose gradients are `gradient` [n, width]."""
+
+    def adam(self, state: AdamState, gradients: list[Tensor], step: float) -> None:
+        """Take one step of a flat state; the gradients of its parts, one after another, are flat."""
+
+
+def kernels_for(tensor: Tensor) -> Kernels:
+    """Choose the implementation that can work on a tensor.
+
+    Parameters
+    ----------
+    tensor
+        Any of the float tensors of the calculation.
+
+    Returns
+    -------
+    Kernels
+        `native` for float32 on the CPU where the extension is built, else `plain`.
+    """
+    fits = tensor.device.type == "cpu" and tensor.dtype == torch.float32
+    return native if fits and native_module() is not None else plain

@@ -1,0 +1,77 @@
+"""The kernels in C++ (`csrc/core/training`), for float32 on the CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssbhash.engines import native_module
+from ssbhash.kernels.types import AdamState, Missed, Nonzeros, Norm, Rectified, SoftmaxLoss
+
+_core: Any = native_module()
+
+
+def sum_rows(ids: Tensor, values: Tensor, starts: Tensor, matrix: Tensor) -> Tensor:
+    sums = _core.SparseRows(_array(ids), _array(values), _array(starts))
+    return torch.from_numpy(_core.sum_rows(sums, _array(matrix), torch.get_num_threads()))
+
+
+def relu_norm(product: Tensor, bias: Tensor, norm: Norm) -> tuple[Tensor, Rectified]:
+    parameters = _core.Norm(
+        scale=_array(norm.scale),
+        shift=_array(norm.shift),
+        running_mean=_array(norm.running_mean),
+        running_variance=_array(norm.running_variance),
+        eps=norm.eps,
+        momentum=norm.momentum,
+    )
+    threads = torch.get_num_threads()
+    out, saved = _core.relu_norm(_array(product), _array(bias), parameters, threads)
+    saved_tensors = map(torch.from_numpy, (saved.values, saved.mean, saved.inverse))
+    return torch.from_numpy(out), Rectified(*saved_tensors)
+
+
+def relu_norm_backward(
+    grad: Tensor, saved: Rectified, scale: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    rectified = _core.Rectified(*map(_array, saved))
+    threads = torch.get_num_threads()
+    found = _core.relu_norm_backward(_array(grad), rectified, _array(scale), threads)
+    product, bias, by_scale, by_shift = map(
+        torch.from_numpy, (found.product, found.bias, found.scale, found.shift)
+    )
+    return product, bias, by_scale, by_shift
+
+
+def softmax_regression(
+    code: Tensor, weight: Tensor, bias: Tensor, target: Nonzeros, log_floor: float
+) -> SoftmaxLoss:
+    decoder = _core.Decoder(_array(weight), _array(bias))
+    rows = _core.SparseRows(*map(_array, (target.columns, target.values, target.starts)))
+    threads = torch.get_num_threads()
+    found = _core.softmax_regression(_array(code), decoder, rows, log_floor, threads)
+    gradients = map(torch.from_numpy, (found.code, found.weight, found.bias))
+    return SoftmaxLoss(code.new_tensor(found.loss), *gradients)
+
+
+def catch_up(state: AdamState, rows: Tensor, missed: Missed) -> None:
+    _adam(state).catch_up(_array(rows), *map(_array, missed), torch.get_num_threads())
+
+
+def adam_rows(state: AdamState, rows: Tensor, gradient: Tensor, step: float) -> None:
+    _adam(state).step_rows(_array(rows), _array(gradient), step, torch.get_num_threads())
+
+
+def adam(state: AdamState, gradients: list[Tensor], step: float) -> None:
+    _adam(state).step([_array(x) for x in gradients], step, torch.get_num_threads())
+
+
+def _adam(state: AdamState) -> Any:
+    weight, mean, square = map(_array, (state.weight, state.mean, state.square))
+    return _core.Adam(weight, mean, square, state.eps)
+
+
+def _array(tensor: Tensor) -> Any:
+    return tensor.detach().numpy()

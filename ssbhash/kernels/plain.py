@@ -1,0 +1,96 @@
+"""The kernels in torch, for any device and dtype."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ssbhash.kernels.types import AdamState, Missed, Nonzeros, Norm, Rectified, SoftmaxLoss
+
+BETA1, BETA2 = 0.9, 0.999
+
+
+def sum_rows(ids: Tensor, values: Tensor, starts: Tensor, matrix: Tensor) -> Tensor:
+    if len(ids) == 0:  # embedding_bag refuses it
+        return matrix.new_zeros(len(starts), matrix.shape[1])
+    return F.embedding_bag(ids, matrix, starts, mode="sum", per_sample_weights=values)
+
+
+def relu_norm(product: Tensor, bias: Tensor, norm: Norm) -> tuple[Tensor, Rectified]:
+    values = torch.relu(product + bias)
+    running = norm.running_mean, norm.running_variance
+    out, mean, inverse = torch.native_batch_norm(
+        values, norm.scale, norm.shift, *running, True, norm.momentum, norm.eps
+    )
+    return out, Rectified(values, mean, inverse)
+
+
+def relu_norm_backward(
+    grad: Tensor, saved: Rectified, scale: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    backward = torch.ops.aten.native_batch_norm_backward
+    statistics = None, None, saved.mean, saved.inverse
+    values, by_scale, by_shift = backward(
+        grad, saved.values, scale, *statistics, True, 0.0, [True, True, True]
+    )
+    product = values * (saved.values > 0)
+    return product, product.sum(0), by_scale, by_shift
+
+
+def softmax_regression(
+    code: Tensor, weight: Tensor, bias: Tensor, target: Nonzeros, log_floor: float
+) -> SoftmaxLoss:
+    # exp(logits) [n, n_targets] is the only large array. With s_i = T_i / sum_d e_id (T_i: the
+    # target's sum) the gradient of the logits is s_i e_id - t_id: a product with e, its rows
+    # scaled on the thin side, minus a product with the sparse target.
+    n, rows, columns = len(code), target.rows, target.columns
+    logits = torch.addmm(bias, code, weight.t())
+    hits = logits[rows, columns]
+    top = logits.amax(1)
+    exp = logits.sub_(top[:, None]).exp_()
+    total = exp.sum(1)
+    log_p = hits - (total.log() + top)[rows]
+    loss = -(target.values * log_p.clamp_min(log_floor)).sum() / n
+    values = target.values * (log_p > log_floor) / n
+    share = (bias.new_zeros(n).index_add_(0, rows, values) / total)[:, None]
+    grad_code = (exp @ weight).mul_(share)
+    grad_weight = exp.t() @ (code * share)
+    grad_bias = share.squeeze(1) @ exp
+    grad_code.index_add_(0, rows, weight[columns] * values[:, None], alpha=-1)
+    grad_weight.index_add_(0, columns, code[rows] * values[:, None], alpha=-1)
+    grad_bias.index_add_(0, columns, values, alpha=-1)
+    return SoftmaxLoss(loss, grad_code, grad_weight, grad_bias)
+
+
+@torch.no_grad()
+def catch_up(state: AdamState, rows: Tensor, missed: Missed) -> None:
+    step, mean_decay, square_decay = (x[:, None] for x in missed)
+    mean, square = state.mean[rows], state.square[rows]
+    root = square.sqrt().add_(state.eps)
+    state.weight.index_add_(0, rows, step * mean / root, alpha=-1)
+    state.mean.index_copy_(0, rows, mean * mean_decay)
+    state.square.index_copy_(0, rows, square * square_decay)
+
+
+@torch.no_grad()
+def adam_rows(state: AdamState, rows: Tensor, gradient: Tensor, step: float) -> None:
+    weight, mean, square = state.weight[rows], state.mean[rows], state.square[rows]
+    _update(weight, mean, square, gradient, step, state.eps)
+    state.weight.index_copy_(0, rows, weight)
+    state.mean.index_copy_(0, rows, mean)
+    state.square.index_copy_(0, rows, square)
+
+
+@torch.no_grad()
+def adam(state: AdamState, gradients: list[Tensor], step: float) -> None:
+    gradient = torch.cat(gradients)
+    _update(state.weight, state.mean, state.square, gradient, step, state.eps)
+
+
+def _update(
+    weight: Tensor, mean: Tensor, square: Tensor, gradient: Tensor, step: float, eps: float
+) -> None:
+    mean.lerp_(gradient, 1 - BETA1)
+    square.lerp_(gradient.square(), 1 - BETA2)
+    weight.addcdiv_(mean, square.sqrt().add_(eps), value=-step)

@@ -1,0 +1,93 @@
+"""Arguments and results of the kernels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Nonzeros:
+    """Non-zeros of the rows of a sparse matrix, row by row.
+
+    Parameters
+    ----------
+    columns, values, rows
+        int64, float32 and int64 [n_nonzeros].
+    starts
+        int64 [n_rows]: where the non-zeros of each row begin.
+    """
+
+    columns: Tensor
+    values: Tensor
+    rows: Tensor
+    starts: Tensor
+
+
+@dataclass(frozen=True)
+class Norm:
+    """Batch normalisation of `width` columns; the running statistics are updated in place.
+
+    Parameters
+    ----------
+    scale, shift, running_mean, running_variance
+        float32 [width].
+    eps
+        Added to the variance.
+    momentum
+        Weight of the batch's statistics in the running ones.
+    """
+
+    scale: Tensor
+    shift: Tensor
+    running_mean: Tensor
+    running_variance: Tensor
+    eps: float
+    momentum: float
+
+
+class Rectified(NamedTuple):
+    """What the backward pass of `relu_norm` needs.
+
+    `values` [n, width] are max(product + bias, 0); `mean` and `inverse` [width] are their mean
+    and 1 / sqrt(variance + eps).
+    """
+
+    values: Tensor
+    mean: Tensor
+    inverse: Tensor
+
+
+class SoftmaxLoss(NamedTuple):
+    """A loss [] and its gradients by code [n, n_bits], weight [n_targets, n_bits] and bias."""
+
+    loss: Tensor
+    code: Tensor
+    weight: Tensor
+    bias: Tensor
+
+
+@dataclass(frozen=True)
+class AdamState:
+    """Weights and both moments of Adam, of one shape, updated in place.
+
+    `eps` is added to the root of the second moment.
+    """
+
+    weight: Tensor
+    mean: Tensor
+    square: Tensor
+    eps: float
+
+
+class Missed(NamedTuple):
+    """What each of n rows missed since its last step, float32 [n].
+
+    `step` is the sum of the step sizes; the moments decay by the other two.
+    """
+
+    step: Tensor
+    mean_decay: Tensor
+    square_decay: Tensor

@@ -1,0 +1,123 @@
+"""What every network is built on: its sizes, its batches, an encoder and a linear decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ssbhash.inputs import Batch, SparseBatch
+from ssbhash.nn import losses
+from ssbhash.nn.layers import Decoder, Encoder
+
+Terms = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a network, and what its decoder models."""
+
+    n_features: int
+    n_targets: int
+    n_bits: int
+    n_classes: int = 0
+    n_hidden_units: int = 500
+    multilabel: bool = False
+    reconstruction: str = "multinomial"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of the loss terms, and what else a network has to be told.
+
+    `alpha`, `beta` and `gamma` are the paper's; the terms of the self-taught network have
+    weights of their own names.
+    """
+
+    alpha: float = 0.0
+    beta: float = 0.0
+    gamma: float = 0.0
+    temperature: float = 2 / 3
+    reconstruction: float = 1.0
+    point: float = 0.0
+    pair: float = 0.0
+    codeword: float = 0.0
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """Items of one step: features, reconstruction target, labels [m, C], which are known [m].
+
+    With several processes these are one process's share of a batch of `n_in_batch` items.
+    """
+
+    x: Batch
+    target: Batch
+    labels: Tensor | None = None
+    known: Tensor | None = None
+    n_in_batch: int | None = None
+
+    @property
+    def pair_scale(self) -> float:
+        """All pairs of the batch over those among these items, a share of it."""
+        n_items = len(self.x)
+        return 1.0 if self.n_in_batch is None else (self.n_in_batch / n_items) ** 2
+
+
+class Autoencoder(nn.Module):
+    """What every method has: an encoder and a linear decoder."""
+
+    def __init__(self, shape: Shape, weights: Weights, generator: torch.Generator) -> None:
+        super().__init__()
+        self.shape, self.weights = shape, weights
+        self.encoder = Encoder(shape.n_features, shape.n_hidden_units, generator)
+        self.decoder = Decoder(shape.n_bits, shape.n_targets, generator)
+
+    def begin(self) -> None:
+        """Prepare for a training; called once, before it."""
+
+    def stepped(self) -> None:
+        """Follow a step of the optimiser."""
+
+    def finish(self) -> None:
+        """Drop what only a training needs."""
+
+    def row_weight(self) -> nn.Parameter:
+        """Return the weight [n_features, width] that multiplies sparse features.
+
+        A batch touches few of its rows, and the optimiser updates those alone.
+        """
+        return self.encoder.first.weight
+
+    def code_logits(self, x: Batch) -> Tensor:
+        """Real numbers [m, n_bits] whose sign is the code."""
+        raise NotImplementedError
+
+    def class_scores(self, x: Batch) -> Tensor:
+        """Classifier's output [m, n_classes] before softmax or sigmoid."""
+        raise NotImplementedError
+
+    def terms(self, items: TrainingBatch, generator: torch.Generator) -> Terms:
+        """Terms of the loss, and their weighted sum under "loss"."""
+        raise NotImplementedError
+
+    def statistics(self) -> Iterator[Tensor]:
+        """Return the running means and variances of the batch normalisation."""
+        return (buffer for name, buffer in self.named_buffers() if "running_" in name)
+
+    def reconstruction(self, code: Tensor, target: Batch) -> Tensor:
+        """Negative log-likelihood of the target under the decoder, mean over items."""
+        weight, bias = self.decoder.weight, self.decoder.bias
+        if self.shape.reconstruction == "multinomial":
+            return losses.multinomial_reconstruction(code, weight, bias, target)
+        dense = target.dense() if isinstance(target, SparseBatch) else target
+        return losses.gaussian_reconstruction(code, weight, bias, dense)
+
+
+def weighted(terms: Terms, weights: dict[str, float]) -> Terms:
+    """Add the weighted sum as "loss"."""
+    loss = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
+    return terms | {"loss": loss}

@@ -601,3 +601,42 @@ def test_groups_of_equal_codes_take_no_pairs() -> None:
     codes = np.zeros((200_000, 8), np.uint8)
     codes[::2] = 255
     assert np.unique(ssbhash.groups_within(codes, 4)).tolist() == [0, 1]
+
+
+def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    application = pytest.importorskip("ssbhash.cli").application
+
+    def run(*args: object) -> int:
+        with pytest.raises(SystemExit) as ended:
+            application([str(arg) for arg in args])
+        return int(ended.value.code or 0)
+
+    rng = np.random.default_rng(0)
+    codes = random_codes(rng, 300, 16)
+    np.save(tmp_path / "codes.npy", codes)
+    np.save(tmp_path / "more.npy", codes[:5])
+    np.save(tmp_path / "ids.npy", np.arange(900, 905))
+    np.save(tmp_path / "wide.npy", np.zeros((2, 4), np.uint8))
+    folder, out = tmp_path / "index", tmp_path / "found.npz"
+    assert run("index", "build", folder, tmp_path / "codes.npy") == 0
+    assert run("index", "add", folder, tmp_path / "more.npy", "--ids", tmp_path / "ids.npy") == 0
+    assert run("index", "add", folder, tmp_path / "more.npy", "--ids", tmp_path / "ids.npy") == 2
+    assert "id 900 is in the index already" in capsys.readouterr().err
+    assert run("index", "search", folder, tmp_path / "more.npy", "-o", out, "-k", 3) == 0
+    both = np.concatenate([codes, codes[:5]])
+    expected = ssbhash.search(both, codes[:5], 3)
+    found = np.load(out)
+    ids = np.r_[np.arange(300), np.arange(900, 905)]
+    assert (found["ids"] == ids[expected.ids]).all()
+    assert run("index", "search", folder, tmp_path / "wide.npy", "-o", out) == 2
+    assert "codes of 32 bits, the index of 16" in capsys.readouterr().err
+    assert run("index", "remove", folder, tmp_path / "ids.npy") == 0
+    assert run("index", "remove", folder, tmp_path / "ids.npy") == 2
+    assert run("index", "compact", folder) == run("index", "verify", folder) == 0
+    capsys.readouterr()
+    assert run("index", "stats", folder, "--json") == 0
+    assert '"n": 300, "n_bits": 16, "n_removed": 0' in capsys.readouterr().out
+    assert run("groups", tmp_path / "codes.npy", "-r", 1, "-o", out) == 0
+    assert (np.load(out)["groups"] == ssbhash.groups_within(codes, 1)).all()
+    assert run("pairs", tmp_path / "codes.npy", "-r", 1, "-o", out) == 0
+    assert (np.load(out)["second"] == ssbhash.pairs_within(codes, 1).second).all()

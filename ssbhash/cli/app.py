@@ -1,4 +1,4 @@
-"""The command line: `ssbhash train | encode | search | evaluate | tune | info | demo | reproduce`.
+"""The command line: `ssbhash train | encode | search | evaluate | tune | index | ...`.
 
 Bad input ends with exit status 2 and one line on standard error; Ctrl-C with 130.
 """
@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from ssbhash.cli import commands
 from ssbhash.cli.commands import Json, Seed
+from ssbhash.cli.index import groups, index, pairs
 from ssbhash.cli.reproduce import reproduce
 from ssbhash.data import files
 
@@ -119,3 +120,6 @@ def demo(
 
 
 application.command()(reproduce)
+application.command()(pairs)
+application.command()(groups)
+application.add_typer(index, name="index")

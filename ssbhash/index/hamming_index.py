@@ -164,7 +164,7 @@ class HammingIndex:
                 numbers, is_present = self._store.present(ids, state)
                 if is_present.any():
                     one = int(np.argmax(is_present))
-                    known = numbers[one] if names is None else names[one]
+                    known = int(numbers[one]) if names is None else names[one]
                     raise ValueError(f"id {known!r} is in the index already")
             self._store.apply(Change(np.empty(0, np.int64), new, rows, names))
         return new if names is None else names

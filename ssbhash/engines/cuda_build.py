@@ -1,7 +1,7 @@
 """The CUDA extension: found, or built on first use from the sources in this package.
 
-torch builds it with nvcc for the devices present and keeps it in its own cache of extensions
-(TORCH_EXTENSIONS_DIR). SSBHASH_CUDA_LIBRARY names one that was built before.
+torch builds it with nvcc (and ninja) for the devices present and keeps it in its own cache of
+extensions (TORCH_EXTENSIONS_DIR). SSBHASH_CUDA_LIBRARY names one that was built before.
 """
 
 from __future__ import annotations
@@ -33,8 +33,10 @@ def why_absent() -> str:
 
     if not torch.cuda.is_available():
         return "torch finds no CUDA device"
-    if _built() is None and _nvcc() is None:
+    if _nvcc() is None:
         return "nvcc, CUDA's compiler, is not found: install the CUDA toolkit or set CUDA_HOME"
+    if torch.__version__ < torch.torch_version.TorchVersion("2.10"):
+        return f"torch {torch.__version__} is too old, 2.10 is needed"
     return ""
 
 
@@ -49,9 +51,9 @@ def load() -> None:
     """
     import torch
 
-    library = os.environ.get("SSBHASH_CUDA_LIBRARY") or _built()
-    if library is not None:
-        torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
+    library = os.environ.get("SSBHASH_CUDA_LIBRARY")
+    if library:
+        torch.ops.load_library(library)  # type: ignore[no-untyped-call]
         return
     from torch.utils import cpp_extension
 
@@ -72,11 +74,6 @@ def source_folder() -> Path:
     """Return the folder of the C++ sources: that of the repository, or the package's copy."""
     repository = _PACKAGE.parent / "csrc"
     return repository if (repository / "cuda").is_dir() else _PACKAGE / "csrc"
-
-
-def _built() -> Path | None:
-    """Return the library that CMake built (SSBHASH_CUDA=ON), if any."""
-    return next(iter(_PACKAGE.glob("libssbhash_cuda.*")), None)
 
 
 def _nvcc() -> str | None:

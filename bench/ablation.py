@@ -1,6 +1,6 @@
 """Ablation of the default SSB-VAE, on held-out training items.
 
-    python bench/ablation.py default n_components=200 COUNTS_SCALE=1,n_components=200 \
+    python bench/ablation.py default n_lsa_components=200 COUNTS_SCALE=1,n_lsa_components=200 \
         --dataset snippets 20news --supervision 0.02 0.1 --bits 32 --seeds 5 --out ablation
 
 For each data set, level of supervision, width and seed some training items are held out as

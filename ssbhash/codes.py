@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from ssbhash.arrays import (
+    AnyArray,
+    ArrayIn,
     Codes,
     as_array,
     as_codes,
@@ -18,6 +20,10 @@ from ssbhash.arrays import (
     on_accelerator,
     unpacked_tensor,
 )
+from ssbhash.engines import CodesIn, PreparedCodes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # What other software stores: (bits from the most significant of a byte?, dtype).
 _LAYOUTS: dict[str, tuple[bool, type[np.generic]]] = {
@@ -31,7 +37,11 @@ _REVERSED = np.packbits(
 )[:, 0]
 
 
-def pack(bits: Any) -> Any:
+@overload
+def pack(bits: Tensor) -> Tensor: ...
+@overload
+def pack(bits: ArrayIn) -> Codes: ...
+def pack(bits: AnyArray) -> Any:
     """Pack bits into codes.
 
     Parameters
@@ -83,7 +93,11 @@ def _as_bool(array: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     return is_set
 
 
-def unpack(codes: Any, n_bits: int) -> Any:
+@overload
+def unpack(codes: Tensor, n_bits: int) -> Tensor: ...
+@overload
+def unpack(codes: ArrayIn | PreparedCodes, n_bits: int) -> npt.NDArray[np.bool_]: ...
+def unpack(codes: CodesIn, n_bits: int) -> Any:
     """Unpack codes into bits.
 
     Parameters
@@ -121,7 +135,7 @@ def unpack(codes: Any, n_bits: int) -> Any:
     return like(bits[0] if array.ndim == 1 else bits, codes)
 
 
-def from_layout(array: Any, layout: str, n_bits: int | None = None) -> Codes:
+def from_layout(array: AnyArray, layout: str, n_bits: int | None = None) -> Codes:
     """Read codes that other software packed.
 
     Parameters
@@ -164,8 +178,8 @@ def from_layout(array: Any, layout: str, n_bits: int | None = None) -> Codes:
     return as_codes(packed, "array", None if n_bits is None else as_count(n_bits, "n_bits", 1))
 
 
-def to_layout(codes: Any, layout: str) -> npt.NDArray[Any]:
-    """Give codes in the layout of other software: the inverse of `from_layout`.
+def to_layout(codes: CodesIn, layout: str) -> npt.NDArray[np.uint8 | np.int8]:
+    """Write codes in the layout of other software: the inverse of `from_layout`.
 
     Examples
     --------
@@ -212,7 +226,7 @@ def from_strings(strings: Iterable[str]) -> Codes:
     return np.packbits(characters.reshape(-1, n_bits) & 1, axis=1, bitorder="little")
 
 
-def to_strings(codes: Any, n_bits: int) -> list[str]:
+def to_strings(codes: CodesIn, n_bits: int) -> list[str]:
     """Write codes as strings of 0 and 1: the inverse of `from_strings`.
 
     Examples

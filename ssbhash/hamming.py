@@ -26,10 +26,9 @@ from ssbhash.arrays import (
     like,
     packed_tensor,
 )
-from ssbhash.engines import MISSING_DISTANCE, MISSING_ID, Database, PreparedCodes, get
+from ssbhash.engines import MISSING_DISTANCE, MISSING_ID, CodesIn, Database, PreparedCodes, get
 from ssbhash.threads import resolve
 
-CodesIn: TypeAlias = "AnyArray | PreparedCodes"
 _Ints: TypeAlias = npt.NDArray[np.int64]
 _Int32s: TypeAlias = npt.NDArray[np.int32]
 D = TypeVar("D")
@@ -440,7 +439,7 @@ def count_within(
 def _radii(radius: int | AnyArray, queries: Codes) -> _Ints:
     """One radius for each query, at most the number of bits."""
     n_bits = 8 * queries.shape[1]
-    if hasattr(radius, "__index__") and np.ndim(radius) == 0:  # type: ignore[arg-type]
+    if hasattr(radius, "__index__") and np.ndim(radius) == 0:
         return np.full(len(queries), min(as_count(radius, "radius", 0), n_bits), np.int64)
     radii = as_numpy(radius, "radius")
     if radii.dtype.kind not in "iu":
@@ -451,7 +450,8 @@ def _radii(radius: int | AnyArray, queries: Codes) -> _Ints:
         )
     if radii.size and radii.min() < 0:
         raise ValueError(f"radius must be at least 0, got {radii.min()}")
-    return np.minimum(radii, n_bits).astype(np.int64)
+    clipped: _Ints = np.minimum(radii, n_bits).astype(np.int64)
+    return clipped
 
 
 @overload
@@ -748,7 +748,7 @@ def _part(number: int, result: Any, offset: Offset) -> tuple[_Int32s, _Ints]:
             f"got {list(distances.shape)} and {list(rows.shape)}"
         )
     rows = rows.astype(np.int64)
-    if hasattr(offset, "__index__") and np.ndim(offset) == 0:  # type: ignore[arg-type]
+    if hasattr(offset, "__index__") and np.ndim(offset) == 0:
         ids = rows + as_count(offset, f"the offset of {name}", 0)
     else:
         table = as_numpy(offset, f"the ids of {name}")
@@ -850,9 +850,9 @@ def _as_bits(mask: AnyArray, n: int, tensors: bool) -> npt.NDArray[np.uint8]:
         packed: npt.NDArray[np.uint8] = packed_tensor(bits)
         return packed
     if is_torch(bits) and dtype_name(bits) == "uint8" and bits.shape == ((n + 7) // 8,):
-        bits = bits.clone()
-        bits[n // 8 :] &= (1 << n % 8) - 1
-        return bits
+        cleared: npt.NDArray[np.uint8] = bits.clone()
+        cleared[n // 8 :] &= (1 << n % 8) - 1
+        return cleared
     bits = as_numpy(bits, "mask")
     n_bytes = (n + 7) // 8
     if bits.dtype == bool and bits.shape == (n,):

@@ -9,18 +9,41 @@ docs/sampling.md specifies them to the last bit.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from ssbhash.arrays import as_count, as_logits, as_numpy, like
+from ssbhash.arrays import AnyArray, ArrayIn, Codes, as_count, as_logits, as_numpy, like
 from ssbhash.engines import get
 from ssbhash.threads import resolve
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
+
+@overload
 def sample(
-    logits: Any,
+    logits: Tensor,
+    seed: int = ...,
+    n_samples: int | None = ...,
+    *,
+    first_row: int = ...,
+    backend: str = ...,
+    n_threads: int | None = ...,
+) -> Tensor: ...
+@overload
+def sample(
+    logits: ArrayIn,
+    seed: int = ...,
+    n_samples: int | None = ...,
+    *,
+    first_row: int = ...,
+    backend: str = ...,
+    n_threads: int | None = ...,
+) -> Codes: ...
+def sample(
+    logits: AnyArray,
     seed: int = 0,
     n_samples: int | None = None,
     *,
@@ -79,9 +102,25 @@ def sample(
     return like(codes[0] if n_samples is None else codes, logits)
 
 
+@overload
 def binarize(
-    logits: Any,
-    threshold: Any = 0.0,
+    logits: Tensor,
+    threshold: float | AnyArray = ...,
+    *,
+    backend: str = ...,
+    n_threads: int | None = ...,
+) -> Tensor: ...
+@overload
+def binarize(
+    logits: ArrayIn,
+    threshold: float | AnyArray = ...,
+    *,
+    backend: str = ...,
+    n_threads: int | None = ...,
+) -> Codes: ...
+def binarize(
+    logits: AnyArray,
+    threshold: float | AnyArray = 0.0,
     *,
     backend: str = "auto",
     n_threads: int | None = None,
@@ -127,8 +166,28 @@ def binarize(
     return like(codes[0] if _is_single(logits) else codes, logits)
 
 
+@overload
 def sample_relaxed(
-    logits: Any,
+    logits: Tensor,
+    seed: int = ...,
+    *,
+    tau: float = ...,
+    first_row: int = ...,
+    backend: str = ...,
+    n_threads: int | None = ...,
+) -> Tensor: ...
+@overload
+def sample_relaxed(
+    logits: ArrayIn,
+    seed: int = ...,
+    *,
+    tau: float = ...,
+    first_row: int = ...,
+    backend: str = ...,
+    n_threads: int | None = ...,
+) -> npt.NDArray[np.float32]: ...
+def sample_relaxed(
+    logits: AnyArray,
     seed: int = 0,
     *,
     tau: float = 2 / 3,
@@ -182,11 +241,11 @@ def sample_relaxed(
     return like(relaxed[0] if _is_single(logits) else relaxed, logits)
 
 
-def _is_single(logits: Any) -> bool:
+def _is_single(logits: AnyArray) -> bool:
     return (logits.ndim if hasattr(logits, "ndim") else np.ndim(logits)) == 1
 
 
-def _thresholds(threshold: Any, n_bits: int) -> npt.NDArray[np.float64]:
+def _thresholds(threshold: float | AnyArray, n_bits: int) -> npt.NDArray[np.float64]:
     if isinstance(threshold, float | int) and math.isfinite(threshold):
         return np.full(n_bits, threshold, dtype=np.float64)
     thresholds = as_numpy(threshold, "threshold").astype(np.float64)

@@ -163,7 +163,7 @@ def test_saved_and_loaded(sparse: bool, multilabel: bool, tmp_path: Any) -> None
     features = sp.csr_array(X) if sparse else X
     y = random.integers(0, 2, (60, 3)) if multilabel else random.integers(0, 3, 60)
     y[10:] = -1
-    hasher = SSBVAE(16, n_epochs=2, n_hidden_units=8, n_components=5).fit(features, y)
+    hasher = SSBVAE(16, n_epochs=2, n_hidden_units=8, n_lsa_components=5).fit(features, y)
     hasher.save(tmp_path)
     loaded = methods.load(tmp_path)
     assert loaded.n_features_in_ == 30
@@ -218,7 +218,7 @@ def test_teaches_itself_more_than_the_labels_alone() -> None:
         {"preset": "best"},
         {"dropout": 1},
         {"n_labelled": -1},
-        {"n_components": 0},
+        {"n_lsa_components": 0},
         {"alpha": 1.0},
         {"pair_weight": -1},
     ],

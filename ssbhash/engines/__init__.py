@@ -19,6 +19,7 @@ from ssbhash.engines import cuda_build
 from ssbhash.engines.engine import (
     MISSING_DISTANCE,
     MISSING_ID,
+    CodesIn,
     Database,
     Engine,
     PreparedCodes,
@@ -28,6 +29,7 @@ __all__ = [
     "MISSING_DISTANCE",
     "MISSING_ID",
     "NAMES",
+    "CodesIn",
     "Database",
     "Engine",
     "PreparedCodes",

@@ -18,13 +18,14 @@ from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import normalize
-from sklearn.utils import ClassifierTags, Tags
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ssbhash.arrays import Codes, as_count
 from ssbhash.codes import pack
 from ssbhash.inputs import CsrShards, Labels, as_float32, is_mostly_zero, read_labels
 from ssbhash.models.checks import check_matrix
+from ssbhash.models.classifying import PartlyLabelledClassifier
 
 Floats = npt.NDArray[np.float32]
 
@@ -53,6 +54,9 @@ class _Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         uint8 [n, n_bytes]
             Packed codes: bit j is set where logit j is above 0.
         """
+        return self._codes(X)
+
+    def _codes(self, X: Any) -> Codes:
         check_is_fitted(self)
         x = self._checked(X, reset=False)
         blocks = range(0, x.shape[0], _BLOCK_ROWS)
@@ -60,7 +64,7 @@ class _Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def database_codes(self, X: Any) -> Codes:
         """Encode items to be searched: as `transform` does, where `SSBVAE` makes a difference."""
-        return self.transform(X)
+        return self._codes(X)
 
     def logits(self, X: Any) -> Floats:
         """Real values whose signs are the bits, float32 [n, n_bits]."""
@@ -87,12 +91,12 @@ class _Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             as_count(self.seed, "seed", 0)
             if self.n_bits is not None:
                 as_count(self.n_bits, "n_bits", 1)
+            self._fitted_bits = self.n_features_in_ if self.n_bits is None else int(self.n_bits)
         return x
 
     @property
     def _n_features_out(self) -> int:
-        n_bits = self.n_features_in_ if self.n_bits is None else int(self.n_bits)
-        return -(-n_bits // 8)
+        return -(-self._fitted_bits // 8)
 
     def __sklearn_tags__(self) -> Tags:
         tags: Tags = super().__sklearn_tags__()
@@ -238,7 +242,7 @@ class ITQ(_Hasher):
         return projected
 
 
-class ClassifierCodes(_Hasher):
+class ClassifierCodes(PartlyLabelledClassifier, _Hasher):
     """Class probabilities of a logistic regression, hashed: the baseline to beat.
 
     A logistic regression learns from the labelled items (multi-label: one for each
@@ -296,9 +300,8 @@ class ClassifierCodes(_Hasher):
         ----------
         X : array or scipy sparse [n, n_features]
             All items, labelled or not.
-        y : int [n] or [n, n_classes]
-            Class ids, -1 = unlabelled; or a 0/1 indicator matrix, rows of -1 where
-            unlabelled.
+        y : array-like [n] or [n, n_classes]
+            Labels in any form that `ssbhash.data.number_labels` reads.
 
         Raises
         ------
@@ -357,13 +360,6 @@ class ClassifierCodes(_Hasher):
     def _logits(self, x: Any) -> npt.NDArray[Any]:
         centred = self._probabilities(self._features(x)) - self.mean_
         return np.asarray(centred @ self.weights_)
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.required = True
-        tags.target_tags.multi_output = True
-        tags.classifier_tags = ClassifierTags()
-        return tags
 
 
 BASELINES: dict[str, type] = {"lsh": LSH, "sign": Sign, "itq": ITQ, "classifier": ClassifierCodes}

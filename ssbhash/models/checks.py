@@ -25,7 +25,7 @@ from ssbhash.inputs import (
 )
 from ssbhash.training import distributed
 
-_COUNTS = ("n_bits", "n_hidden_units", "batch_size", "n_components")
+_COUNTS = ("n_bits", "n_hidden_units", "batch_size", "n_lsa_components")
 _WEIGHTS = (
     "alpha",
     "beta",
@@ -65,8 +65,6 @@ def check(hasher: Any) -> None:
         if weight is None:
             continue  # the preset's
         _check_real(weight, name)
-        if name in ("alpha", "gamma") and getattr(hasher, "preset", "paper") == "default":
-            raise ValueError(f"{name} needs preset='paper'; preset='default' has no such weight")
     for name in ("learning_rate", "temperature"):
         _check_real(getattr(hasher, name, 1), name, positive=True)
     for name, choices in _CHOICES.items():

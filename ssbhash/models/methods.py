@@ -5,7 +5,7 @@ Importing this module needs the `train` extra (torch, scikit-learn, scipy, tqdm)
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -29,7 +29,7 @@ from ssbhash.nn import (
 )
 from ssbhash.training import Data, Options
 
-__all__ = ["METHODS", "PHSGS", "SSBVAE", "VDSH", "VDSHS", "BernoulliVAE", "load"]
+__all__ = ["PHSGS", "SSBVAE", "VDSH", "VDSHS", "BernoulliVAE", "load"]
 
 # Items whose logits tell the thresholds of database codes.
 THRESHOLD_ITEMS = 1 << 16
@@ -46,16 +46,17 @@ class SSBVAE(ClassifyingHasher):
     ----------
     preset
         "default": averaged terms that need no tuning, see `ssbhash.nn.self_taught`;
-        sparse features are projected onto their latent semantic subspace first. "paper":
-        reconstruction + beta KL + alpha (gamma point + pair), exactly as published.
+        sparse features are projected by latent semantic analysis (LSA) first. "paper":
+        reconstruction + beta KL + alpha (gamma point + pair), exactly as published. A
+        parameter of the other preset raises ValueError in `fit`.
     n_epochs
         None for 15, or as many as make 1,000 steps (30 with preset "paper").
     reconstruction_weight, point_weight, pair_weight, codeword_weight
         Of the terms; preset "default" only.
     dropout
         Share of inputs and hidden units dropped; preset "default" only.
-    n_components
-        Dimensions of the latent subspace of sparse features; preset "default" only.
+    n_lsa_components
+        Dimensions onto which sparse features are projected (LSA); preset "default" only.
     n_labelled
         Labelled items that join each batch; preset "default" only.
     alpha
@@ -81,6 +82,18 @@ class SSBVAE(ClassifyingHasher):
 
     method: ClassVar[str] = "ssb-vae"
     network: ClassVar[type[Autoencoder]] = SelfTaughtNetwork
+    only: ClassVar[dict[str, tuple[str, ...]]] = {
+        "default": (
+            "reconstruction_weight",
+            "point_weight",
+            "pair_weight",
+            "codeword_weight",
+            "dropout",
+            "n_lsa_components",
+            "n_labelled",
+        ),
+        "paper": ("alpha", "gamma"),
+    }
 
     _: KW_ONLY
     n_epochs: int | None = None  # type: ignore[assignment]
@@ -90,7 +103,7 @@ class SSBVAE(ClassifyingHasher):
     pair_weight: float = 10.0
     codeword_weight: float = 1.0
     dropout: float = 0.3
-    n_components: int = 400
+    n_lsa_components: int = 400
     n_labelled: int = 32
     alpha: float | None = None
     gamma: float | None = None
@@ -116,10 +129,22 @@ class SSBVAE(ClassifyingHasher):
         """
         network = self._fitted().network
         if not isinstance(network, SelfTaughtNetwork):
-            return self.transform(X)
+            return super().database_codes(X)
         return np.asarray(pack(self.logits(X) > network.database_threshold.cpu().numpy()))
 
+    def _check(self) -> None:
+        super()._check()
+        defaults = {field.name: field.default for field in fields(self)}
+        for preset, names in self.only.items():
+            for name in names if preset != self.preset else ():
+                if getattr(self, name) != defaults[name]:
+                    raise ValueError(
+                        f"{name}={getattr(self, name)!r} belongs to preset={preset!r}; "
+                        f"preset={self.preset!r} has no {name}"
+                    )
+
     def _finish(self, model: Model, rows: RowSource) -> None:
+        super()._finish(model, rows)
         network, shape = model.network, model.network.shape
         if not isinstance(network, SelfTaughtNetwork) or shape.multilabel:
             return
@@ -150,7 +175,7 @@ class SSBVAE(ClassifyingHasher):
             return super()._inputs(rows, reconstruction)
         if isinstance(rows, DenseRows):
             return fit_scale(rows)
-        return fit_latent(rows, int(self.n_components), int(self.seed))
+        return fit_latent(rows, int(self.n_lsa_components), int(self.seed))
 
     def _options(self, device: str, data: Data) -> Options:
         options = super()._options(device, data)
@@ -200,6 +225,7 @@ class _MedianRule:
     threshold: str
 
     def _finish(self, model: Model, rows: RowSource) -> None:
+        super()._finish(model, rows)  # type: ignore[misc]
         if self.threshold == "median":
             network = model.network
             means = model.encode(network.code_logits, rows, network.shape.n_bits)
@@ -268,6 +294,3 @@ class VDSH(_MedianRule, Hasher):
 
     _: KW_ONLY
     threshold: str = "zero"
-
-
-METHODS: dict[str, type[Hasher]] = Hasher.methods

@@ -118,6 +118,11 @@ class Pipeline:
         codes: Codes = self.hasher.database_codes(x) if database else self.hasher.transform(x)
         return codes
 
+    def to(self, device: Any) -> Pipeline:
+        """Move the hasher to a device; see `Hasher.to`."""
+        self.hasher.to(device)
+        return self
+
     def save(self, folder: str | Path) -> None:
         """Write the model into a folder, as one thing: the files of `Hasher.save` and more.
 
@@ -131,8 +136,13 @@ class Pipeline:
         self.hasher._save(folder, beside)
 
     @classmethod
-    def load(cls, folder: str | Path) -> Pipeline:
+    def load(cls, folder: str | Path, device: Any = "cpu") -> Pipeline:
         """Read what `save` wrote, or the folder of a hasher alone.
+
+        Parameters
+        ----------
+        folder, device
+            As in `ssbhash.load`.
 
         Raises
         ------
@@ -141,7 +151,7 @@ class Pipeline:
         ValueError
             If a file is truncated, damaged, foreign, or from another save.
         """
-        hasher, beside = load_with(folder)
+        hasher, beside = load_with(folder, device)
         return cls._of(hasher, beside, Path(folder))
 
     @classmethod
@@ -180,13 +190,15 @@ class Pipeline:
         return items.features[:, [place[name] for name in self.columns]]
 
 
-def load(folder: str | Path) -> Any:
+def load(folder: str | Path, device: Any = "cpu") -> Any:
     """Open a saved model, of any method: from the command line or from Python.
 
     Parameters
     ----------
     folder : path
         What `ssbhash train`, `Hasher.save` or `Pipeline.save` wrote.
+    device
+        Where the model encodes: a torch device, or "auto" for CUDA where present.
 
     Returns
     -------
@@ -220,7 +232,7 @@ def load(folder: str | Path) -> Any:
     >>> model.predict(["a cup of tea"])
     ['drink']
     """
-    hasher, beside = load_with(folder)
+    hasher, beside = load_with(folder, device)
     return Pipeline._of(hasher, beside, Path(folder)) if beside else hasher
 
 

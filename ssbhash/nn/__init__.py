@@ -1,8 +1,8 @@
 """Networks, losses, relaxations and torch operators: one paper, one file."""
 
-from ssbhash.nn.autoencoder import Autoencoder, Shape, TrainingBatch, Weights
+from ssbhash.nn.autoencoder import Autoencoder, Shape, Terms, TrainingBatch, Weights
 from ssbhash.nn.bernoulli_vae import BernoulliVAENetwork
-from ssbhash.nn.layers import TILE
+from ssbhash.nn.layers import TILE, Encoder, Linear
 from ssbhash.nn.phs_gs import PHSGSNetwork
 from ssbhash.nn.self_taught import SelfTaughtNetwork
 from ssbhash.nn.ssb_vae import SSBVAENetwork
@@ -12,10 +12,13 @@ __all__ = [
     "TILE",
     "Autoencoder",
     "BernoulliVAENetwork",
+    "Encoder",
+    "Linear",
     "PHSGSNetwork",
     "SSBVAENetwork",
     "SelfTaughtNetwork",
     "Shape",
+    "Terms",
     "TrainingBatch",
     "VDSHNetwork",
     "VDSHSNetwork",

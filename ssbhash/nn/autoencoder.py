@@ -100,7 +100,7 @@ class Autoencoder(nn.Module):
         """Classifier's output [m, n_classes] before softmax or sigmoid."""
         raise NotImplementedError
 
-    def terms(self, items: TrainingBatch, generator: torch.Generator) -> Terms:
+    def terms(self, batch: TrainingBatch, generator: torch.Generator) -> Terms:
         """Terms of the loss, and their weighted sum under "loss"."""
         raise NotImplementedError
 

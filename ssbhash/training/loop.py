@@ -7,7 +7,7 @@ exactly as one that was never interrupted.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from ssbhash.training.optimizer import Optimizer, with_prefix, without_prefix
 from ssbhash.training.torch_threads import as_many_as_pay
 
 History = list[dict[str, float]]
+Callback = Callable[[dict[str, float]], object]
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,7 @@ class Options:
     verbose: bool = False
     checkpoint: Path | None = None
     fingerprint: str = ""
+    callbacks: tuple[Callback, ...] = ()
 
 
 @dataclass
@@ -159,6 +161,8 @@ class Training:
                     finished = len(outcome.history), weights
                     spare = last[1] if last else {}
                     self._write_checkpoint()
+                    for callback in options.callbacks if distributed.rank() == 0 else ():
+                        callback(dict(row))
                     bar.set_postfix(epoch=len(outcome.history), loss=f"{row['loss']:.3f}")
         except KeyboardInterrupt:
             if finished is None:

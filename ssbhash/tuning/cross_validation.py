@@ -79,7 +79,7 @@ class Validation:
         hasher.fit(self.x, numbers, target=self.target)
         if hasher.interrupted_:  # a part of a training is no result
             raise KeyboardInterrupt
-        codes = hasher.transform(self.x)
+        codes = np.asarray(hasher.transform(self.x))
         database = np.setdiff1d(np.concatenate(self.folds), fold)
         known = self.labels.numbers.astype(np.int64)
         sides = codes[database], known[database], codes[fold], known[fold]

@@ -111,7 +111,7 @@ def test_absence_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.delenv("SSBHASH_CUDA_LIBRARY", raising=False)
     if torch.cuda.is_available():
-        monkeypatch.setattr(cuda_build, "_nvcc", lambda: None)
+        monkeypatch.setattr(cuda_build, "_toolkit", lambda: None)
     _engine.cache_clear()
     try:
         with pytest.raises(ValueError, match=r"backend 'cuda' cannot run here: (torch|nvcc)"):

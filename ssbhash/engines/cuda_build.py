@@ -33,7 +33,7 @@ def why_absent() -> str:
 
     if not torch.cuda.is_available():
         return "torch finds no CUDA device"
-    if _nvcc() is None:
+    if _toolkit() is None:
         return "nvcc, CUDA's compiler, is not found: install the CUDA toolkit or set CUDA_HOME"
     if torch.__version__ < torch.torch_version.TorchVersion("2.10"):
         return f"torch {torch.__version__} is too old, 2.10 is needed"
@@ -57,6 +57,8 @@ def load() -> None:
         return
     from torch.utils import cpp_extension
 
+    # torch looks no further than for nvcc, which may be a wrapper of that name elsewhere.
+    cpp_extension.CUDA_HOME = str(_toolkit())
     sources = source_folder()
     cpp_extension.load(
         name="ssbhash_cuda",
@@ -76,8 +78,12 @@ def source_folder() -> Path:
     return repository if (repository / "cuda").is_dir() else _PACKAGE / "csrc"
 
 
-def _nvcc() -> str | None:
-    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
-    folders = [os.path.join(home, "bin")] if home else []
-    path = os.pathsep.join([*folders, os.environ.get("PATH", ""), "/usr/local/cuda/bin"])
-    return shutil.which("nvcc", path=path)
+def _toolkit() -> Path | None:
+    """Return the folder of the CUDA toolkit, with its compiler and headers."""
+    homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
+    if nvcc := shutil.which("nvcc"):
+        homes.insert(2, os.path.dirname(os.path.dirname(os.path.realpath(nvcc))))
+    for home in filter(None, homes):
+        if Path(home, "bin", "nvcc").exists() and Path(home, "include", "cuda_runtime.h").exists():
+            return Path(home)
+    return None

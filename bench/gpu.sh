@@ -31,7 +31,7 @@ step() {
 # The CPU's engine, to compare with; without it the numba or numpy engine does.
 step core 60 "$python" -m pip install --no-build-isolation --no-deps --target "$out/installed" .
 cp "$out"/installed/ssbhash/_core*.so ssbhash/ 2>/dev/null
-step build 100 "$python" -c 'from ssbhash.engines import cuda; print(cuda.NAME)'
+step build 100 "$python" -c 'from ssbhash.engines import cuda_build; cuda_build.load()'
 step tests 90 "$python" -m pytest -q -x --continue-on-collection-errors -k "cuda or device" \
     tests/test_cuda_engine.py tests/test_hamming.py tests/test_hamming_extras.py \
     tests/test_sampling.py tests/test_threads.py tests/test_torch_ops.py

@@ -4,6 +4,7 @@
     python bench/hamming.py --quick         # a minute
     python bench/hamming.py --bits 64 --n 10000000 --queries 1024 --codes uniform learned
     python bench/hamming.py --bits 64 --n 10000000 --queries 1024 --codes learned --masks 0.99 0.5 0.01
+    python bench/hamming.py --device cuda --bits 64 --n 16777216 --queries 4096
     python bench/hamming.py --bits 64 256 --queries 1024 1 --threads 1 2 --json out.json --plot out.png
 
 Every contender answers the same problem in the same process. Results are compared
@@ -320,6 +321,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--masks", type=float, nargs="+", default=[], help="shares of codes allowed"
     )
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--seconds", type=float, default=1.0, help="for each contender and row")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", help="write the results here")
@@ -327,6 +329,8 @@ def parse() -> argparse.Namespace:
     options = parser.parse_args()
     if any(bits < 8 or bits % 8 for bits in options.bits):
         parser.error("--bits must be multiples of 8: faiss takes no others")
+    if options.device == "cuda":
+        return options
     if "native" not in options.contenders or "native" not in ssbhash.backends():
         parser.error("the native engine must be present and among the contenders")
     return options
@@ -334,6 +338,11 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     options = parse()
+    if options.device == "cuda":
+        import on_gpu
+
+        on_gpu.time_search(options.bits, options.n, options.queries or [1, 32, 4096], options.k)
+        return
     peaks = measured_peaks()
     header = print_header(options, *peaks)
     rates = " ".join(f"{name:>9}" for name in options.contenders)

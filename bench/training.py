@@ -31,7 +31,7 @@ import ssbhash
 from ssbhash import metrics
 from ssbhash.inputs.labels import read_labels
 from ssbhash.inputs.rows import row_source
-from ssbhash.models.fitted import ENCODE_SPARSE_ROWS
+from ssbhash.models.fitted import ENCODE_ROWS
 from ssbhash.nn.autoencoder import Shape, Weights
 from ssbhash.nn.ssb_vae import SSBVAENetwork
 from ssbhash.paper import datasets
@@ -155,7 +155,7 @@ def beside_dense_torch(hasher: Any, X: Any, y: Any, target: Any) -> None:
 def encode_rate(hasher: Any, X: Any, n_rows: int) -> None:
     """Print rows/s of transform, and of its 500 x 500 product alone, interleaved."""
     many = scipy.sparse.vstack([X] * -(-n_rows // X.shape[0]), format="csr")[:n_rows]
-    hidden = torch.rand(ENCODE_SPARSE_ROWS, hasher.n_hidden_units)
+    hidden = torch.rand(ENCODE_ROWS, hasher.n_hidden_units)
     weight = torch.rand(hasher.n_hidden_units, hasher.n_hidden_units)
     out = torch.empty_like(hidden)
     whole, product = [], []
@@ -164,7 +164,7 @@ def encode_rate(hasher: Any, X: Any, n_rows: int) -> None:
         hasher.transform(many)
         whole.append(time.perf_counter() - started)
         started = time.perf_counter()
-        for _ in range(-(-n_rows // ENCODE_SPARSE_ROWS)):
+        for _ in range(-(-n_rows // ENCODE_ROWS)):
             torch.mm(hidden, weight, out=out)
         product.append(time.perf_counter() - started)
     print(

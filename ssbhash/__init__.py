@@ -7,7 +7,14 @@ torch on first use.
 from __future__ import annotations
 
 import importlib
+import os
+import signal
+import sys
 from typing import TYPE_CHECKING, Any
+
+# Reading numpy takes a moment. Ctrl-C in it ends the command line without a traceback.
+if os.path.basename(sys.argv[0] if sys.argv else "") in ("ssbhash", "-m"):
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from ssbhash._version import __version__
 from ssbhash.codes import pack, unpack

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 
@@ -12,15 +13,23 @@ def main() -> int:
     except ModuleNotFoundError as missing:
         if missing.name != "typer":
             raise
-        print(
-            "ssbhash: error: the command line needs typer: pip install 'ssbhash[cli]'",
-            file=sys.stderr,
-        )
-        return 2
-    except KeyboardInterrupt:
-        return 130
+        return _without_typer(sys.argv[1:])
+    # `ssbhash/__init__.py` has let Ctrl-C end the process while modules were read.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     application()
     return 0
+
+
+def _without_typer(arguments: list[str]) -> int:
+    """Tell what is installed: it is what one asks first."""
+    if arguments in (["info"], ["--version"]):
+        from ssbhash import __version__, show_config
+
+        show_config() if arguments == ["info"] else print(f"ssbhash {__version__}")
+        return 0
+    message = "ssbhash: error: the command line needs typer: pip install 'ssbhash[cli]'"
+    print(message, file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

@@ -121,3 +121,90 @@ def sample_relaxed(
     logits: npt.NDArray[Any], draw: Draw, *, tau: float, n_threads: int
 ) -> tuple[_Floats, int]: ...
 def philox(counter: Sequence[int], seed: int) -> list[int]: ...
+
+# ---- training
+
+class SparseRows:
+    """Row i has `values` at `ids`, from starts[i] to the next start."""
+
+    def __init__(self, ids: _Ids, values: _Floats, starts: _Ids) -> None: ...
+
+class Norm:
+    """Parameters of a batch normalisation; its running moments are written."""
+
+    def __init__(
+        self,
+        *,
+        scale: _Floats,
+        shift: _Floats,
+        running_mean: _Floats,
+        running_variance: _Floats,
+        eps: float,
+        momentum: float,
+    ) -> None: ...
+
+class Rectified:
+    """A rectified layer and its moments, kept for the backward pass."""
+
+    def __init__(self, values: _Floats, mean: _Floats, inverse: _Floats) -> None: ...
+    @property
+    def values(self) -> _Floats: ...
+    @property
+    def mean(self) -> _Floats: ...
+    @property
+    def inverse(self) -> _Floats: ...
+
+class ReluNormGradient:
+    """Gradients of a normalised layer."""
+
+    @property
+    def product(self) -> _Floats: ...
+    @property
+    def bias(self) -> _Floats: ...
+    @property
+    def scale(self) -> _Floats: ...
+    @property
+    def shift(self) -> _Floats: ...
+
+class Decoder:
+    """A linear decoder."""
+
+    def __init__(self, weight: _Floats, bias: _Floats) -> None: ...
+
+class SoftmaxLoss:
+    """A loss and its gradients."""
+
+    @property
+    def loss(self) -> float: ...
+    @property
+    def code(self) -> _Floats: ...
+    @property
+    def weight(self) -> _Floats: ...
+    @property
+    def bias(self) -> _Floats: ...
+
+class Adam:
+    """Parameters and their moments, which are written in place."""
+
+    def __init__(self, weight: _Floats, mean: _Floats, square: _Floats, eps: float) -> None: ...
+    def catch_up(
+        self,
+        rows: _Ids,
+        step: _Floats,
+        mean_decay: _Floats,
+        square_decay: _Floats,
+        n_threads: int,
+    ) -> None: ...
+    def step_rows(self, rows: _Ids, gradient: _Floats, step: float, n_threads: int) -> None: ...
+    def step(self, gradients: Sequence[_Floats], step: float, n_threads: int) -> None: ...
+
+def sum_rows(sums: SparseRows, matrix: _Floats, n_threads: int) -> _Floats: ...
+def relu_norm(
+    product: _Floats, bias: _Floats, norm: Norm, n_threads: int
+) -> tuple[_Floats, Rectified]: ...
+def relu_norm_backward(
+    grad: _Floats, rectified: Rectified, scale: _Floats, n_threads: int
+) -> ReluNormGradient: ...
+def softmax_regression(
+    code: _Floats, decoder: Decoder, target: SparseRows, log_floor: float, n_threads: int
+) -> SoftmaxLoss: ...

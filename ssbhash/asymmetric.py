@@ -10,15 +10,19 @@ same on every engine. The database costs no more bytes.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from ssbhash.arrays import Codes, as_codes, as_count, as_logits, like, widen
+from ssbhash.arrays import AnyArray, ArrayIn, Codes, as_codes, as_count, as_logits, like, widen
 from ssbhash.codes import unpack
-from ssbhash.hamming import SearchResult, search
+from ssbhash.engines import CodesIn
+from ssbhash.hamming import NumpySearch, SearchResult, TorchSearch, search
 from ssbhash.sampling import binarize
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Distances are in units of 1/256 bit.
 UNITS_PER_BIT = 256
@@ -26,7 +30,11 @@ UNITS_PER_BIT = 256
 _BLOCK = 1 << 22
 
 
-def expected_distances(codes: Any, logits: Any) -> Any:
+@overload
+def expected_distances(codes: CodesIn, logits: Tensor) -> Tensor: ...
+@overload
+def expected_distances(codes: CodesIn, logits: ArrayIn) -> npt.NDArray[np.int32]: ...
+def expected_distances(codes: CodesIn, logits: AnyArray) -> Any:
     """Compute expected Hamming distances of codes to queries given by logits.
 
     Parameters
@@ -61,15 +69,35 @@ def expected_distances(codes: Any, logits: Any) -> Any:
     return like(found[0] if np.ndim(logits) == 1 else found, logits)
 
 
+@overload
 def search_asymmetric(
-    codes: Any,
-    logits: Any,
+    codes: CodesIn,
+    logits: Tensor,
+    k: int = ...,
+    *,
+    n_candidates: int | None = ...,
+    backend: str = ...,
+    n_threads: int | None = ...,
+) -> TorchSearch: ...
+@overload
+def search_asymmetric(
+    codes: CodesIn,
+    logits: ArrayIn,
+    k: int = ...,
+    *,
+    n_candidates: int | None = ...,
+    backend: str = ...,
+    n_threads: int | None = ...,
+) -> NumpySearch: ...
+def search_asymmetric(
+    codes: CodesIn,
+    logits: AnyArray,
     k: int = 10,
     *,
     n_candidates: int | None = None,
     backend: str = "auto",
     n_threads: int | None = None,
-) -> SearchResult:
+) -> Any:
     """Find the k codes of smallest expected distance; ties go to the smaller id.
 
     Parameters
@@ -81,8 +109,8 @@ def search_asymmetric(
     k : int
         Neighbours for each query; k > n gives n of them.
     n_candidates : int, optional
-        Re-rank the so many nearest by Hamming distance to the thresholded query (at
-        least k), which is much faster; by default the whole database is ranked.
+        Rank only this many codes (at least k): the nearest by Hamming distance to the
+        thresholded query. Much faster; by default the whole database is ranked.
     backend : str
         The engine that finds candidates, as in `ssbhash.search`.
     n_threads : int, optional
@@ -129,7 +157,7 @@ def search_asymmetric(
     return SearchResult(like(distances, logits), like(ids, logits))
 
 
-def _checked(codes: Any, logits: Any) -> tuple[Codes, npt.NDArray[np.float64]]:
+def _checked(codes: CodesIn, logits: AnyArray) -> tuple[Codes, npt.NDArray[np.float64]]:
     values = widen(as_logits(logits))
     if not np.isfinite(values).all():
         row = int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])

@@ -52,10 +52,7 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
     b'1 2 3'
     """
     target = Path(os.path.realpath(path))
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:
-        raise NotADirectoryError(20, "Not a directory", str(target.parent)) from error
+    make_folder(target.parent)
     old = target.stat() if target.exists() else None
     if old is not None and stat.S_ISDIR(old.st_mode):
         raise IsADirectoryError(21, "is a folder, not a file", str(path))
@@ -89,6 +86,14 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
         raise
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, where they are missing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(20, "Not a directory", str(folder)) from error
+
+
 def write_together(folder: str | Path, contents: Mapping[str, bytes]) -> None:
     """Write files into a folder so that all of them are valid, or the old ones still are.
 
@@ -116,7 +121,7 @@ def write_together(folder: str | Path, contents: Mapping[str, bytes]) -> None:
     ['names', 'weights']
     """
     folder = Path(os.path.realpath(folder))
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     sums = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     manifest = _manifest_text(sums)
     for name in [*sums, MANIFEST]:

@@ -68,7 +68,7 @@ def code_figures(
     >>> code_figures(codes, [1, 0, 2, 2], codes[:1], [1], k=1, depth=1)
     {'P@1 by class': 0.0, 'distinct': 0.5, 'tied@1': 2.0}
     """
-    engine = {"n_bits": n_bits, "backend": backend, "n_threads": n_threads}
+    engine: dict[str, Any] = {"n_bits": n_bits, "backend": backend, "n_threads": n_threads}
     sides = database_codes, database_labels, query_codes, query_labels
     metrics.precision_at(*sides, k=1, **engine)  # checks all of them
     codes = as_codes(database_codes, "database_codes")
@@ -143,7 +143,7 @@ def neighbour_figures(
     >>> neighbour_figures(codes, items, codes[:1], items[:1], k=2, depth=2)
     {'neighbours@2': 0.75}
     """
-    engine = {"n_bits": n_bits, "backend": backend, "n_threads": n_threads}
+    engine: dict[str, Any] = {"n_bits": n_bits, "backend": backend, "n_threads": n_threads}
     codes = as_codes(database_codes, "database_codes")
     queries = as_codes(query_codes, "query_codes")
     for side, items, own in (
@@ -198,7 +198,8 @@ def _nearest(similarity: Floats, k: int) -> Bools:
     last = -_at_rank(-similarity, k)
     above, tied = similarity > last, similarity == last
     wanted = k - above.sum(axis=1, keepdims=True)
-    return above | (tied & (tied.cumsum(axis=1) <= wanted))
+    marked: Bools = above | (tied & (tied.cumsum(axis=1) <= wanted))
+    return marked
 
 
 def _expected_hits(
@@ -208,4 +209,5 @@ def _expected_hits(
     before, tied = found < last, found == last
     share = (depth - before.sum(axis=1)) / tied.sum(axis=1)
     hits: npt.NDArray[np.float64] = (before & wanted).sum(axis=1)
-    return hits + share * (tied & wanted).sum(axis=1)
+    expected: npt.NDArray[np.float64] = hits + share * (tied & wanted).sum(axis=1)
+    return expected

@@ -11,15 +11,16 @@ Every metric is a function of the tie groups of a query alone (`tie_groups.py`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from ssbhash import tie_groups
-from ssbhash.arrays import as_codes, as_count, as_numpy
+from ssbhash.arrays import AnyArray, as_codes, as_count, as_numpy
 from ssbhash.data import is_labelled, number_labels
+from ssbhash.engines import CodesIn
 from ssbhash.tie_groups import Floats, Ints, Labels, TieGroups
 
 Ties: TypeAlias = Literal["expected", "id"]
@@ -39,11 +40,53 @@ class PrecisionRecall(NamedTuple):
     n_retrieved: Floats
 
 
+@overload
 def precision_at(
-    database_codes: Any,
-    database_labels: Any,
-    query_codes: Any,
-    query_labels: Any,
+    database_codes: CodesIn,
+    database_labels: AnyArray,
+    query_codes: CodesIn,
+    query_labels: AnyArray,
+    k: int = ...,
+    *,
+    ties: Ties = ...,
+    per_query: Literal[False] = ...,
+    n_bits: int | None = ...,
+    backend: str = ...,
+    n_threads: int | None = ...,
+) -> float: ...
+@overload
+def precision_at(
+    database_codes: CodesIn,
+    database_labels: AnyArray,
+    query_codes: CodesIn,
+    query_labels: AnyArray,
+    k: int = ...,
+    *,
+    ties: Ties = ...,
+    per_query: Literal[True],
+    n_bits: int | None = ...,
+    backend: str = ...,
+    n_threads: int | None = ...,
+) -> Floats: ...
+@overload
+def precision_at(
+    database_codes: CodesIn,
+    database_labels: AnyArray,
+    query_codes: CodesIn,
+    query_labels: AnyArray,
+    k: Sequence[int],
+    *,
+    ties: Ties = ...,
+    per_query: bool = ...,
+    n_bits: int | None = ...,
+    backend: str = ...,
+    n_threads: int | None = ...,
+) -> Floats: ...
+def precision_at(
+    database_codes: CodesIn,
+    database_labels: AnyArray,
+    query_codes: CodesIn,
+    query_labels: AnyArray,
     k: int | Sequence[int] = 100,
     *,
     ties: Ties = "expected",
@@ -51,7 +94,7 @@ def precision_at(
     n_bits: int | None = None,
     backend: str = "auto",
     n_threads: int | None = None,
-) -> Any:
+) -> float | Floats:
     """Precision among the k nearest codes (P@k).
 
     An item is relevant to a query if both have the same class, or share at
@@ -109,11 +152,53 @@ def precision_at(
     return _finish([tie_groups.precision(part, ks) for part in groups], k, per_query)
 
 
+@overload
 def recall_at(
-    database_codes: Any,
-    database_labels: Any,
-    query_codes: Any,
-    query_labels: Any,
+    database_codes: CodesIn,
+    database_labels: AnyArray,
+    query_codes: CodesIn,
+    query_labels: AnyArray,
+    k: int = ...,
+    *,
+    ties: Ties = ...,
+    per_query: Literal[False] = ...,
+    n_bits: int | None = ...,
+    backend: str = ...,
+    n_threads: int | None = ...,
+) -> float: ...
+@overload
+def recall_at(
+    database_codes: CodesIn,
+    database_labels: AnyArray,
+    query_codes: CodesIn,
+    query_labels: AnyArray,
+    k: int = ...,
+    *,
+    ties: Ties = ...,
+    per_query: Literal[True],
+    n_bits: int | None = ...,
+    backend: str = ...,
+    n_threads: int | None = ...,
+) -> Floats: ...
+@overload
+def recall_at(
+    database_codes: CodesIn,
+    database_labels: AnyArray,
+    query_codes: CodesIn,
+    query_labels: AnyArray,
+    k: Sequence[int],
+    *,
+    ties: Ties = ...,
+    per_query: bool = ...,
+    n_bits: int | None = ...,
+    backend: str = ...,
+    n_threads: int | None = ...,
+) -> Floats: ...
+def recall_at(
+    database_codes: CodesIn,
+    database_labels: AnyArray,
+    query_codes: CodesIn,
+    query_labels: AnyArray,
     k: int | Sequence[int] = 100,
     *,
     ties: Ties = "expected",
@@ -121,7 +206,7 @@ def recall_at(
     n_bits: int | None = None,
     backend: str = "auto",
     n_threads: int | None = None,
-) -> Any:
+) -> float | Floats:
     """Fraction of the relevant items found among the k nearest codes (R@k).
 
     Parameters, result and errors are those of `precision_at`. A query without
@@ -141,11 +226,56 @@ def recall_at(
     return _finish([tie_groups.recall(part, ks) for part in groups], k, per_query)
 
 
+@overload
 def average_precision_at(
-    database_codes: Any,
-    database_labels: Any,
-    query_codes: Any,
-    query_labels: Any,
+    database_codes: CodesIn,
+    database_labels: AnyArray,
+    query_codes: CodesIn,
+    query_labels: AnyArray,
+    k: int = ...,
+    *,
+    denominator: Denominator = ...,
+    ties: Ties = ...,
+    per_query: Literal[False] = ...,
+    n_bits: int | None = ...,
+    backend: str = ...,
+    n_threads: int | None = ...,
+) -> float: ...
+@overload
+def average_precision_at(
+    database_codes: CodesIn,
+    database_labels: AnyArray,
+    query_codes: CodesIn,
+    query_labels: AnyArray,
+    k: int = ...,
+    *,
+    denominator: Denominator = ...,
+    ties: Ties = ...,
+    per_query: Literal[True],
+    n_bits: int | None = ...,
+    backend: str = ...,
+    n_threads: int | None = ...,
+) -> Floats: ...
+@overload
+def average_precision_at(
+    database_codes: CodesIn,
+    database_labels: AnyArray,
+    query_codes: CodesIn,
+    query_labels: AnyArray,
+    k: Sequence[int],
+    *,
+    denominator: Denominator = ...,
+    ties: Ties = ...,
+    per_query: bool = ...,
+    n_bits: int | None = ...,
+    backend: str = ...,
+    n_threads: int | None = ...,
+) -> Floats: ...
+def average_precision_at(
+    database_codes: CodesIn,
+    database_labels: AnyArray,
+    query_codes: CodesIn,
+    query_labels: AnyArray,
     k: int | Sequence[int] = 100,
     *,
     denominator: Denominator = "hits",
@@ -154,7 +284,7 @@ def average_precision_at(
     n_bits: int | None = None,
     backend: str = "auto",
     n_threads: int | None = None,
-) -> Any:
+) -> float | Floats:
     """Average precision of the k nearest codes; its mean over queries is MAP@k.
 
     AP@k is the sum of the precision at each relevant rank up to k, divided by
@@ -191,10 +321,10 @@ def average_precision_at(
 
 
 def precision_recall_by_radius(
-    database_codes: Any,
-    database_labels: Any,
-    query_codes: Any,
-    query_labels: Any,
+    database_codes: CodesIn,
+    database_labels: AnyArray,
+    query_codes: CodesIn,
+    query_labels: AnyArray,
     *,
     n_bits: int | None = None,
     backend: str = "auto",
@@ -235,10 +365,10 @@ def precision_recall_by_radius(
 
 
 def evaluate(
-    database_codes: Any,
-    database_labels: Any,
-    query_codes: Any,
-    query_labels: Any,
+    database_codes: CodesIn,
+    database_labels: AnyArray,
+    query_codes: CodesIn,
+    query_labels: AnyArray,
     k: int | Sequence[int] = 100,
     *,
     denominator: Denominator = "hits",
@@ -266,9 +396,9 @@ def evaluate(
 
 
 def evaluate_distances(
-    distances: Any,
-    database_labels: Any,
-    query_labels: Any,
+    distances: AnyArray | Callable[[slice], AnyArray],
+    database_labels: AnyArray,
+    query_labels: AnyArray,
     k: int | Sequence[int] = 100,
     *,
     denominator: Denominator = "hits",
@@ -328,7 +458,7 @@ def _evaluate(groups: Iterator[TieGroups], ks: list[int], denominator: str) -> d
     }
 
 
-def _finish(rows: list[Floats], k: int | Sequence[int], per_query: bool) -> Any:
+def _finish(rows: list[Floats], k: int | Sequence[int], per_query: bool) -> float | Floats:
     values = np.concatenate(rows)  # [n_queries, n_k]
     if not isinstance(k, Sequence | np.ndarray):
         values = values[:, 0]
@@ -339,10 +469,10 @@ def _finish(rows: list[Floats], k: int | Sequence[int], per_query: bool) -> Any:
 
 
 def _groups(
-    database_codes: Any,
-    database_labels: Any,
-    query_codes: Any,
-    query_labels: Any,
+    database_codes: CodesIn,
+    database_labels: AnyArray,
+    query_codes: CodesIn,
+    query_labels: AnyArray,
     k: int | None,
     ties: str,
     n_bits: int | None,

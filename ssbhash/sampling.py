@@ -9,18 +9,41 @@ docs/sampling.md specifies them to the last bit.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from ssbhash.arrays import as_count, as_logits, as_numpy, like
+from ssbhash.arrays import AnyArray, ArrayIn, Codes, as_count, as_logits, as_numpy, like
 from ssbhash.engines import get
 from ssbhash.threads import resolve
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
+
+@overload
 def sample(
-    logits: Any,
+    logits: Tensor,
+    seed: int = ...,
+    n_samples: int | None = ...,
+    *,
+    first_row: int = ...,
+    backend: str = ...,
+    n_threads: int | None = ...,
+) -> Tensor: ...
+@overload
+def sample(
+    logits: ArrayIn,
+    seed: int = ...,
+    n_samples: int | None = ...,
+    *,
+    first_row: int = ...,
+    backend: str = ...,
+    n_threads: int | None = ...,
+) -> Codes: ...
+def sample(
+    logits: AnyArray,
     seed: int = 0,
     n_samples: int | None = None,
     *,
@@ -42,7 +65,7 @@ def sample(
     first_row : int
         Number of the first row: rows sampled in parts, each with its first row's
         number, give the same codes as sampled together.
-    backend : {"auto", "native", "numba", "reference"}
+    backend : {"auto", "native", "numba", "reference", "cuda"}
         The engine; all give identical codes.
     n_threads : int, optional
         Threads at most; by default all that the process may use.
@@ -67,20 +90,37 @@ def sample(
     >>> round(float(ssbhash.unpack(ssbhash.sample(logits, seed=1), 64).mean()), 2)
     0.5
     """
-    values = as_logits(logits)
+    engine = get(backend, logits)
+    values = as_logits(logits, tensors=engine.NAME == "cuda")
     first_row = _first_row(first_row, len(values))
     count = 1 if n_samples is None else as_count(n_samples, "n_samples", 1)
     if count > 2**32:
         raise ValueError(f"n_samples must be at most 2**32, got {count}")
-    codes = get(backend).sample(values, _seed(seed), first_row, count, resolve(n_threads))
+    codes = engine.sample(values, _seed(seed), first_row, count, resolve(n_threads))
     if _is_single(logits):
         codes = codes[:, 0]
     return like(codes[0] if n_samples is None else codes, logits)
 
 
+@overload
 def binarize(
-    logits: Any,
-    threshold: Any = 0.0,
+    logits: Tensor,
+    threshold: float | AnyArray = ...,
+    *,
+    backend: str = ...,
+    n_threads: int | None = ...,
+) -> Tensor: ...
+@overload
+def binarize(
+    logits: ArrayIn,
+    threshold: float | AnyArray = ...,
+    *,
+    backend: str = ...,
+    n_threads: int | None = ...,
+) -> Codes: ...
+def binarize(
+    logits: AnyArray,
+    threshold: float | AnyArray = 0.0,
     *,
     backend: str = "auto",
     n_threads: int | None = None,
@@ -94,7 +134,7 @@ def binarize(
     threshold : float or float [n_bits]
         For all bits or for each; the medians of the columns give balanced bits
         ("median hashing"). Compared exactly, not rounded to the logits' dtype.
-    backend : {"auto", "native", "numba", "reference"}
+    backend : {"auto", "native", "numba", "reference", "cuda"}
         The engine; all give identical codes.
     n_threads : int, optional
         Threads at most; by default all that the process may use.
@@ -119,14 +159,35 @@ def binarize(
     >>> ssbhash.binarize(logits, np.median(logits, axis=0)).tolist()
     [[4], [3]]
     """
-    values = as_logits(logits)
+    engine = get(backend, logits)
+    values = as_logits(logits, tensors=engine.NAME == "cuda")
     thresholds = _thresholds(threshold, values.shape[1])
-    codes = get(backend).binarize(values, thresholds, resolve(n_threads))
+    codes = engine.binarize(values, thresholds, resolve(n_threads))
     return like(codes[0] if _is_single(logits) else codes, logits)
 
 
+@overload
 def sample_relaxed(
-    logits: Any,
+    logits: Tensor,
+    seed: int = ...,
+    *,
+    tau: float = ...,
+    first_row: int = ...,
+    backend: str = ...,
+    n_threads: int | None = ...,
+) -> Tensor: ...
+@overload
+def sample_relaxed(
+    logits: ArrayIn,
+    seed: int = ...,
+    *,
+    tau: float = ...,
+    first_row: int = ...,
+    backend: str = ...,
+    n_threads: int | None = ...,
+) -> npt.NDArray[np.float32]: ...
+def sample_relaxed(
+    logits: AnyArray,
     seed: int = 0,
     *,
     tau: float = 2 / 3,
@@ -171,19 +232,20 @@ def sample_relaxed(
     >>> relaxed.shape, relaxed.dtype.name
     ((2, 3), 'float32')
     """
-    values = as_logits(logits)
+    engine = get(backend, logits)
+    values = as_logits(logits, tensors=engine.NAME == "cuda")
     if not 1e-3 <= float(tau) < np.inf:
         raise ValueError(f"tau must be finite and at least 1e-3, got {tau}")
-    engine, first_row = get(backend), _first_row(first_row, len(values))
+    first_row = _first_row(first_row, len(values))
     relaxed = engine.sample_relaxed(values, float(tau), _seed(seed), first_row, resolve(n_threads))
     return like(relaxed[0] if _is_single(logits) else relaxed, logits)
 
 
-def _is_single(logits: Any) -> bool:
+def _is_single(logits: AnyArray) -> bool:
     return (logits.ndim if hasattr(logits, "ndim") else np.ndim(logits)) == 1
 
 
-def _thresholds(threshold: Any, n_bits: int) -> npt.NDArray[np.float64]:
+def _thresholds(threshold: float | AnyArray, n_bits: int) -> npt.NDArray[np.float64]:
     if isinstance(threshold, float | int) and math.isfinite(threshold):
         return np.full(n_bits, threshold, dtype=np.float64)
     thresholds = as_numpy(threshold, "threshold").astype(np.float64)

@@ -3,8 +3,10 @@
 import importlib.util
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
+import emulated_cuda
 import pytest
 
 import ssbhash
@@ -26,18 +28,41 @@ if importlib.util.find_spec("torch") is None:
     collect_ignore = [path.name for path in _TESTS if _OTHER_HALF.search(path.read_text())]
 
 
+# Without a GPU the cuda engine runs under an emulator, in this process and in those it starts.
+if "cuda" not in available() and (library := emulated_cuda.library()) is not None:
+    os.environ["SSBHASH_CUDA_LIBRARY"] = str(library)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=10, help="saves of each kind that are killed")
-    parser.addoption("--damaged", type=int, default=3000, help="damaged files in all")
+    parser.addoption("--damaged", type=int, default=1500, help="damaged files in all")
     parser.addoption("--damage-seed", type=int, default=0, help="which damage is done")
 
 
-@pytest.fixture(params=NAMES)
-def backend(request: pytest.FixtureRequest) -> str:
+def _engines() -> list[str]:
+    """Engines, the native one on each instruction set of this machine: "native-avx2"."""
+    core = native_module()
+    return [
+        f"{name}-{isa}" if isa else name
+        for name in NAMES
+        for isa in (core.isas() if core is not None and name == "native" else [""])
+    ]
+
+
+@pytest.fixture(params=_engines())
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     """Name of an engine; absent ones are skipped by name."""
-    if request.param not in available():
-        pytest.skip(f"engine {request.param} is not present")
-    return request.param
+    name, _, isa = request.param.partition("-")
+    if name not in available():
+        pytest.skip(f"engine {name} is not present")
+    core = native_module()
+    if not isa:
+        yield name
+        return
+    usual = core.isa()
+    core.set_isa(isa)
+    yield name
+    core.set_isa(usual)
 
 
 @pytest.fixture(params=["native", "plain"])

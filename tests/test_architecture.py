@@ -16,7 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # A module or room may import from the floors below its own, and a room from itself.
 FLOORS = (
-    ("_version", "arrays", "atomic"),
+    ("_version", "arrays", "atomic", "registry"),
     ("threads",),
     ("engines",),
     ("codes", "config", "hamming", "sampling"),

@@ -1,6 +1,8 @@
 """The command line: round trips through every kind of file, and one line for every error."""
 
+import csv
 import fcntl
+import gzip
 import json
 import os
 import pty
@@ -22,6 +24,7 @@ import pytest
 import ssbhash
 from ssbhash import metrics
 from ssbhash.data.files import read_codes, write_codes
+from ssbhash.registry import METHODS
 
 pytest.importorskip("typer")
 pytest.importorskip("torch")
@@ -29,8 +32,6 @@ from scipy import sparse
 from typer.testing import CliRunner
 
 from ssbhash.cli.app import application
-from ssbhash.cli.commands import Method
-from ssbhash.models.methods import METHODS
 
 RNG = np.random.default_rng(0)
 N, N_QUERIES = 90, 12
@@ -126,7 +127,7 @@ def test_train_encode_search_evaluate(tmp_path: Path, suffix: str) -> None:
     )
     assert report["items"] == report["labelled"] == N
     assert report["epochs"] == 5
-    call("encode", model, database, "--database", "-o", database.with_suffix(".codes.npy"))
+    call("encode", model, database, "-o", database.with_suffix(".codes.npy"))
     call("encode", model, queries, "-o", queries.with_suffix(".codes.npy"))
     codes, n_bits = read_codes(database.with_suffix(".codes.npy"))
     assert codes.shape == (N, 2)
@@ -177,14 +178,14 @@ def test_parameters_and_checkpoint(trained: Path, tmp_path: Path) -> None:
         "--set",
         "n_hidden_units=20",
         "--set",
-        "pair_weight=0.01",
+        "contrast_weight=0.01",
         "--set",
         "monitor=val_loss",
     ]
     call(*train, "-o", tmp_path / "a", "--epochs", 2)
     call(*train, "-o", tmp_path / "b", "--epochs", 4)
     saved = json.loads((tmp_path / "b" / "config.json").read_text())
-    assert saved["parameters"]["pair_weight"] == 0.01
+    assert saved["parameters"]["contrast_weight"] == 0.01
     assert saved["parameters"]["n_hidden_units"] == 20
     assert [row["epoch"] for row in saved["history"]] == [1, 2, 3, 4]
     first = json.loads((tmp_path / "a" / "config.json").read_text())["history"]
@@ -242,7 +243,10 @@ def test_evaluate_codes_and_labels(trained: Path) -> None:
     for name, value in expected.items():
         assert report[name] == pytest.approx(value, abs=1e-6)
     by_id = json.loads(call(*evaluate, "-k", 5, "--ties", "id", "--json"))
-    assert set(by_id) == {"bits", "items", "queries", "P@5", "R@5", "MAP@5"}
+    of_ties = {"P@5 expected", "distinct", "tied@5"}
+    assert set(by_id) == {"bits", "items", "queries", "P@5", "R@5", "MAP@5"} | of_ties
+    assert by_id["P@5"] == report["P@5 searched"]
+    assert by_id["P@5 expected"] == report["P@5"]
     assert "MAP@100" in call(*evaluate)
 
 
@@ -258,7 +262,10 @@ def test_a_missing_command_shows_help() -> None:
 
 
 def test_every_method_can_be_trained() -> None:
-    assert [method.value for method in Method] == list(METHODS)
+    assert f"[{'|'.join(METHODS)}]" in call("train", "--help")
+    assert "'phs' is not one of ssb-vae, phs-gs" in one_line(
+        "train", "x.npy", "-o", "m", "--method", "phs"
+    )
 
 
 def test_bad_usage() -> None:
@@ -313,7 +320,7 @@ def test_bad_search(trained: Path, tmp_path: Path) -> None:
     x, q = trained / "x.npy", trained / "q.npy"
     assert "'--k'" in one_line("search", x, q, "-k", 0)
     assert "backend" in one_line("search", x, q, "--backend", "cray")
-    assert "--out must be .npz or .jsonl" in one_line("search", x, q, "-o", "n.csv")
+    assert "--out must be .npz, .jsonl or .csv" in one_line("search", x, q, "-o", "n.txt")
     write_codes(tmp_path / "wide.npy", np.zeros((3, 3), np.uint8), 24)
     assert "24 bits" in one_line("search", x, tmp_path / "wide.npy")
     np.save(tmp_path / "floats.npy", np.zeros((3, 2)))
@@ -329,7 +336,7 @@ def test_bad_search(trained: Path, tmp_path: Path) -> None:
 
 def test_bad_evaluation(trained: Path, tmp_path: Path) -> None:
     x, q = trained / "x.npy", trained / "q.npy"
-    assert "give them with --labels" in one_line("evaluate", x, q)
+    assert "x.npy has no labels: give --labels FILE" in one_line("evaluate", x, q)
     labels = ["--labels", trained / "x.labels.npy"]
     assert "--query-labels" in one_line("evaluate", x, q, *labels)
     wrong = ["--query-labels", trained / "x.labels.npy"]
@@ -396,12 +403,246 @@ def test_ctrl_c_keeps_the_last_finished_epoch(trained: Path, tmp_path: Path) -> 
 def test_without_typer(tmp_path: Path) -> None:
     (tmp_path / "typer.py").write_text("raise ModuleNotFoundError('typer', name='typer')")
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]])}
-    command = [sys.executable, "-m", "ssbhash", "info"]
-    process = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "ssbhash"]
+
+    def run(argument: str) -> subprocess.CompletedProcess[str]:
+        options: dict[str, Any] = {"capture_output": True, "text": True, "env": env}
+        return subprocess.run([*command, argument], check=False, **options)
+
+    assert ssbhash.__version__ in run("info").stdout, "what is installed is told all the same"
+    assert run("--version").stdout == f"ssbhash {ssbhash.__version__}\n"
+    process = run("search")
     assert process.returncode == 2
     assert process.stderr == (
         "ssbhash: error: the command line needs typer: pip install 'ssbhash[cli]'\n"
     )
+
+
+TALES = [
+    {"key": f"s{number}", "body": f"{topic} number {number}", "kind": topic.split()[0]}
+    for number, topic in enumerate(["tea green cup", "ant red hive", "tea black cup"] * 10)
+]
+
+
+def write_tales(path: Path) -> Path:
+    """Write the same items in any format of named fields."""
+    if path.suffix in (".csv", ".tsv"):
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(
+                file, TALES[0], delimiter="\t" if path.suffix == ".tsv" else ","
+            )
+            writer.writeheader()
+            writer.writerows(TALES)
+    else:
+        path.write_text("\n".join(map(json.dumps, TALES)))
+    return path
+
+
+FIELDS = ["--text-field", "body", "--label-field", "kind", "--id-field", "key"]
+
+
+@pytest.fixture(scope="module")
+def tales(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model of texts, its items and their codes."""
+    folder = tmp_path_factory.mktemp("tales")
+    items = write_tales(folder / "t.csv")
+    train = ["train", items, *FIELDS, "-o", folder / "m", "--bits", 16, "--min-df", 1]
+    call(*train, "--epochs", 30, "-q")
+    call("encode", folder / "m", items, *FIELDS, "-o", folder / "c.npy")
+    return folder
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".ndjson", ".jsonl"])
+def test_every_format_gives_the_same_codes(tales: Path, tmp_path: Path, suffix: str) -> None:
+    path = write_tales(tmp_path / f"t{suffix}")
+    packed = tmp_path / f"t{suffix}.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    out = tmp_path / "c.npy"
+    for data in (path, packed):
+        call("encode", tales / "m", data, *FIELDS, "-o", out)
+        assert out.read_bytes() == (tales / "c.npy").read_bytes()
+    encode = ["encode", tales / "m", "-", *FIELDS, "-o", out]
+    for content in (path.read_bytes(), packed.read_bytes()):
+        result = CliRunner().invoke(application, list(map(str, encode)), input=content)
+        assert result.exit_code == 0, result.output
+        assert out.read_bytes() == (tales / "c.npy").read_bytes()
+
+
+def test_a_question_finds_items_by_their_own_ids(tales: Path) -> None:
+    search = ["search", tales / "c.npy", "a cup of tea", "--model", tales / "m", "-k", 3]
+    search += ["--items", tales / "t.csv", *FIELDS]
+    (found,) = (json.loads(line) for line in call(*search, "--show", "text", "--json").splitlines())
+    texts = {row["key"]: row["body"] for row in TALES}
+    assert found["texts"] == [texts[key] for key in found["ids"]]
+    assert all(text.startswith("tea") for text in found["texts"])
+    lines = call(*search, "--show", "text").splitlines()
+    assert [line.split(":")[0].strip() for line in lines[1:]] == found["ids"]
+    rows = list(csv.DictReader(call(*search, "--csv").splitlines()))
+    assert [row["id"] for row in rows] == found["ids"]
+    assert [row["rank"] for row in rows] == ["1", "2", "3"]
+    assert [int(row["distance"]) for row in rows] == found["distances"]
+    every = [*search[:2], tales / "t.csv", *search[3:]]
+    by_query = [json.loads(line) for line in call(*every, "--json").splitlines()]
+    assert [line["query"] for line in by_query] == [row["key"] for row in TALES]
+
+
+def test_results_in_csv_files(tales: Path, tmp_path: Path) -> None:
+    search = ["search", tales / "c.npy", tales / "c.npy", "--radius", 1]
+    call(*search, "-o", tmp_path / "n.csv")
+    assert (tmp_path / "n.csv").read_text() == call(*search, "--csv")
+
+
+def test_bad_questions(tales: Path, tmp_path: Path) -> None:
+    model = ["--model", tales / "m"]
+    assert "No such file" in one_line("search", tales / "c.npy", "tale.csv", *model)
+    assert "needs --items" in one_line("search", tales / "c.npy", "tea", *model, "--show", "text")
+    short = tmp_path / "s.jsonl"
+    short.write_text('{"body": "a"}')
+    items = ["--items", short, "--text-field", "body"]
+    assert "1 items, " in one_line("search", tales / "c.npy", "tea", *model, *items)
+    assert "is no code file" in one_line("search", tales / "c.npy", "a question")
+
+
+def test_the_loaded_model_encodes_and_predicts(tales: Path) -> None:
+    model = ssbhash.load(tales / "m")
+    texts = [row["body"] for row in TALES]
+    np.testing.assert_array_equal(model.transform(texts), read_codes(tales / "c.npy")[0])
+    assert model.predict(["a cup of green tea", "one red ant"]) == ["tea", "ant"]
+    assert model.predict_proba(np.array(texts)).shape == (30, 2)
+    with pytest.raises(TypeError, match="one string"):
+        model.transform("tea")
+
+
+def test_a_model_is_not_replaced_without_a_word(tales: Path) -> None:
+    train = ["train", tales / "t.csv", *FIELDS, "-o", tales / "m", "--bits", 16, "--epochs", 1]
+    before = (tales / "m" / "manifest.json").read_bytes()
+    assert "m holds a model already: --force replaces it" in one_line(*train, "-q")
+    assert (tales / "m" / "manifest.json").read_bytes() == before
+
+
+def test_columns_go_by_name(tmp_path: Path) -> None:
+    x, y = items(N, 0)
+    names = [f"f{number}" for number in range(9)]
+
+    def write(name: str, order: list[int], shown: list[str]) -> Path:
+        rows = [[*x[row, order], y[row]] for row in range(N)]
+        lines = [",".join(map(str, line)) for line in [[*shown, "label"], *rows]]
+        (tmp_path / name).write_text("\n".join(lines))
+        return tmp_path / name
+
+    same = list(range(9))
+    call("train", write("x.csv", same, names), "-o", tmp_path / "m", "--epochs", 1, "-q")
+    call("encode", tmp_path / "m", tmp_path / "x.csv", "-o", tmp_path / "a.npy")
+    swapped = write("swapped.csv", same[::-1], names[::-1])
+    call("encode", tmp_path / "m", swapped, "-o", tmp_path / "b.npy")
+    assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
+    other = write("other.csv", same, [*names[:8], "g"])
+    message = one_line("encode", tmp_path / "m", other, "-o", tmp_path / "c.npy")
+    assert "missing 'f8'; unknown 'g'" in message
+
+
+def test_vectors_in_json_lines(tmp_path: Path) -> None:
+    x, y = items(N, 0)
+    rows = [{"v": row.tolist(), "label": int(c)} for row, c in zip(x, y, strict=True)]
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    train = ["train", tmp_path / "x.jsonl", "-o", tmp_path / "m", "--epochs", 1, "-q"]
+    assert "no field 'text' (fields: v, label)" in one_line(*train)
+    report = json.loads(call(*train, "--vector-field", "v", "--json"))
+    assert report["items"] == report["labelled"] == N
+
+
+def test_messages_about_labels(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    train = ["train", path, "-o", tmp_path / "m", "-q"]
+    path.write_text('{"id": 1, "text": "a", "category": "x"}')
+    assert (
+        "train.jsonl has no field 'label' (fields: id, text, category). Name it with "
+        "--label-field, give --labels FILE, or use --method vdsh"
+    ) in one_line(*train)
+    path.write_text('{"text": "a", "label": "x"}\n{"text": "b", "label": 3}')
+    message = one_line(*train)
+    assert "train.jsonl line 2: label 3 is a number, line 1's is text" in message
+    write_texts(path, N, 0, N)
+    assert "leaves none of 90 labels; use at least 0.03" in one_line(*train, "--supervision", 0.001)
+
+
+def test_evaluation_with_few_labels(trained: Path, tmp_path: Path) -> None:
+    y = items(N, 0)[1]
+    known = np.arange(N) % 3 > 0
+    np.save(tmp_path / "y.npy", np.where(known, y, -1))
+    evaluate = ["evaluate", trained / "x.npy", trained / "q.npy", "-k", 5, "--json"]
+    queries = ["--query-labels", trained / "q.labels.npy"]
+    report = json.loads(call(*evaluate, "--labels", tmp_path / "y.npy", *queries))
+    assert report["labelled_items"] == known.sum()
+    codes = read_codes(trained / "x.npy")[0][known]
+    expected = metrics.evaluate(
+        codes, y[known], read_codes(trained / "q.npy")[0], np.load(trained / "q.labels.npy"), 5
+    )
+    assert report["P@5"] == pytest.approx(expected["P@5"], abs=1e-6)
+
+
+def test_evaluation_says_where_ties_matter(tmp_path: Path) -> None:
+    """All codes are equal, and the file has the items of the queries' class first."""
+    np.save(tmp_path / "x.npy", np.zeros((8, 1), np.uint8))
+    np.save(tmp_path / "q.npy", np.zeros((3, 1), np.uint8))
+    np.save(tmp_path / "x.labels.npy", [0] * 4 + [1] * 4)
+    np.save(tmp_path / "q.labels.npy", [0] * 3)
+    command = ["evaluate", tmp_path / "x.npy", tmp_path / "q.npy", "-k", 2, "-k", 8, "--json"]
+    command += ["--labels", tmp_path / "x.labels.npy", "--query-labels", tmp_path / "q.labels.npy"]
+    arguments = [sys.executable, "-m", "ssbhash", *map(str, command)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    report = json.loads(done.stdout)
+    assert (report["P@2"], report["P@2 searched"]) == (0.5, 1)
+    assert (report["P@8"], report["P@8 searched"]) == (0.5, 0.5)
+    assert (report["distinct"], report["tied@8"]) == (0.125, 8)
+    (remark,) = done.stderr.splitlines()
+    assert "P@2 depends on the order of the items in the file: 0.500 or 1.000" in remark
+
+
+def test_version_and_short_help() -> None:
+    assert call("--version") == f"ssbhash {ssbhash.__version__}\n"
+    assert "Commands:" in call("-h")
+    assert "--text-field" in call("search", "-h")
+    assert "--install-completion" in call("--help")
+
+
+def test_output_that_is_cut_off_or_full(trained: Path) -> None:
+    search = (
+        f"{sys.executable} -m ssbhash search {trained / 'x.npy'} {trained / 'x.npy'} --radius 12"
+    )
+    script = f"{search} | head -1; echo ${{PIPESTATUS[0]}}"
+    options: dict[str, Any] = {"capture_output": True, "text": True}
+    process = subprocess.run(["bash", "-c", script], check=False, **options)
+    assert process.stdout.splitlines()[-1] in ("0", "141")
+    assert process.stderr == ""
+    if os.path.exists("/dev/full"):
+        process = subprocess.run(["bash", "-c", f"{search} > /dev/full"], check=False, **options)
+        assert process.returncode == 2
+        assert process.stderr == "ssbhash: error: standard output: No space left on device\n"
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.2, 0.4])
+def test_early_ctrl_c_has_no_traceback(seconds: float) -> None:
+    process = start("info", stderr=subprocess.PIPE)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert b"ssbhash" not in err, "Python's own start is not ours"
+    assert process.returncode in (0, 130, -signal.SIGINT, 1)
+
+
+def test_progress_before_the_bar_on_a_terminal(tales: Path, tmp_path: Path) -> None:
+    terminal, stderr = pty.openpty()
+    train = ["train", tales / "t.csv", *FIELDS, "-o", tmp_path / "m", "--epochs", 1, "--min-df", 1]
+    process = start(*train, stderr=stderr)
+    os.close(stderr)
+    try:
+        shown = read_until(terminal, b"projection of")
+    finally:
+        process.communicate(timeout=60)
+        os.close(terminal)
+    assert b"reading" in shown
+    assert b"vocabulary of 30 texts" in shown
 
 
 def test_documented_options_exist() -> None:

@@ -1,6 +1,8 @@
 """Every accepted format, there and back; every broken file gets one clear error."""
 
+import csv
 import gzip
+import io
 import json
 import os
 from pathlib import Path
@@ -238,3 +240,131 @@ def test_wrong_codes(tmp_path: Path) -> None:
         read_codes(tmp_path / "c.bin")
     with pytest.raises(ValueError, match=r"written as \.npy"):
         write_codes(tmp_path / "c.bin", np.ones((2, 1), np.uint8), 8)
+
+
+def test_columns_keep_their_names_and_a_pandas_index_is_none(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    frame = pandas.DataFrame(RNG.normal(size=(9, 3)), columns=list("abc"))
+    frame["label"] = np.arange(9) % 2
+    frame[frame.a > -9][3:].to_parquet(tmp_path / "x.parquet")
+    frame.set_index("a").to_parquet(tmp_path / "named.parquet")
+    frame[3:].to_csv(tmp_path / "x.csv")
+    for name in ("x.parquet", "x.csv"):
+        items = read_items(tmp_path / name)
+        assert items.columns == ["a", "b", "c"]
+        np.testing.assert_allclose(items.features, frame[list("abc")][3:], rtol=1e-6)
+        assert items.labels == frame.label[3:].tolist()
+    assert read_items(tmp_path / "named.parquet").columns == ["b", "c"]
+
+
+ROWS = [{"id": "n7", "text": "grüner Tee, 茶", "label": "tea"}, {"id": "n8", "text": 'two\n"x"'}]
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv", "T.CSV", "t.ndjson", "T.JSONL"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_tables_of_text(tmp_path: Path, name: str, packed: bool) -> None:
+    out = io.StringIO()
+    if name.lower().endswith("sv"):
+        delimiter = "\t" if "tsv" in name else ","
+        writer = csv.DictWriter(out, ["id", "text", "label"], delimiter=delimiter)
+        writer.writeheader()
+        writer.writerows(ROWS)
+    else:
+        out.write("\n".join(map(json.dumps, ROWS)))
+    content = out.getvalue().encode("utf-8-sig")
+    path = tmp_path / (name + ".gz" * packed)
+    path.write_bytes(gzip.compress(content) if packed else content)
+    items = read_items(path, id="id")
+    assert items.texts == [row["text"] for row in ROWS]
+    assert items.labels == ["tea", None]
+    assert items.ids == ["n7", "n8"]
+    assert read_labels(path) == ["tea", None]
+
+
+def test_numbers_in_csv_are_features_and_labels(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("a,label,b\n1,3,2.5\n-4,,1e3\n0,-1,7\n")
+    items = read_items(path)
+    assert items.columns == ["a", "b"]
+    assert items.features.tolist() == [[1, 2.5], [-4, 1000], [0, 7]]
+    assert items.labels == [3, None, -1]
+
+
+@pytest.mark.parametrize("name", ["v.jsonl", "v.csv", "v.parquet"])
+def test_vectors_in_a_field(tmp_path: Path, name: str) -> None:
+    rows = [[1, 2.5], [3, -1e3]]
+    path = tmp_path / name
+    if name == "v.jsonl":
+        jsonl(path, [{"embedding": row, "text": "a"} for row in rows])
+    elif name == "v.csv":
+        path.write_text("text,embedding\n" + "".join(f'a,"{row}"\n' for row in rows))
+    else:
+        pa = pytest.importorskip("pyarrow")
+        from pyarrow import parquet
+
+        parquet.write_table(pa.table({"embedding": rows, "text": ["a", "b"]}), path)
+    items = read_items(path, vector="embedding")
+    assert items.texts is None
+    assert items.features.dtype == np.float32
+    assert items.features.tolist() == rows
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.csv", "", "is empty; the first line must name the fields"),
+        ("t.csv", "a,b\n1\n", "line 2 has 1 cells, line 1 has 2"),
+        ("t.csv", "a,a\n1,2\n", "line 1: a field is named twice"),
+        ("t.csv", "a,b\n1,x\n", "line 2: 'b' is 'x', no number"),
+        ("t.csv", 'text\n"open', "unexpected end of data"),
+        ("t.csv", "label\na\n", "has no field but labels and ids"),
+        ("t.jsonl", '{"text": "a", "label": "x"}\n{"text": "b", "label": 3}', "line 2: label 3 is a number, line 1's is text"),
+        ("t.jsonl", '{"body": "a", "label": "x"}', r"no field 'text' \(fields: body, label\)"),
+        ("t.jsonl", '{"text": "caf\xe9"}', "not UTF-8 text"),
+        ("t.jsonl", "[" * 100_000, "line 1: not JSON lines"),
+        ("t.json", "[]", r"none of \.npy"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_table(tmp_path: Path, name: str, content: str, message: str) -> None:
+    (tmp_path / name).write_bytes(content.encode("latin-1"))
+    with pytest.raises(ValueError, match=message) as raised:
+        read_items(tmp_path / name)
+    assert str(tmp_path / name) in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "parts"),
+    [
+        ("csc", {"indices": [40], "indptr": [0, 1]}),
+        ("csc", {"indices": [0], "indptr": [0, 2**40]}),
+        ("csr", {"indices": [-1], "indptr": [0, 1, 1, 1]}),
+        ("csr", {"indices": [0], "indptr": [0, 5, 0, 0]}),
+        ("coo", {"row": [3], "col": [0]}),
+        ("dok", {"indices": [0], "indptr": [0, 1]}),
+        ("csc", {"indices": [0]}),
+    ],
+)
+def test_crafted_sparse_matrices(tmp_path: Path, kind: str, parts: dict[str, list[int]]) -> None:
+    arrays = {name: np.array(values) for name, values in parts.items()}
+    path = tmp_path / "x.npz"
+    np.savez(path, format=kind.encode(), shape=[3, 1], data=np.ones(1), **arrays)
+    with pytest.raises(ValueError, match=r"x\.npz cannot be read"):
+        read_items(path)
+
+
+@pytest.mark.parametrize("kind", ["csc", "coo", "csr"])
+def test_absurd_sizes_take_no_memory(tmp_path: Path, kind: str) -> None:
+    parts = {"row": [0], "col": [0]} if kind == "coo" else {"indices": [0], "indptr": [0, 1]}
+    arrays = {name: np.array(values) for name, values in parts.items()}
+    for shape in ([2**40, 1], [2**62, 2**62], [1, 2**40]):
+        np.savez(tmp_path / "x.npz", format=kind.encode(), shape=shape, data=np.ones(1), **arrays)
+        with pytest.raises(ValueError, match=r"x\.npz cannot be read"):
+            read_items(tmp_path / "x.npz")
+    np.save(tmp_path / "x.npy", X)
+    content = (tmp_path / "x.npy").read_bytes()
+    (tmp_path / "x.npy").write_bytes(
+        content.replace(b"(7, 3), }" + b" " * 18, b"(9223372036854775808, 3), } ")
+    )
+    with pytest.raises(ValueError, match=r"x\.npy cannot be read"):
+        read_items(tmp_path / "x.npy")

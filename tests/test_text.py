@@ -86,7 +86,11 @@ def test_bad_texts() -> None:
     "options",
     [
         {"weighting": "bm25"},
-        {"ngrams": 4},
+        {"ngrams": 6},
+        {"analyzer": "syllable"},
+        {"token_pattern": "("},
+        {"token_pattern": "(a)(b)"},
+        {"token_pattern": r"\S+", "analyzer": "char"},
         {"ngrams": 0},
         {"max_df": 1.5},
         {"min_df": 0},
@@ -104,3 +108,19 @@ def test_foreign_vocabulary(tmp_path: Path) -> None:
     for broken in ("", "[]", json.dumps({**content, "idf": [1]}), json.dumps({"format": "x"})):
         with pytest.raises(ValueError, match=r"text\.json is no"):
             TextFeatures.from_bytes(broken.encode(), tmp_path / FILE_NAME)
+
+
+def test_scripts_without_spaces_and_short_words() -> None:
+    weather = ["\u4eca\u5929\u5929\u6c14\u5f88\u597d", "\u6211\u4eec\u53bb\u516c\u56ed"] * 2
+    features = TextFeatures(analyzer="char", ngrams=2).fit(weather)
+    assert "\u5929\u6c14" in features.terms_
+    assert features.transform(["\u5929\u6c14"]).nnz
+    assert TextFeatures(token_pattern=r"\S+").fit(["a b c", "x y z"] * 2).terms_ == [*"bcxyz"]
+    emoji = TextFeatures(token_pattern=r"\S+").fit(
+        ["\U0001f600 \u26bd", "\U0001f35e \U0001f9c2"] * 2
+    )
+    assert len(emoji.terms_) == 4
+    again = TextFeatures.from_bytes(features.to_bytes(), Path("text.json"))
+    assert again.counts(weather).toarray().tolist() == features.counts(weather).toarray().tolist()
+    with pytest.raises(ValueError, match="analyzer='char' takes characters"):
+        TextFeatures().fit(weather[:2])

@@ -199,6 +199,25 @@ def test_history_names_every_term(items: Any) -> None:
         assert row["loss"] == pytest.approx(total, rel=1e-4)
 
 
+def test_callbacks_get_the_figures_of_each_epoch(items: Any) -> None:
+    X, y = items
+    seen: list[dict[str, float]] = []
+    hasher = SSBVAE(**PAPER, validation_fraction=0.25).fit(X, y, callbacks=[seen.append, len])
+    assert seen == hasher.history_
+
+    def change(row: dict[str, float]) -> None:
+        row.clear()  # the history has rows of its own
+
+    def fail(row: dict[str, float]) -> None:
+        raise RuntimeError("no connection")
+
+    assert hasher.fit(X, y, callbacks=[change]).history_[0]["epoch"] == 1
+    with pytest.raises(RuntimeError, match="no connection"):
+        hasher.fit(X, y, callbacks=[fail])
+    with pytest.raises(TypeError, match="callbacks must be functions, got str"):
+        hasher.fit(X, y, callbacks=["print"])
+
+
 @pytest.mark.parametrize("monitor", ["val_loss", "val_accuracy"])
 def test_early_stopping_goes_back_to_the_best_epoch(items: Any, monitor: str) -> None:
     X, y = items

@@ -1,6 +1,7 @@
 """The command line: `ssbhash train | encode | search | evaluate | tune | index | ...`.
 
-Bad input ends with exit status 2 and one line on standard error; Ctrl-C with 130.
+Bad input ends with exit status 2 and one line on standard error; Ctrl-C with 130. A further
+file of commands adds its functions to `COMMANDS`.
 """
 
 from __future__ import annotations
@@ -8,15 +9,17 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from ssbhash.cli import commands
-from ssbhash.cli.commands import Json, Seed
+from ssbhash._version import __version__
+from ssbhash.cli import commands, retrieval
 from ssbhash.cli.index import groups, index, pairs
+from ssbhash.cli.options import Json, Seed
 from ssbhash.cli.reproduce import reproduce
 from ssbhash.data import files
 
@@ -43,8 +46,26 @@ class OneLineErrors(TyperGroup):
             if line is None or os.environ.get("SSBHASH_TRACEBACK"):
                 raise
             print(f"ssbhash: error: {line}", file=sys.stderr)
+            _drop_output()
             sys.exit(2)
         sys.exit(status if isinstance(status, int) else 0)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; a reader that has seen enough, such as head, is no error."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _drop_output()
+            return 0
+        return result
+
+
+def _drop_output() -> None:
+    """Keep Python from writing at its end what standard output did not take."""
+    if sys.__stdout__ is not None and sys.stdout is sys.__stdout__:
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _line_of(error: Exception) -> str | None:
@@ -56,7 +77,8 @@ def _line_of(error: Exception) -> str | None:
         extra = _EXTRA_OF.get(package, "train")
         line = f"this needs {package}: pip install 'ssbhash[{extra}]'"
     elif isinstance(error, OSError):
-        place = error.filename if error.filename is not None else ""
+        # All files name themselves; what is left is the standard output.
+        place = "standard output" if error.filename is None else error.filename
         line = f"{place}: {error.strerror}" if error.strerror else str(error)
     elif isinstance(error, MemoryError):
         line = f"out of memory: {error}"
@@ -70,17 +92,29 @@ def _line_of(error: Exception) -> str | None:
 application = typer.Typer(
     cls=OneLineErrors,
     help="Learn binary codes from a few labels, then search them exactly, fast.",
-    epilog="Data files: .npy, .npz, .jsonl, .jsonl.gz, .parquet. Codes: .npy, uint8.",
+    epilog=f"Data files: {files.FORMATS}. Codes: .npy, uint8.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (commands.train, commands.encode, commands.search, commands.evaluate, commands.tune):
-    application.command()(command)
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"ssbhash {__version__}")
+        raise typer.Exit
 
 
-@application.command()
+@application.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
+
+
 def info(as_json: Json = False) -> None:
     """Tell the version, engines, instruction set, threads."""
     from ssbhash.config import config, show_config
@@ -91,7 +125,6 @@ def info(as_json: Json = False) -> None:
         show_config()
 
 
-@application.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for picture and model.")] = Path(
         "ssbhash-demo"
@@ -119,7 +152,10 @@ def demo(
         print(json.dumps(report))
 
 
-application.command()(reproduce)
-application.command()(pairs)
-application.command()(groups)
+COMMANDS = (
+    *(commands.train, retrieval.encode, retrieval.search, retrieval.evaluate),
+    *(commands.tune, pairs, groups, info, demo, reproduce),
+)
+for command in COMMANDS:
+    application.command()(command)
 application.add_typer(index, name="index")

@@ -6,6 +6,7 @@ ever unpickled. Every file is written beside its final name and moved there whol
 
 from __future__ import annotations
 
+import io
 import json
 import tempfile
 import zlib
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssbhash.arrays import Codes, as_codes
-from ssbhash.atomic import replacing
+from ssbhash.atomic import make_folder, replacing
 from ssbhash.data.items import Fields, Items
 from ssbhash.data.matrices import end_of_array, read_npy, read_npz, read_npz_labels
 from ssbhash.data.reading import STANDARD_INPUT, Malformed, display, parse_json, sound
@@ -27,12 +28,12 @@ __all__ = [
     "FORMATS",
     "Items",
     "check_folder",
+    "is_data_file",
     "json_bytes",
     "parse_json",
     "read_codes",
     "read_items",
     "read_labels",
-    "suffix",
     "write_codes",
     "write_json",
 ]
@@ -48,6 +49,10 @@ _TABLES: dict[str, Callable[[Path, Fields], Items]] = {
 }
 FORMATS = ".npy, .npz, .parquet, .csv, .tsv, .jsonl, .ndjson, or one of the last four with .gz"
 _SIDECAR_BYTES = 1 << 16
+# Blanks that the header of our code files has beyond numpy's: with them, a file whose second
+# array was cut off is told from one of other software.
+_MARK_BYTES = 64
+_HEADER_BYTES = 1 << 16
 
 
 def read_items(
@@ -87,7 +92,7 @@ def read_items(
     (['green tea', 'red ants'], ['drink', None], ['7', '8'])
     """
     path, fields = Path(path), Fields(text, label, id, vector)
-    kind = suffix(path)
+    kind = _suffix(path)
     if kind in _TABLES:
         return _TABLES[kind](path, fields)
     if kind == ".npy":
@@ -105,7 +110,7 @@ def read_items(
 def read_labels(path: str | Path, *, label: str = "label") -> Array | list[Any]:
     """Read labels alone: a `.npy` array, `y` of an `.npz`, or a field of the others."""
     path = Path(path)
-    kind = suffix(path)
+    kind = _suffix(path)
     if kind == ".npy":
         return read_npy(path)
     if kind == ".npz":
@@ -121,7 +126,12 @@ def read_labels(path: str | Path, *, label: str = "label") -> Array | list[Any]:
     return items.labels
 
 
-def suffix(path: Path) -> str:
+def is_data_file(path: Path) -> bool:
+    """Whether the name is that of a data file, present or not."""
+    return _suffix(path) in (*_TABLES, ".npy", ".npz")
+
+
+def _suffix(path: Path) -> str:
     """Return the suffix that tells the format: lower case, without `.gz`."""
     inner = path.with_suffix("") if path.suffix.lower() == ".gz" else path
     return inner.suffix.lower()
@@ -171,7 +181,14 @@ def write_codes(path: str | Path, codes: Codes, n_bits: int) -> None:
         raise ValueError(f"codes are written as .npy, got {path}")
     codes = as_codes(codes, "codes", n_bits)
     with replacing(path) as file:
-        np.save(file, codes, allow_pickle=False)
+        head = io.BytesIO()
+        about = np.lib.format.header_data_from_array_1_0(codes)
+        np.lib.format.write_array_header_1_0(head, about)
+        text = head.getvalue()
+        length = int.from_bytes(text[8:10], "little") + _MARK_BYTES
+        file.write(text[:8] + length.to_bytes(2, "little") + text[10:-1])
+        file.write(b" " * _MARK_BYTES + b"\n")
+        file.write(codes.data)
         np.save(file, _end(codes, n_bits), allow_pickle=False)
 
 
@@ -182,11 +199,12 @@ def _end(codes: Codes, n_bits: int) -> npt.NDArray[np.int64]:
 def _written_bits(path: Path, codes: Codes) -> int | None:
     """Read n_bits behind the codes, and check the codes; None where nothing is there."""
     with sound(path), path.open("rb") as file:
-        file.seek(end_of_array(path))
-        rest = file.read(4096)
-        if not rest:
+        head = file.read(10 + _HEADER_BYTES)
+        length = int.from_bytes(head[8:10], "little")
+        is_ours = head[: 10 + length].endswith(b" " * _MARK_BYTES + b"\n")
+        place = file.seek(end_of_array(path))
+        if not is_ours and place == path.stat().st_size:
             return None
-        file.seek(-len(rest), 1)
         end = np.load(file, allow_pickle=False)
         if end.shape != (2,) or not np.array_equal(end, _end(codes, int(end[0]))) or file.read(1):
             raise Malformed("was changed or damaged: its checksum differs")
@@ -206,7 +224,7 @@ def json_bytes(content: Any) -> bytes:
 
 def check_folder(path: str | Path) -> None:
     """Make a folder, and fail now if nothing can be written there, not after hours."""
-    Path(path).mkdir(parents=True, exist_ok=True)
+    make_folder(Path(path))
     with tempfile.TemporaryFile(dir=path):
         pass
 

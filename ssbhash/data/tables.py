@@ -64,7 +64,10 @@ def read_parquet(path: Path, fields: Fields) -> Items:
             raise Malformed(f"has two columns {min(duplicates)!r}")
 
         def read(*wanted: str) -> Any:
-            return opened_file.read(columns=list(wanted))
+            table = opened_file.read(columns=list(wanted))
+            if table.num_rows != opened_file.metadata.num_rows:
+                raise ValueError("a column has other rows than the file tells of")
+            return table
 
         def listed(name: str | None) -> list[Any] | None:
             return read(name)[name].to_pylist() if name and name in schema.names else None

@@ -7,6 +7,7 @@ vocabulary is chosen on the training texts and saved as JSON beside the weights.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,10 +27,10 @@ WEIGHTINGS = ("log-tf", "tf-idf")
 
 
 class TextFeatures:
-    """Turn texts into CSR features over a vocabulary chosen on the training texts.
+    r"""Turn texts into CSR features over a vocabulary chosen on the training texts.
 
-    Words of two letters or more, lower case. A text without a known term gives a
-    zero row, which is legal everywhere.
+    Words of two letters or more, lower case, or characters for scripts without spaces. A text
+    without a known term gives a zero row, which is legal everywhere.
 
     Parameters
     ----------
@@ -42,9 +43,15 @@ class TextFeatures:
     max_df : float
         Share of the texts that a term may occur in, at most.
     ngrams : int
-        Longest sequence of words that is a term: 1 (words) to 3.
+        Longest sequence of words, or of characters, that is a term: 1 to 5.
     stop_words : {"english", None}
         Words to drop.
+    analyzer : {"word", "char"}
+        What a term is made of: words, or the characters within a word. Characters suit
+        scripts without spaces, such as Chinese, with ngrams=2 or more.
+    token_pattern : str, optional
+        Regular expression of a word, in place of two letters or more: r"\S+" takes whatever
+        stands between spaces.
 
     Attributes
     ----------
@@ -77,6 +84,8 @@ class TextFeatures:
         max_df: float = 0.8,
         ngrams: int = 1,
         stop_words: str | None = "english",
+        analyzer: str = "word",
+        token_pattern: str | None = None,
     ) -> None:
         if weighting not in WEIGHTINGS:
             raise ValueError(f"weighting must be one of {', '.join(WEIGHTINGS)}; got {weighting!r}")
@@ -84,14 +93,26 @@ class TextFeatures:
             raise ValueError(f"stop_words must be 'english' or None, got {stop_words!r}")
         if not 0 < max_df <= 1:
             raise ValueError(f"max_df must be a share above 0 and at most 1, got {max_df}")
-        if as_count(ngrams, "ngrams", 1) > 3:
-            raise ValueError(f"ngrams must be 1, 2 or 3, got {ngrams}")
+        if as_count(ngrams, "ngrams", 1) > 5:
+            raise ValueError(f"ngrams must be 1 to 5, got {ngrams}")
+        if analyzer not in ("word", "char"):
+            raise ValueError(f"analyzer must be 'word' or 'char', got {analyzer!r}")
+        if token_pattern is not None and analyzer == "char":
+            raise ValueError("token_pattern tells words apart; it needs analyzer='word'")
+        try:
+            groups = re.compile(token_pattern or "").groups
+        except (re.error, TypeError, RecursionError, OverflowError) as error:
+            raise ValueError(f"token_pattern is no regular expression: {error}") from error
+        if groups > 1:
+            raise ValueError(f"token_pattern must have one group at most, got {groups}")
         self.weighting = weighting
         self.max_terms = as_count(max_terms, "max_terms", 1)
         self.min_df = as_count(min_df, "min_df", 1)
         self.max_df = max_df
         self.ngrams = ngrams
         self.stop_words = stop_words
+        self.analyzer = analyzer
+        self.token_pattern = token_pattern
 
     def fit(self, texts: Iterable[str]) -> TextFeatures:
         """Choose the vocabulary on `texts`.
@@ -109,8 +130,9 @@ class TextFeatures:
             counts = counter.fit_transform(texts)
         except ValueError as error:
             raise ValueError(
-                f"no term is left of {len(texts)} texts: they have no words, or min_df={self.min_df}"
-                f" (texts a term must occur in) or max_df={self.max_df} is too strict"
+                f"no term is left of {len(texts)} texts: they have no words of two letters "
+                f"(analyzer='char' takes characters, for scripts without spaces), or min_df="
+                f"{self.min_df} (texts a term must occur in) or max_df={self.max_df} is too strict"
             ) from error
         self.terms_ = counter.get_feature_names_out().tolist()
         document_frequency = np.bincount(counts.indices, minlength=counts.shape[1])
@@ -179,9 +201,12 @@ class TextFeatures:
     def _counter(self, **options: Any) -> Any:
         from sklearn.feature_extraction.text import CountVectorizer
 
-        return CountVectorizer(
-            stop_words=self.stop_words, ngram_range=(1, self.ngrams), dtype=np.int32, **options
-        )
+        if self.analyzer == "char":
+            options["analyzer"] = "char_wb"
+        else:
+            options["stop_words"] = self.stop_words
+            options["token_pattern"] = self.token_pattern or r"(?u)\b\w\w+\b"
+        return CountVectorizer(ngram_range=(1, self.ngrams), dtype=np.int32, **options)
 
     def _vocabulary(self) -> Any:
         if not hasattr(self, "terms_"):
@@ -189,7 +214,10 @@ class TextFeatures:
         return self._counter(vocabulary=self.terms_)
 
 
-_OPTIONS = ("weighting", "max_terms", "min_df", "max_df", "ngrams", "stop_words")
+_OPTIONS = (
+    *("weighting", "max_terms", "min_df", "max_df", "ngrams", "stop_words"),
+    *("analyzer", "token_pattern"),
+)
 
 
 def _scale_rows(matrix: sparse.csr_array, lengths: npt.NDArray[Any]) -> sparse.csr_array:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from ssbhash.arrays import Codes, Logits, count_bits
+from ssbhash.arrays import AnyArray, Codes, Logits, count_bits
 
 if TYPE_CHECKING:
     from ssbhash._core import Planes
 
 Distances = npt.NDArray[np.int32]
 Ids = npt.NDArray[np.int64]
+# Wherever codes are taken, prepared ones are too.
+CodesIn: TypeAlias = "AnyArray | PreparedCodes"
 # The neighbour that stands where there are fewer than k.
 MISSING_ID = -1
 MISSING_DISTANCE = int(np.iinfo(np.int32).max)
@@ -69,7 +71,9 @@ class PreparedCodes:
         """Return the planes, if `engine` has made them."""
         return self._planes if engine == self.engine else None
 
-    def __array__(self, dtype: npt.DTypeLike = None, copy: bool | None = None) -> npt.NDArray[Any]:
+    def __array__(
+        self, dtype: npt.DTypeLike | None = None, copy: bool | None = None
+    ) -> npt.NDArray[Any]:
         array = self.codes if dtype is None else self.codes.astype(dtype, copy=False)
         return array.copy() if copy else array
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import ClassifierTags, Tags
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ssbhash.arrays import Codes
 from ssbhash.codes import pack
+from ssbhash.data import is_labelled
 from ssbhash.inputs import (
     Labels,
     Raw,
@@ -29,9 +30,11 @@ from ssbhash.inputs import (
     standardise,
 )
 from ssbhash.models import checks, storage
+from ssbhash.models.classifying import PartlyLabelledClassifier, with_predictions
 from ssbhash.models.fitted import Floats, Model
 from ssbhash.nn import Autoencoder, Shape, Weights
-from ssbhash.training import Data, Options, Outcome, Training
+from ssbhash.registry import METHODS
+from ssbhash.training import Callback, Data, Options, Outcome, Training, own_torch_state
 
 
 @dataclass(eq=False, repr=False)
@@ -88,8 +91,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         Number of features.
     """
 
-    methods: ClassVar[dict[str, type[Hasher]]] = {}
-    method: ClassVar[str]
+    method: ClassVar[str]  # its name in ssbhash/registry.py
     network: ClassVar[type[Autoencoder]]
 
     n_bits: int = 32
@@ -109,12 +111,9 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
     seed: int = 0
     verbose: bool = True
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if "method" in cls.__dict__:
-            Hasher.methods[cls.method] = cls
-
-    def fit(self, X: Any, y: Any = None, target: Any = None) -> Hasher:
+    def fit(
+        self, X: Any, y: Any = None, target: Any = None, *, callbacks: Sequence[Callback] = ()
+    ) -> Hasher:
         """Train on items.
 
         Parameters
@@ -128,6 +127,9 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         target
             [n, n_targets], what the decoder reconstructs; `X` by default. Rows are
             normalised to sum 1 under a multinomial reconstruction.
+        callbacks
+            Functions that are called after each epoch with its figures, a dict as in
+            `history_`; of several processes, in the first. `docs/training.md` has examples.
 
         Returns
         -------
@@ -141,27 +143,63 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         ValueError
             If X, y or target are malformed (the message says how), or a parameter is
             out of range.
+        TypeError
+            If a parameter has the wrong type, or a callback cannot be called.
         RuntimeError
             If the loss grows beyond all bounds.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from ssbhash import VDSH
+        >>> X = np.random.default_rng(0).poisson(1.0, (100, 20))
+        >>> losses = []
+        >>> hasher = VDSH(8, n_epochs=3, n_hidden_units=16)
+        >>> _ = hasher.fit(X, callbacks=[lambda row: losses.append(row["loss"])])
+        >>> len(losses)
+        3
         """
-        return self._fit(X, target, None)
+        return self._fit(X, target, None, callbacks)
 
     def transform(self, X: Any) -> Codes:
-        """Codes of items, uint8 [n, n_bytes]: bit j in bit j % 8 of byte j // 8."""
+        """Encode items.
+
+        Parameters
+        ----------
+        X
+            [n, n_features], as in `fit`.
+
+        Returns
+        -------
+        uint8 [n, n_bytes]
+            Packed codes: bit j is bit j % 8 of byte j // 8. A data frame where
+            scikit-learn's `set_output` asks for one; other methods give arrays.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before `fit`.
+        ValueError
+            If X is malformed, or has other features than in `fit`.
+        """
+        return self._codes(X)
+
+    def _codes(self, X: Any) -> Codes:
         return np.asarray(pack(self.logits(X) > 0))
 
-    def database_codes(self, X: Any) -> Codes:
-        """Codes of items to be searched, uint8 [n, n_bytes]; queries take those of `transform`.
-
-        The two differ where a method says so: the default `SSBVAE`.
-        """
-        return self.transform(X)
-
     def logits(self, X: Any) -> Floats:
-        """Real numbers, float32 [n, n_bits], whose signs are the code.
+        """Compute the real numbers whose signs are the code.
 
-        For the Bernoulli methods the log-odds of each bit; for the Gaussian ones the
-        latent mean minus the threshold.
+        Parameters
+        ----------
+        X
+            [n, n_features], as in `fit`.
+
+        Returns
+        -------
+        float32 [n, n_bits]
+            For the Bernoulli methods the log-odds of each bit; for the Gaussian ones the latent
+            mean minus the threshold.
         """
         model = self._fitted()
         rows = model.rows(self._checked(X, reset=False))
@@ -172,6 +210,11 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
 
         Nothing is pickled. The folder is made if needed. A model that is there already is
         replaced as a whole: whatever fails or is killed, the folder holds one of the two.
+
+        Parameters
+        ----------
+        path
+            A folder.
         """
         self._save(path, {})
 
@@ -181,7 +224,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         names = getattr(self, "feature_names_in_", None)
         config = {
             "method": self.method,
-            "parameters": self.get_params(deep=False),
+            "parameters": self._parameters,
             "feature_names": None if names is None else list(names),
             "history": self.history_,
             "interrupted": self.interrupted_,
@@ -189,9 +232,42 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         }
         model.save(Path(path), config, beside)
 
+    def to(self, device: Any) -> Hasher:
+        """Move the fitted model to a device, where it encodes from now on.
+
+        Parameters
+        ----------
+        device
+            As the parameter `device`, which stays as it is: it says where `fit` trains.
+
+        Returns
+        -------
+        Hasher
+            Itself.
+
+        Raises
+        ------
+        ValueError
+            If the device is not present.
+        """
+        self._fitted().network.to(checks.resolve_device(device))
+        return self
+
     @classmethod
-    def load(cls, path: str | Path) -> Any:
-        """Open a folder written by `save`; the model stays on the CPU.
+    def load(cls, path: str | Path, device: Any = "cpu") -> Any:
+        """Open a folder written by `save`.
+
+        Parameters
+        ----------
+        path
+            The folder.
+        device
+            Where the model encodes: a torch device, or "auto" for CUDA where present.
+
+        Returns
+        -------
+        Hasher
+            The fitted estimator.
 
         Raises
         ------
@@ -201,7 +277,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
             If the files are truncated, foreign, do not belong together, or hold
             another method.
         """
-        hasher = load(path)
+        hasher = load(path, device)
         if not isinstance(hasher, cls):
             raise ValueError(  # noqa: TRY004  the file is wrong, not a type
                 f"{path} holds a {hasher.method!r} model, which {cls.__name__} cannot open; "
@@ -209,8 +285,35 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
             )
         return hasher
 
-    def _fit(self, X: Any, target: Any, read: Callable[[int], Labels] | None) -> Hasher:
-        checks.check(self)
+    def _fit(
+        self,
+        X: Any,
+        target: Any,
+        read: Callable[[int], Labels] | None,
+        callbacks: Sequence[Callback],
+    ) -> Hasher:
+        before = dict(self.__dict__)
+        try:
+            with own_torch_state():
+                self._train(X, target, read, callbacks)
+        except BaseException:
+            # An older model, and what was measured of its items, stay together.
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
+        return self
+
+    def _train(
+        self,
+        X: Any,
+        target: Any,
+        read: Callable[[int], Labels] | None,
+        callbacks: Sequence[Callback],
+    ) -> None:
+        self._check()
+        for callback in callbacks:
+            if not callable(callback):
+                raise TypeError(f"callbacks must be functions, got {type(callback).__name__}")
         device = checks.resolve_device(self.device)
         x = self._checked(X, reset=True)
         aim = x if target is None else checks.check_target(target, x.shape[0])
@@ -236,17 +339,19 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
             targets = rows
         else:
             targets = standardise(row_source(aim, is_mostly_zero(aim)))
-        data = Data(rows, targets, labels)
+        data, shape = self._prepared(Data(rows, targets, labels), shape)
         network = self._build(replace(shape, n_features=rows.n_columns))
         model = Model(network, labels, getattr(rows, "statistics", {}), raw.sparse)
-        outcome = Training(model.network, data, self._options(device, data)).run()
+        options = replace(self._options(device, data), callbacks=tuple(callbacks))
+        outcome = Training(model.network, data, options).run()
         checks.check_trained(model.network, x)
         self._finish(model, data.x)
         self._keep(model, outcome)
-        return self
 
     def _keep(self, model: Model, outcome: Outcome) -> None:
         self._model = model
+        # `set_params` is for the next `fit`; the model is saved with those it was made with.
+        self._parameters = self.get_params(deep=False)
         self.history_ = outcome.history
         self.n_epochs_ = len(outcome.history)
         self.best_epoch_ = outcome.best_epoch
@@ -265,12 +370,20 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         generator = torch.Generator().manual_seed(int(self.seed))
         return self._network()(shape, self._weights(), generator)
 
+    def _check(self) -> None:
+        """Check the parameters; a method extends it for its own."""
+        checks.check(self)
+
     def _network(self) -> type[Autoencoder]:
         return self.network
 
     def _inputs(self, rows: Raw, reconstruction: str) -> RowSource:
         """Wrap the rows of features as the network takes them."""
         return rows if reconstruction == "multinomial" else standardise(rows)
+
+    def _prepared(self, data: Data, shape: Shape) -> tuple[Data, Shape]:
+        """Add what is measured on all training items before the network is built."""
+        return data, shape
 
     def _weights(self) -> Weights:
         return Weights(
@@ -286,7 +399,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
     def _options(self, device: str, data: Data) -> Options:
         return Options(
             n_epochs=self._epochs(len(data)),
-            batch_size=int(self.batch_size),
+            batch_size=self._batch_size(),
             learning_rate=float(self.learning_rate),
             validation_fraction=float(self.validation_fraction),
             patience=self.patience,
@@ -298,6 +411,9 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
             checkpoint=None if self.checkpoint is None else Path(self.checkpoint),
             fingerprint="" if self.checkpoint is None else self._fingerprint(data),
         )
+
+    def _batch_size(self) -> int:
+        return int(self.batch_size)
 
     def _epochs(self, n_items: int) -> int:
         return int(self.n_epochs)
@@ -319,7 +435,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
 
     @property
     def _n_features_out(self) -> int:
-        return -(-int(self.n_bits) // 8)
+        return -(-self._model.network.shape.n_bits // 8)
 
     def __sklearn_tags__(self) -> Tags:
         tags: Tags = super().__sklearn_tags__()
@@ -328,31 +444,67 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         return tags
 
 
-class ClassifyingHasher(Hasher):
-    """What the methods with labels share: y in `fit`, and predictions."""
+class ClassifyingHasher(PartlyLabelledClassifier, Hasher):
+    """What the methods with labels share: y in `fit`, and predictions.
 
-    def fit(self, X: Any, y: Any = None, target: Any = None) -> ClassifyingHasher:
+    Attributes
+    ----------
+    classes_
+        The classes in ascending order; multi-label: column numbers.
+    transduction_
+        Classes [n] of the training items: the known ones, and predictions for the others;
+        multi-label: int8 indicators [n, n_classes]. Not saved with the model.
+    """
+
+    def fit(
+        self, X: Any, y: Any = None, target: Any = None, *, callbacks: Sequence[Callback] = ()
+    ) -> ClassifyingHasher:
         """Train on items of which some have labels.
+
+        There are no weights of items (`sample_weight`): repeat an item instead.
 
         Parameters
         ----------
-        X, target
+        X, target, callbacks
             As in `Hasher.fit`.
         y
-            Class ids [n], -1 = unlabelled; or an indicator matrix of 0 and 1
-            [n, n_classes], unlabelled rows -1. At least one label must be known, and
-            class ids must be of two classes at least.
+            Labels [n]: whole numbers, text or truth values, where -1, None or NaN is
+            unlabelled; or an indicator matrix of 0 and 1 [n, n_classes], unlabelled rows
+            -1. `ssbhash.data.number_labels` has all forms. At least one label must be
+            known, and classes must be two at least.
 
         Returns
         -------
         ClassifyingHasher
             Itself, fitted; see `Hasher.fit` for Ctrl-C and errors.
         """
-        self._fit(X, target, lambda n_items: read_labels(y, n_items, type(self).__name__))
+        self._fit(
+            X, target, lambda n_items: read_labels(y, n_items, type(self).__name__), callbacks
+        )
         return self
 
+    def _finish(self, model: Model, rows: RowSource) -> None:
+        super()._finish(model, rows)
+        labels, network = model.labels, model.network
+        assert labels is not None
+        hidden = np.flatnonzero(~is_labelled(labels.numbers))
+        scores = model.encode(network.class_scores, rows, network.shape.n_classes, hidden)
+        predicted = probabilities(scores, labels.multilabel)
+        self.transduction_ = with_predictions(labels, predicted)
+
     def predict_proba(self, X: Any) -> Floats:
-        """Class probabilities, float32 [n, n_classes], in the order of `classes_`."""
+        """Estimate class probabilities.
+
+        Parameters
+        ----------
+        X
+            [n, n_features], as in `fit`.
+
+        Returns
+        -------
+        float32 [n, n_classes]
+            In the order of `classes_`. Each row sums to 1; multi-label: each entry by itself.
+        """
         model = self._fitted()
         rows = model.rows(self._checked(X, reset=False))
         network = model.network
@@ -360,18 +512,33 @@ class ClassifyingHasher(Hasher):
         return probabilities(scores, network.shape.multilabel)
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
-        """Class ids [n]; multi-label: int64 indicator matrix of probabilities above 1/2."""
+        """Predict classes.
+
+        Parameters
+        ----------
+        X
+            [n, n_features], as in `fit`.
+
+        Returns
+        -------
+        array [n], or int64 [n, n_classes]
+            The most probable of `classes_`; multi-label: indicators of probabilities above 1/2.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from ssbhash import SSBVAE
+        >>> X = np.repeat(np.eye(2), 20, axis=0)
+        >>> y = np.array(["ant"] * 20 + ["bee"] * 20, dtype=object)
+        >>> y[1::2] = None  # unlabelled
+        >>> hasher = SSBVAE(n_bits=8, n_epochs=20, n_hidden_units=16, verbose=False).fit(X, y)
+        >>> hasher.predict(X[[0, 39]]).tolist(), hasher.score(X, y)
+        (['ant', 'bee'], 1.0)
+        """
         predicted = self.predict_proba(X)
         if self._model.network.shape.multilabel:
             return (predicted > 0.5).astype(np.int64)
         return np.asarray(self.classes_[predicted.argmax(1)])
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.required = True
-        tags.target_tags.multi_output = True
-        tags.classifier_tags = ClassifierTags()
-        return tags
 
 
 def probabilities(scores: Floats, multilabel: bool) -> Floats:
@@ -381,8 +548,20 @@ def probabilities(scores: Floats, multilabel: bool) -> Floats:
     return np.asarray(found.numpy())
 
 
-def load(path: str | Path) -> Hasher:
+def load(path: str | Path, device: Any = "cpu") -> Hasher:
     """Open a folder written by `save`, whichever the method.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    device
+        Where the model encodes: a torch device, or "auto" for CUDA where present.
+
+    Returns
+    -------
+    Hasher
+        The fitted estimator.
 
     Raises
     ------
@@ -391,17 +570,21 @@ def load(path: str | Path) -> Hasher:
     ValueError
         If the files are truncated, foreign or do not belong together.
     """
-    return load_with(path)[0]
+    return load_with(path, device)[0]
 
 
-def load_with(path: str | Path) -> tuple[Hasher, dict[str, bytes]]:
+@own_torch_state()
+def load_with(path: str | Path, device: Any = "cpu") -> tuple[Hasher, dict[str, bytes]]:
     """Open a folder: the hasher, and the files that were saved beside it."""
     config, tensors, beside = storage.load(Path(path))
-    if config.get("method") not in Hasher.methods:
-        raise ValueError(f"{path} holds a model of unknown method {config.get('method')!r}")
+    method = config.get("method")
+    if not isinstance(method, str) or method not in METHODS:
+        raise ValueError(
+            f"{path} holds a model of unknown method {method!r}; known are {', '.join(METHODS)}"
+        )
     try:
-        hasher = Hasher.methods[config["method"]](**config["parameters"])
-        checks.check(hasher)
+        hasher: Hasher = METHODS[method](**config["parameters"])
+        hasher._check()
         model = Model.restore(config, tensors, hasher._build)
         outcome = Outcome(config["history"], config["interrupted"], config["best_epoch"])
         names = config["feature_names"]
@@ -411,4 +594,5 @@ def load_with(path: str | Path) -> tuple[Hasher, dict[str, bytes]]:
     hasher.n_features_in_ = model.n_features
     if names is not None:
         hasher.feature_names_in_ = np.array(names, dtype=object)
+    hasher.to(device)
     return hasher, beside

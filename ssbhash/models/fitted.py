@@ -20,22 +20,19 @@ from ssbhash.inputs import (
     Labels,
     LatentRows,
     RowSource,
-    SparseRows,
     StandardisedRows,
     padded,
     row_source,
 )
 from ssbhash.models import storage
 from ssbhash.nn import TILE, Autoencoder, Shape
+from ssbhash.training import own_torch_state
 
 Floats = npt.NDArray[np.float32]
 
 # Rows encoded at once: enough for the matrix product to fill the cores, few enough
 # that the hidden layers (2 x 500 floats a row) stay within the cache.
 ENCODE_ROWS = 2048
-# Sparse ones: blocks of them stay within the cache in any case, and what comes before the
-# first block (the second weight folded and packed) is shared by more.
-ENCODE_SPARSE_ROWS = 16_384
 
 
 @dataclass
@@ -75,6 +72,7 @@ class Model:
         components = self.statistics.get("components")
         return self.network.shape.n_features if components is None else components.shape[0]
 
+    @own_torch_state()
     def encode(
         self,
         function: Callable[[Batch], Tensor],
@@ -86,10 +84,9 @@ class Model:
         device = next(self.network.parameters()).device
         n = len(rows) if ids is None else len(ids)
         out = np.empty((n, width), np.float32)
-        step = ENCODE_SPARSE_ROWS if isinstance(rows, SparseRows) else ENCODE_ROWS
         with torch.inference_mode():
-            for start in range(0, n, step):
-                stop = min(start + step, n)
+            for start in range(0, n, ENCODE_ROWS):
+                stop = min(start + ENCODE_ROWS, n)
                 part = np.arange(start, stop) if ids is None else ids[start:stop]
                 # Whole tiles: an item's code does not depend on those encoded with it.
                 batch = padded(rows.take(part), TILE).to(device)

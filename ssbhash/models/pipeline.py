@@ -87,11 +87,6 @@ class Pipeline:
         codes: Codes = self.hasher.transform(self._inputs(_items(X)))
         return codes
 
-    def database_codes(self, X: Any) -> Codes:
-        """Turn items to be searched into codes; see `Hasher.database_codes`."""
-        codes: Codes = self.hasher.database_codes(self._inputs(_items(X)))
-        return codes
-
     def logits(self, X: Any) -> npt.NDArray[np.float32]:
         """Real numbers, float32 [n, n_bits], whose signs are the code."""
         logits: npt.NDArray[np.float32] = self.hasher.logits(self._inputs(_items(X)))
@@ -112,11 +107,15 @@ class Pipeline:
             return [names[number] for number in found] if self.classes else found.tolist()
         return [[names[number] for number in np.flatnonzero(row)] for row in found]
 
-    def encode(self, items: Items, *, database: bool = False) -> Codes:
-        """Turn what a file holds into codes; with `database` those of `database_codes`."""
-        x = self._inputs(items)
-        codes: Codes = self.hasher.database_codes(x) if database else self.hasher.transform(x)
+    def encode(self, items: Items) -> Codes:
+        """Turn what a file holds into codes."""
+        codes: Codes = self.hasher.transform(self._inputs(items))
         return codes
+
+    def to(self, device: Any) -> Pipeline:
+        """Move the hasher to a device; see `Hasher.to`."""
+        self.hasher.to(device)
+        return self
 
     def save(self, folder: str | Path) -> None:
         """Write the model into a folder, as one thing: the files of `Hasher.save` and more.
@@ -131,8 +130,13 @@ class Pipeline:
         self.hasher._save(folder, beside)
 
     @classmethod
-    def load(cls, folder: str | Path) -> Pipeline:
+    def load(cls, folder: str | Path, device: Any = "cpu") -> Pipeline:
         """Read what `save` wrote, or the folder of a hasher alone.
+
+        Parameters
+        ----------
+        folder, device
+            As in `ssbhash.load`.
 
         Raises
         ------
@@ -141,7 +145,7 @@ class Pipeline:
         ValueError
             If a file is truncated, damaged, foreign, or from another save.
         """
-        hasher, beside = load_with(folder)
+        hasher, beside = load_with(folder, device)
         return cls._of(hasher, beside, Path(folder))
 
     @classmethod
@@ -180,18 +184,20 @@ class Pipeline:
         return items.features[:, [place[name] for name in self.columns]]
 
 
-def load(folder: str | Path) -> Any:
+def load(folder: str | Path, device: Any = "cpu") -> Any:
     """Open a saved model, of any method: from the command line or from Python.
 
     Parameters
     ----------
     folder : path
         What `ssbhash train`, `Hasher.save` or `Pipeline.save` wrote.
+    device
+        Where the model encodes: a torch device, or "auto" for CUDA where present.
 
     Returns
     -------
     Pipeline or Hasher
-        Both have `transform`, `database_codes`, `logits` and, where the method learns
+        Both have `transform`, `logits` and, where the method learns
         from labels, `predict` and `predict_proba`. A `Pipeline` takes a list of texts if it
         was trained on texts, and predicts classes by name.
 
@@ -214,13 +220,13 @@ def load(folder: str | Path) -> Any:
     >>> folder = tempfile.mkdtemp()
     >>> pipeline.fit(items).save(folder)
     >>> model = ssbhash.load(folder)
-    >>> codes = model.database_codes(texts)
+    >>> codes = model.transform(texts)
     >>> ssbhash.search(codes, model.transform(["black ants"]), k=3).ids.shape
     (1, 3)
     >>> model.predict(["a cup of tea"])
     ['drink']
     """
-    hasher, beside = load_with(folder)
+    hasher, beside = load_with(folder, device)
     return Pipeline._of(hasher, beside, Path(folder)) if beside else hasher
 
 

@@ -1,10 +1,10 @@
 """Networks, losses, relaxations and torch operators: one paper, one file."""
 
-from ssbhash.nn.autoencoder import Autoencoder, Shape, TrainingBatch, Weights
+from ssbhash.nn.autoencoder import Autoencoder, Shape, Terms, TrainingBatch, Weights
 from ssbhash.nn.bernoulli_vae import BernoulliVAENetwork
-from ssbhash.nn.layers import TILE
+from ssbhash.nn.class_and_item import ClassAndItemNetwork
+from ssbhash.nn.layers import TILE, Encoder, Linear
 from ssbhash.nn.phs_gs import PHSGSNetwork
-from ssbhash.nn.self_taught import SelfTaughtNetwork
 from ssbhash.nn.ssb_vae import SSBVAENetwork
 from ssbhash.nn.vdsh import VDSHNetwork, VDSHSNetwork
 
@@ -12,10 +12,13 @@ __all__ = [
     "TILE",
     "Autoencoder",
     "BernoulliVAENetwork",
+    "ClassAndItemNetwork",
+    "Encoder",
+    "Linear",
     "PHSGSNetwork",
     "SSBVAENetwork",
-    "SelfTaughtNetwork",
     "Shape",
+    "Terms",
     "TrainingBatch",
     "VDSHNetwork",
     "VDSHSNetwork",

@@ -31,12 +31,12 @@ class BernoulliVAENetwork(Autoencoder):
         """Logits of the Bernoulli posterior."""
         return self.encoder.project(x, self.to_logits)
 
-    def terms(self, items: TrainingBatch, generator: torch.Generator) -> Terms:
+    def terms(self, batch: TrainingBatch, generator: torch.Generator) -> Terms:
         """Terms of the loss of one batch."""
-        logits = self.to_logits(self.encoder(items.x)).float()
+        logits = self.to_logits(self.encoder(batch.x)).float()
         code = relax(logits, tau=self.weights.temperature, seed=generator)
         terms = {
-            "reconstruction": self.reconstruction(code, items.target),
+            "reconstruction": self.reconstruction(code, batch.target),
             "kl": losses.bernoulli_kl(logits),
         }
         return weighted(terms, self.term_weights())

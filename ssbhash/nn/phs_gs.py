@@ -49,18 +49,18 @@ class PHSGSNetwork(BernoulliVAENetwork):
         """S [m, m] of the pair term."""
         return losses.similarity(labels, self.shape.multilabel)
 
-    def terms(self, items: TrainingBatch, generator: torch.Generator) -> Terms:
+    def terms(self, batch: TrainingBatch, generator: torch.Generator) -> Terms:
         """Terms of the loss of one batch."""
-        assert items.labels is not None
-        assert items.known is not None
-        hidden = self.encoder(items.x)
+        assert batch.labels is not None
+        assert batch.known is not None
+        hidden = self.encoder(batch.x)
         logits, scores = self._heads(hidden)
         code = relax(logits, tau=self.weights.temperature, seed=generator)
-        similar = self.similarity(scores, items.labels)
+        similar = self.similarity(scores, batch.labels)
         terms = {
-            "reconstruction": self.reconstruction(code, items.target),
+            "reconstruction": self.reconstruction(code, batch.target),
             "kl": losses.bernoulli_kl(logits),
-            "point": losses.point_loss(scores, items.labels, items.known, self.shape.multilabel),
-            "pair": losses.pair_loss(code, similar) * items.pair_scale,
+            "point": losses.point_loss(scores, batch.labels, batch.known, self.shape.multilabel),
+            "pair": losses.pair_loss(code, similar) * batch.pair_scale,
         }
         return weighted(terms, self.term_weights())

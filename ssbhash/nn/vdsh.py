@@ -1,4 +1,4 @@
-"""VDSH and VDSH-S: a Gaussian VAE whose latent mean is thresholded.
+"""VDSH and VDSH-S: a Gaussian VAE; its code is the thresholded latent mean.
 
 Chaidaroon and Fang, *Variational Deep Semantic Hashing for Text Documents*,
 SIGIR 2017. The code is [mean > 0], as in the experiments of Nanculef et al., or
@@ -32,20 +32,20 @@ class VDSHNetwork(Autoencoder):
         """Latent mean minus the threshold of each bit."""
         return self.encoder.project(x, self.to_mean).float() - self.threshold
 
-    def _latent(self, items: TrainingBatch, generator: torch.Generator) -> tuple[Tensor, Terms]:
-        hidden = self.encoder(items.x)
+    def _latent(self, batch: TrainingBatch, generator: torch.Generator) -> tuple[Tensor, Terms]:
+        hidden = self.encoder(batch.x)
         mean = self.to_mean(hidden).float()
         log_variance = self.to_log_variance(hidden).float()
         noise = torch.randn(mean.shape, generator=generator, device=generator.device)
         latent = mean + torch.exp(0.5 * log_variance) * noise.to(mean.device)
         return latent, {
-            "reconstruction": self.reconstruction(latent, items.target),
+            "reconstruction": self.reconstruction(latent, batch.target),
             "kl": losses.gaussian_kl(mean, log_variance),
         }
 
-    def terms(self, items: TrainingBatch, generator: torch.Generator) -> Terms:
+    def terms(self, batch: TrainingBatch, generator: torch.Generator) -> Terms:
         """Terms of the loss of one batch."""
-        _, terms = self._latent(items, generator)
+        _, terms = self._latent(batch, generator)
         terms["loss"] = terms["reconstruction"] + self.weights.beta * terms["kl"]
         return terms
 
@@ -62,14 +62,14 @@ class VDSHSNetwork(VDSHNetwork):
         scores: Tensor = self.classifier(self.encoder.project(x, self.to_mean))
         return scores
 
-    def terms(self, items: TrainingBatch, generator: torch.Generator) -> Terms:
+    def terms(self, batch: TrainingBatch, generator: torch.Generator) -> Terms:
         """Terms of the loss of one batch."""
-        assert items.labels is not None
-        assert items.known is not None
-        latent, terms = self._latent(items, generator)
+        assert batch.labels is not None
+        assert batch.known is not None
+        latent, terms = self._latent(batch, generator)
         scores = self.classifier(latent).float()
         multilabel = self.shape.multilabel
-        terms["point"] = losses.point_loss(scores, items.labels, items.known, multilabel)
+        terms["point"] = losses.point_loss(scores, batch.labels, batch.known, multilabel)
         unsupervised = terms["reconstruction"] + self.weights.beta * terms["kl"]
         terms["loss"] = unsupervised + self.weights.alpha * terms["point"]
         return terms

@@ -19,10 +19,11 @@ from ssbhash.paper.grid import CUTOFFS, Row, Summary, summarise
 
 FIGURES = (
     *("P@100", "P@1000", "P@5000", "MAP@100", "MAP@1000", "MAP@5000"),
-    *("database codes P@100", "database codes MAP@100"),
     *("asymmetric P@100", "asymmetric MAP@100"),
+    *("P@10", "P@10 by class", "P@10 re-ranked", "neighbours@100", "distinct", "tied@100"),
+    *("classifier accuracy", "classifier P@100"),
 )
-IN_PAGE = ("P@100", "database codes P@100", "MAP@100", "asymmetric MAP@100")
+IN_PAGE = ("P@100", "MAP@100", "P@10 by class", "P@10 re-ranked", "neighbours@100", "distinct")
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem }

@@ -1,5 +1,7 @@
 """The file of a study: one JSON object a line, each with its checksum, only ever appended to.
 
+The checksum counts the line: lines that are lost, repeated or swapped are told.
+
 Optuna's own journal can read it. That one does not tell a damaged line from a sound one, and
 after a line that was cut off it reads no further.
 """
@@ -63,7 +65,8 @@ class Journal:
             content = file.read()
             file.seek(content.rfind(b"\n") + 1)
             file.truncate()
-            file.write(b"".join(map(_line, logs)))
+            first = content.count(b"\n") + 1
+            file.write(b"".join(_line(log, number) for number, log in enumerate(logs, first)))
             file.flush()
             os.fsync(file.fileno())
 
@@ -71,7 +74,7 @@ class Journal:
         try:
             log = json.loads(line)
             del log["checksum"]
-            if _line(log) == line:
+            if _line(log, number) == line:
                 return dict(log)
         except (ValueError, KeyError, TypeError, RecursionError):
             pass
@@ -87,6 +90,6 @@ class Journal:
             yield file
 
 
-def _line(log: dict[str, Any]) -> bytes:
-    checksum = zlib.crc32(f"{VERSION}{json.dumps(log)}".encode())
+def _line(log: dict[str, Any], number: int) -> bytes:
+    checksum = zlib.crc32(f"{VERSION} {number} {json.dumps(log)}".encode())
     return (json.dumps({**log, "checksum": checksum}) + "\n").encode()

@@ -6,10 +6,8 @@
 namespace ssbhash {
 namespace {
 
-// Measured at 64 bits: what a list costs beside its codes, and how many codes read by lists cost
-// as much as scanning all.
+// Measured at 64 bits: what a list costs beside its codes, in codes read.
 constexpr std::size_t kListCost = 24;
-constexpr std::size_t kScanShare = 5;
 constexpr std::size_t kRunBytes = 1 << 16; // between questions whether to stop
 constexpr std::size_t kOffered = 64;       // little, so that the limit falls soon
 constexpr std::uint32_t kNever = std::numeric_limits<std::uint32_t>::max();
@@ -125,11 +123,11 @@ Collector::Collector(const Segment &segment, const Query &query, const SearchKer
     capacity = offered_.size();
 }
 
-bool Collector::probe(const Check &check) {
+bool Collector::probe(std::size_t most_read, const Check &check) {
     const std::size_t n_bytes = segment_.codes.n_bytes;
     Probes probes(segment_, query_.code);
     probes_ = &probes;
-    std::size_t left = segment_.codes.n / kScanShare;
+    std::size_t left = most_read;
     while (probes.n_proved() < limit) {
         const std::size_t t = probes.cheapest();
         if (probes.cost(t) > left) {

@@ -27,8 +27,8 @@ class Collector : public Sink {
     Collector(const Collector &) = delete;
     Collector &operator=(const Collector &) = delete;
 
-    // Through the tables; false as soon as a scan of all rows would cost less.
-    bool probe(const Check &check);
+    // Through the tables; false once the lists would hold more than `most_read` codes.
+    bool probe(std::size_t most_read, const Check &check);
     void scan_all_rows(const Check &check);
     void add_row(std::size_t row, std::int32_t distance);
 

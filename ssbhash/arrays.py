@@ -54,10 +54,30 @@ def as_numpy(array: Any, name: str) -> npt.NDArray[Any]:
         raise TypeError(f"{name} cannot be read as a numpy array: {error}") from error
     if result.dtype.kind not in "biuf":
         got = f"dtype {result.dtype}" if result.ndim else type(array).__name__
-        raise TypeError(f"{name} must be a numeric array, got {got}")
+        hint = "; ssbhash.codes.from_hex and from_strings read text"
+        raise TypeError(
+            f"{name} must be a numeric array, got {got}{hint if _is_text(result) else ''}"
+        )
     if not result.dtype.isnative:
         result = result.astype(result.dtype.newbyteorder("="))
     return result
+
+
+def _is_text(array: npt.NDArray[Any]) -> bool:
+    is_object = array.dtype == object and array.size > 0
+    return array.dtype.kind in "SUT" or (is_object and isinstance(array.flat[0], str))
+
+
+def as_array(array: Any, name: str, tensors: bool) -> Any:
+    """View `array` as numpy; or, with `tensors`, leave a torch tensor on its device."""
+    if not (tensors and is_torch(array)):
+        return as_numpy(array, name)
+    return array.detach().resolve_conj().resolve_neg()
+
+
+def on_accelerator(*arrays: Any) -> bool:
+    """Whether one of the arrays is a torch tensor on a CUDA device."""
+    return any(is_torch(array) and array.is_cuda for array in arrays)
 
 
 def _view(array: Any) -> npt.NDArray[Any]:
@@ -70,11 +90,26 @@ def _view(array: Any) -> npt.NDArray[Any]:
         return view
     if not hasattr(array, "__array__") and hasattr(array, "__dlpack__"):
         return np.from_dlpack(array)
-    return np.asarray(array)
+    view = np.asarray(array)
+    return _of_nullable(array) if view.dtype == object and hasattr(array, "to_numpy") else view
 
 
-def as_codes(array: Any, name: str, n_bits: int | None = None) -> Codes:
+def _of_nullable(table: Any) -> npt.NDArray[Any]:
+    """Convert a data frame or column of nullable numbers, of pandas or pyarrow types."""
+    columns = list(table.dtypes) if hasattr(table, "columns") else [table.dtype]
+    types = [getattr(one, "numpy_dtype", one) for one in columns]
+    if not all(isinstance(one, np.dtype) and one.kind in "biuf" for one in types):
+        return np.asarray(table)
+    try:
+        return np.asarray(table.to_numpy(dtype=np.result_type(*types)))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"it has missing values: {error}") from error
+
+
+def as_codes(array: Any, name: str, n_bits: int | None = None, *, tensors: bool = False) -> Codes:
     """Check packed codes: uint8 [n, n_bytes], C-contiguous, padding bits zero.
+
+    With `tensors` a torch tensor stays one, on its device.
 
     Raises
     ------
@@ -84,41 +119,74 @@ def as_codes(array: Any, name: str, n_bits: int | None = None) -> Codes:
         If the shape is not [n, n_bytes] with n_bytes >= 1, if `n_bits` does
         not fit n_bytes, or if a padding bit is set.
     """
-    codes = as_numpy(array, name)
-    if codes.dtype != np.uint8:
-        raise TypeError(f"{name} must be packed codes of dtype uint8, got {codes.dtype}")
+    codes = as_array(array, name, tensors)
+    if dtype_name(codes) != "uint8":
+        hint = ""
+        if dtype_name(codes).startswith(("int", "uint")):
+            hint = (
+                "; ssbhash.codes.from_integers reads a whole number a code, .view(numpy.uint8) "
+                "reads rows of words"
+            )
+        raise TypeError(
+            f"{name} must be packed codes of dtype uint8, got {dtype_name(codes)}{hint}"
+        )
     if codes.ndim != 2 or codes.shape[1] == 0:
-        raise ValueError(f"{name} must have shape [n, n_bytes], n_bytes >= 1, got {codes.shape}")
-    codes = np.ascontiguousarray(codes)
+        raise ValueError(
+            f"{name} must have shape [n, n_bytes], n_bytes >= 1, got {tuple(codes.shape)}"
+        )
+    codes = codes.contiguous() if is_torch(codes) else np.ascontiguousarray(codes)
     if n_bits is not None:
         _check_padding(codes, name, n_bits)
-    return codes
+    checked: Codes = codes
+    return checked
 
 
-def _check_padding(codes: Codes, name: str, n_bits: int) -> None:
+def unpacked_tensor(packed: Any, n_bits: int) -> Any:
+    """Unpack the last axis of a uint8 tensor into bool [..., n_bits], on its device."""
+    torch = sys.modules["torch"]
+    places = torch.arange(8, dtype=torch.uint8, device=packed.device)
+    return ((packed[..., None] >> places) & 1).bool().flatten(-2)[..., :n_bits]
+
+
+def packed_tensor(bits: Any) -> Any:
+    """Pack a bool tensor [n] into uint8 [ceil(n / 8)], on its device."""
+    torch = sys.modules["torch"]
+    padded = torch.nn.functional.pad(bits.to(torch.uint8), (0, -len(bits) % 8))
+    places = torch.arange(8, dtype=torch.uint8, device=bits.device)
+    return (padded.view(-1, 8) << places).sum(1, dtype=torch.uint8)
+
+
+def dtype_name(array: Any) -> str:
+    """Name the dtype of an array or a tensor."""
+    return str(array.dtype).removeprefix("torch.")
+
+
+def _check_padding(codes: Any, name: str, n_bits: int) -> None:
     n_bytes = codes.shape[1]
     if not 8 * (n_bytes - 1) < n_bits <= 8 * n_bytes:
         raise ValueError(f"{name} has {n_bytes} bytes a code, which does not fit n_bits={n_bits}")
-    if n_bits % 8 and np.any(codes[:, -1] >> (n_bits % 8)):
-        row = int(np.flatnonzero(codes[:, -1] >> (n_bits % 8))[0])
+    if n_bits % 8 and bool((beyond := codes[:, -1] >> (n_bits % 8)).any()):
+        row = int(beyond.nonzero()[0][0])
         raise ValueError(f"{name} has padding bits set beyond n_bits={n_bits}, first in row {row}")
 
 
 _POPCOUNT = np.array([byte.bit_count() for byte in range(256)], dtype=np.uint8)
 
 
-def count_bits(packed: npt.NDArray[np.uint8]) -> int:
-    """Count the bits that are set."""
+def count_bits(packed: Any) -> int:
+    """Count the bits that are set in an array or a tensor of bytes."""
+    if is_torch(packed):
+        return int(unpacked_tensor(packed, 8 * len(packed)).sum())
     counts = np.bitwise_count(packed) if hasattr(np, "bitwise_count") else _POPCOUNT[packed]
     return int(counts.sum(dtype=np.int64))
 
 
-def like(result: npt.NDArray[Any], query: Any) -> Any:
-    """Give `result` back as the kind of array that `query` is, on its device."""
+def like(result: Any, query: Any) -> Any:
+    """Return `result`, an array or a tensor, as the kind that `query` is, on its device."""
     if is_torch(query):
-        tensor = sys.modules["torch"].from_numpy(result)
-        return tensor if query.is_cpu else tensor.to(query.device)
-    return result
+        tensor = result if is_torch(result) else sys.modules["torch"].from_numpy(result)
+        return tensor if tensor.device == query.device else tensor.to(query.device)
+    return result.cpu().numpy() if is_torch(result) else result
 
 
 def as_count(value: Any, name: str, minimum: int) -> int:
@@ -131,11 +199,12 @@ def as_count(value: Any, name: str, minimum: int) -> int:
     return number
 
 
-def as_logits(array: Any, name: str = "logits") -> Logits:
+def as_logits(array: Any, name: str = "logits", *, tensors: bool = False) -> Logits:
     """Check logits: a view [n, n_bits] of float16, float32, float64, or bfloat16 as uint16.
 
     One row [n_bits] becomes [1, n_bits]; integers become float64. numpy has no
-    bfloat16, so a torch tensor of it passes as the bit patterns.
+    bfloat16, so a torch tensor of it passes as the bit patterns. With `tensors` a
+    torch tensor stays one, on its device.
 
     Raises
     ------
@@ -144,21 +213,38 @@ def as_logits(array: Any, name: str = "logits") -> Logits:
     ValueError
         If the shape does not fit.
     """
-    is_bfloat16 = is_torch(array) and array.dtype == sys.modules["torch"].bfloat16
-    logits = as_numpy(array.view(sys.modules["torch"].int16) if is_bfloat16 else array, name)
-    if is_bfloat16:
-        logits = logits.view(np.uint16)
-    elif logits.dtype.kind in "biu":
-        logits = logits.astype(np.float64)
-    elif logits.dtype.itemsize > 8:
-        raise TypeError(f"{name} must be float16, float32, float64 or bfloat16, got {logits.dtype}")
+    logits = _tensor_logits(array, name) if tensors and is_torch(array) else _logits(array, name)
     if logits.ndim == 1:
         logits = logits[None]
     if logits.ndim != 2 or not 0 < logits.shape[1] < MAX_BITS:
         raise ValueError(
             f"{name} must have shape [n, n_bits] or [n_bits], 1 <= n_bits < 2**30, "
-            f"got {logits.shape}"
+            f"got {tuple(logits.shape)}"
         )
+    checked: Logits = logits
+    return checked
+
+
+def _logits(array: Any, name: str) -> Any:
+    is_bfloat16 = is_torch(array) and array.dtype == sys.modules["torch"].bfloat16
+    logits = as_numpy(array.view(sys.modules["torch"].int16) if is_bfloat16 else array, name)
+    if is_bfloat16:
+        return logits.view(np.uint16)
+    if logits.dtype.kind in "biu":
+        return logits.astype(np.float64)
+    if logits.dtype.itemsize > 8:
+        raise TypeError(f"{name} must be float16, float32, float64 or bfloat16, got {logits.dtype}")
+    return logits
+
+
+def _tensor_logits(array: Any, name: str) -> Any:
+    logits = as_array(array, name, tensors=True)
+    if not logits.is_floating_point():
+        if logits.is_complex():
+            raise TypeError(f"{name} must be a numeric array, got dtype {logits.dtype}")
+        return logits.double()
+    if dtype_name(logits) not in ("float16", "bfloat16", "float32", "float64"):
+        raise TypeError(f"{name} must be float16, float32, float64 or bfloat16, got {logits.dtype}")
     return logits
 
 

@@ -6,6 +6,7 @@ every engine and any number of threads, so results can be compared with `==`.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar, overload
 
@@ -16,10 +17,14 @@ from ssbhash.arrays import (
     AnyArray,
     ArrayIn,
     Codes,
+    as_array,
     as_codes,
     as_count,
     as_numpy,
+    dtype_name,
+    is_torch,
     like,
+    packed_tensor,
 )
 from ssbhash.engines import MISSING_DISTANCE, MISSING_ID, CodesIn, Database, PreparedCodes, get
 from ssbhash.threads import resolve
@@ -159,7 +164,7 @@ def search(
     n_bits : int, optional
         Bits in a code; given, the padding bits of both arguments are checked. By
         default that of prepared codes.
-    backend : {"auto", "native", "numba", "reference"}
+    backend : {"auto", "native", "numba", "reference", "cuda"}
         The engine; all give identical results.
     n_threads : int, optional
         Threads at most; by default all that the process may use.
@@ -194,18 +199,21 @@ def search(
     >>> ssbhash.search(codes, codes[2], k=2, max_distance=1, pad=True).ids.tolist()
     [2, -1]
     """
-    engine = get(backend)
+    engine = get(backend, codes, query)
     database, queries, is_single = _checked(codes, query, n_bits, engine.NAME, mask, ids)
     k = as_count(k, "k", 1)
     n_columns = k if pad else min(k, len(database))
-    limit = None if max_distance is None else as_count(max_distance, "max_distance", 0)
+    limit = None
+    if max_distance is not None:
+        limit = min(as_count(max_distance, "max_distance", 0), 8 * queries.shape[1])
     excluded = _excluded(exclude, len(queries), is_single)
     n_wanted = min(k + excluded.shape[1], len(database))
     distances, found = engine.search(database, queries, n_wanted, resolve(n_threads), limit)
     if excluded.shape[1]:
         distances, found = _without(distances, found, excluded)
     if not pad and (excluded.shape[1] or limit is not None):
-        n_columns = min(n_columns, int((found >= 0).sum(axis=1).max(initial=0)))
+        n_found = (found >= 0).sum(axis=1)
+        n_columns = min(n_columns, int(n_found.max()) if len(n_found) else 0)
     distances = _fitted(distances, n_columns, MISSING_DISTANCE)
     found = _fitted(found, n_columns, MISSING_ID)
     return _ranked_like(distances, found, query, is_single)
@@ -232,6 +240,9 @@ def _excluded(exclude: AnyArray | int | None, n_queries: int, is_single: bool) -
 
 def _without(distances: _Int32s, ids: _Ints, excluded: _Ints) -> tuple[_Int32s, _Ints]:
     """Move what is excluded to the end of each row, and mark it as missing."""
+    if is_torch(ids):
+        found: tuple[_Int32s, _Ints] = _without_tensors(distances, ids, excluded)
+        return found
     is_lost = ids < 0
     for column in excluded.T:
         is_lost |= ids == column[:, None]
@@ -241,11 +252,25 @@ def _without(distances: _Int32s, ids: _Ints, excluded: _Ints) -> tuple[_Int32s, 
     return np.take_along_axis(distances, order, axis=1), np.take_along_axis(ids, order, axis=1)
 
 
+def _without_tensors(distances: Any, ids: Any, excluded: _Ints) -> Any:
+    unwanted = sys.modules["torch"].from_numpy(excluded).to(ids.device)
+    is_lost = (ids < 0) | (ids[:, :, None] == unwanted[:, None, :]).any(dim=2)
+    order = is_lost.to(ids.dtype).argsort(dim=1, stable=True)
+    distances = distances.masked_fill(is_lost, MISSING_DISTANCE)
+    return distances.gather(1, order), ids.masked_fill(is_lost, MISSING_ID).gather(1, order)
+
+
 def _fitted(array: npt.NDArray[Any], n_columns: int, missing: int) -> npt.NDArray[Any]:
     """Cut off columns, or add missing ones."""
     n_more = n_columns - array.shape[1]
     if n_more == 0:
         return array
+    if is_torch(array) and n_more > 0:
+        more = array.new_full((len(array), n_more), missing)  # type: ignore[attr-defined]
+        joined: npt.NDArray[Any] = sys.modules["torch"].cat([array, more], dim=1)
+        return joined
+    if is_torch(array):
+        return array[:, :n_columns]
     if n_more < 0:
         return np.ascontiguousarray(array[:, :n_columns])
     return np.pad(array, ((0, 0), (0, n_more)), constant_values=missing)
@@ -407,7 +432,7 @@ def count_within(
     >>> ssbhash.count_within(codes, codes, radius=1).tolist()
     [2, 2, 1]
     """
-    engine = get(backend)
+    engine = get(backend, codes, query)
     database, queries, is_single = _checked(codes, query, n_bits, engine.NAME, mask, ids)
     found = engine.count_within(database, queries, _radii(radius, queries), resolve(n_threads))
     return like(found.reshape(()) if is_single else found, query)
@@ -484,7 +509,7 @@ def distances(
     >>> ssbhash.distances(codes, codes[0]).tolist()
     [0, 1, 3]
     """
-    engine = get(backend)
+    engine = get(backend, codes, query)
     database, queries, is_single = _checked(codes, query, n_bits, engine.NAME)
     _check_width(queries)
     found = engine.distances(database.codes, queries, resolve(n_threads))
@@ -545,13 +570,16 @@ def paired_distances(
     [1, 2]
     """
     n_bits = _n_bits(first, n_bits)
-    left, right = as_codes(first, "first", n_bits), as_codes(second, "second", n_bits)
+    engine = get(backend, first, second)
+    tensors = engine.NAME == "cuda"
+    left = as_codes(first, "first", n_bits, tensors=tensors)
+    right = as_codes(second, "second", n_bits, tensors=tensors)
     if left.shape != right.shape:
         raise ValueError(
             f"first and second must have one shape, got {list(left.shape)} and {list(right.shape)}"
         )
     _check_width(left)
-    return like(get(backend).paired_distances(left, right, resolve(n_threads)), second)
+    return like(engine.paired_distances(left, right, resolve(n_threads)), second)
 
 
 def _check_width(codes: Codes) -> None:
@@ -624,7 +652,7 @@ def pairs_within(
     >>> first.tolist(), second.tolist(), distances.tolist()
     ([0, 1], [1, 2], [1, 2])
     """
-    engine = get(backend)
+    engine = get(backend, codes)
     database = _as_database(codes, _n_bits(codes, n_bits), engine.NAME)
     radius = min(as_count(radius, "radius", 0), 8 * database.codes.shape[1])
     most = None if max_results is None else as_count(max_results, "max_results", 0)
@@ -779,8 +807,8 @@ def prepare(
     [1, 0]
     """
     n_bits = _n_bits(codes, n_bits)
-    checked = as_codes(codes, "codes", n_bits)
-    engine = get(backend)
+    engine = get(backend, codes)
+    checked = as_codes(codes, "codes", n_bits, tensors=engine.NAME == "cuda")
     planes = engine.prepare(checked, resolve(n_threads))
     return PreparedCodes(checked, n_bits, engine.NAME, planes)
 
@@ -805,19 +833,29 @@ def _as_database(
     if isinstance(codes, PreparedCodes):
         planes = codes.planes_of(engine)
         n_bits = None if n_bits == codes.n_bits else n_bits  # checked already
-    checked = as_codes(codes, "codes", n_bits)
+        codes = codes.codes
+    tensors = engine == "cuda"  # which leaves them on their device
+    checked = as_codes(codes, "codes", n_bits, tensors=tensors)
     n = len(checked)
     return Database(
         checked,
-        None if ids is None else _as_ids(ids, n),
-        None if mask is None else _as_bits(mask, n),
+        None if ids is None else _as_ids(ids, n, tensors),
+        None if mask is None else _as_bits(mask, n, tensors),
         planes,
     )
 
 
-def _as_bits(mask: AnyArray, n: int) -> npt.NDArray[np.uint8]:
+def _as_bits(mask: AnyArray, n: int, tensors: bool) -> npt.NDArray[np.uint8]:
     """Packed bits of the rows that a mask allows; those from n on are zero."""
-    bits = as_numpy(mask, "mask")
+    bits = as_array(mask, "mask", tensors)
+    if is_torch(bits) and dtype_name(bits) == "bool" and bits.shape == (n,):
+        packed: npt.NDArray[np.uint8] = packed_tensor(bits)
+        return packed
+    if is_torch(bits) and dtype_name(bits) == "uint8" and bits.shape == ((n + 7) // 8,):
+        cleared: npt.NDArray[np.uint8] = bits.clone()
+        cleared[n // 8 :] &= (1 << n % 8) - 1
+        return cleared
+    bits = as_numpy(bits, "mask")
     n_bytes = (n + 7) // 8
     if bits.dtype == bool and bits.shape == (n,):
         return np.packbits(bits, bitorder="little")
@@ -832,17 +870,20 @@ def _as_bits(mask: AnyArray, n: int) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(bits)
 
 
-def _as_ids(ids: AnyArray, n: int) -> _Ints:
+def _as_ids(ids: AnyArray, n: int, tensors: bool) -> _Ints:
     """Ascending ids without duplicates."""
-    allowed = as_numpy(ids, "ids")
-    if allowed.size == 0:
+    allowed = as_array(ids, "ids", tensors)
+    if 0 in allowed.shape:
         return np.empty(0, np.int64)
-    if allowed.ndim != 1 or allowed.dtype.kind not in "iu":
-        raise ValueError(f"ids must be a list of integers, got {allowed.dtype} {allowed.shape}")
-    allowed = np.unique(allowed)
+    if allowed.ndim != 1 or not dtype_name(allowed).startswith(("int", "uint")):
+        raise ValueError(
+            f"ids must be a list of integers, got {allowed.dtype} {tuple(allowed.shape)}"
+        )
+    allowed = allowed.long().unique() if is_torch(allowed) else np.unique(allowed)
     if allowed[0] < 0 or allowed[-1] >= n:
         raise ValueError(f"ids must be in 0 ... {n - 1}, got {allowed[0]} ... {allowed[-1]}")
-    return allowed.astype(np.int64)
+    ascending: _Ints = allowed if is_torch(allowed) else allowed.astype(np.int64)
+    return ascending
 
 
 def _checked(
@@ -855,9 +896,12 @@ def _checked(
 ) -> tuple[Database, Codes, bool]:
     n_bits = _n_bits(codes, n_bits)
     database = _as_database(codes, n_bits, engine, mask, ids)
-    queries = as_numpy(query, "query")
+    tensors = engine == "cuda"
+    rows = query.codes if isinstance(query, PreparedCodes) else query
+    queries = as_array(rows, "query", tensors)
     is_single = queries.ndim == 1
-    queries = as_codes(queries[None] if is_single else queries, "query", n_bits)
+    rows = queries[None] if is_single else queries
+    queries = as_codes(rows, "query", n_bits, tensors=tensors)
     n_bytes = database.codes.shape[1]
     if queries.shape[1] != n_bytes:
         raise ValueError(f"query has {queries.shape[1]} bytes a code but codes has {n_bytes}")

@@ -65,7 +65,7 @@ def sample(
     first_row : int
         Number of the first row: rows sampled in parts, each with its first row's
         number, give the same codes as sampled together.
-    backend : {"auto", "native", "numba", "reference"}
+    backend : {"auto", "native", "numba", "reference", "cuda"}
         The engine; all give identical codes.
     n_threads : int, optional
         Threads at most; by default all that the process may use.
@@ -90,12 +90,13 @@ def sample(
     >>> round(float(ssbhash.unpack(ssbhash.sample(logits, seed=1), 64).mean()), 2)
     0.5
     """
-    values = as_logits(logits)
+    engine = get(backend, logits)
+    values = as_logits(logits, tensors=engine.NAME == "cuda")
     first_row = _first_row(first_row, len(values))
     count = 1 if n_samples is None else as_count(n_samples, "n_samples", 1)
     if count > 2**32:
         raise ValueError(f"n_samples must be at most 2**32, got {count}")
-    codes = get(backend).sample(values, _seed(seed), first_row, count, resolve(n_threads))
+    codes = engine.sample(values, _seed(seed), first_row, count, resolve(n_threads))
     if _is_single(logits):
         codes = codes[:, 0]
     return like(codes[0] if n_samples is None else codes, logits)
@@ -133,7 +134,7 @@ def binarize(
     threshold : float or float [n_bits]
         For all bits or for each; the medians of the columns give balanced bits
         ("median hashing"). Compared exactly, not rounded to the logits' dtype.
-    backend : {"auto", "native", "numba", "reference"}
+    backend : {"auto", "native", "numba", "reference", "cuda"}
         The engine; all give identical codes.
     n_threads : int, optional
         Threads at most; by default all that the process may use.
@@ -158,9 +159,10 @@ def binarize(
     >>> ssbhash.binarize(logits, np.median(logits, axis=0)).tolist()
     [[4], [3]]
     """
-    values = as_logits(logits)
+    engine = get(backend, logits)
+    values = as_logits(logits, tensors=engine.NAME == "cuda")
     thresholds = _thresholds(threshold, values.shape[1])
-    codes = get(backend).binarize(values, thresholds, resolve(n_threads))
+    codes = engine.binarize(values, thresholds, resolve(n_threads))
     return like(codes[0] if _is_single(logits) else codes, logits)
 
 
@@ -230,10 +232,11 @@ def sample_relaxed(
     >>> relaxed.shape, relaxed.dtype.name
     ((2, 3), 'float32')
     """
-    values = as_logits(logits)
+    engine = get(backend, logits)
+    values = as_logits(logits, tensors=engine.NAME == "cuda")
     if not 1e-3 <= float(tau) < np.inf:
         raise ValueError(f"tau must be finite and at least 1e-3, got {tau}")
-    engine, first_row = get(backend), _first_row(first_row, len(values))
+    first_row = _first_row(first_row, len(values))
     relaxed = engine.sample_relaxed(values, float(tau), _seed(seed), first_row, resolve(n_threads))
     return like(relaxed[0] if _is_single(logits) else relaxed, logits)
 

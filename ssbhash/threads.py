@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import os
@@ -9,7 +10,8 @@ from pathlib import Path
 
 from ssbhash.arrays import as_count
 
-_CGROUP = Path("/sys/fs/cgroup")
+_CGROUP, _OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+_UNLIMITED = 1 << 30
 _chosen: int | None = None
 
 
@@ -32,7 +34,13 @@ def get_num_threads() -> int:
     """Return the number of threads that `n_threads=None` means.
 
     In this order: `set_num_threads`, the environment's SSBHASH_NUM_THREADS, and
-    what the process may use: its CPU affinity and its control group's quota.
+    what the process may use: its CPU affinity, its control groups' quotas, and
+    OMP_NUM_THREADS, by which joblib and others share the CPUs among their workers.
+
+    Returns
+    -------
+    int
+        At least 1.
 
     Raises
     ------
@@ -46,7 +54,7 @@ def get_num_threads() -> int:
         if not asked.isdecimal() or int(asked) < 1:
             raise ValueError(f"SSBHASH_NUM_THREADS must be an integer of at least 1, got {asked!r}")
         return int(asked)
-    return max(1, min(_affinity(), _quota(_CGROUP)))
+    return max(1, min(_affinity(), _quota(_CGROUP, _own_groups(_OWN_GROUPS)), _openmp()))
 
 
 def resolve(n_threads: int | None) -> int:
@@ -60,19 +68,48 @@ def _affinity() -> int:
     return os.cpu_count() or 1
 
 
+def _openmp() -> int:
+    """Threads that OMP_NUM_THREADS allows; of a list the outermost level's. Nonsense is ignored."""
+    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(asked) if asked.isdecimal() and int(asked) else _UNLIMITED
+
+
 @functools.cache
-def _quota(cgroup: Path) -> int:
-    """CPUs that the control group grants (versions 2 and 1), rounded up."""
+def _own_groups(listing: Path) -> tuple[str, str]:
+    """Paths of this process's control groups: of version 2, and of version 1's `cpu`."""
+    unified = cpu = ""
+    with contextlib.suppress(OSError):
+        for line in listing.read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if not controllers:
+                unified = path.strip("/")
+            elif "cpu" in controllers.split(","):
+                cpu = path.strip("/")
+    return unified, cpu
+
+
+@functools.cache
+def _quota(cgroup: Path, own: tuple[str, str] = ("", "")) -> int:
+    """CPUs that the control groups (versions 2 and 1) and those above them grant, rounded up."""
+    granted = _UNLIMITED
+    for root, path in zip((cgroup, cgroup / "cpu"), own, strict=True):
+        # Within a container the path may be that of the host, and not be there.
+        group = root / path
+        for folder in (group, *group.parents):
+            granted = min(granted, _granted(folder))
+            if folder == root:
+                break
+    return granted
+
+
+def _granted(folder: Path) -> int:
     try:
-        quota, period = (cgroup / "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        try:
-            quota = (cgroup / "cpu/cpu.cfs_quota_us").read_text()
-            period = (cgroup / "cpu/cpu.cfs_period_us").read_text()
-        except OSError:
-            quota, period = "max", "1"
-    try:
+        if (folder / "cpu.max").exists():
+            quota, period = (folder / "cpu.max").read_text().split()
+        else:
+            quota = (folder / "cpu.cfs_quota_us").read_text()
+            period = (folder / "cpu.cfs_period_us").read_text()
         granted = math.ceil(int(quota) / int(period))
-    except (ValueError, ZeroDivisionError):  # "max"
-        granted = 0
-    return granted if granted > 0 else 1 << 30
+    except (OSError, ValueError, ZeroDivisionError):  # "max", or no such group
+        return _UNLIMITED
+    return granted if granted > 0 else _UNLIMITED

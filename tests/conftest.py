@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import emulated_cuda
 import pytest
 
 import ssbhash
@@ -25,6 +26,11 @@ _OTHER_HALF = re.compile(
 if importlib.util.find_spec("torch") is None:
     _TESTS = Path(__file__).parent.glob("test_*.py")
     collect_ignore = [path.name for path in _TESTS if _OTHER_HALF.search(path.read_text())]
+
+
+# Without a GPU the cuda engine runs under an emulator, in this process and in those it starts.
+if "cuda" not in available() and (library := emulated_cuda.library()) is not None:
+    os.environ["SSBHASH_CUDA_LIBRARY"] = str(library)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -14,6 +14,7 @@ pytest.importorskip("sklearn")
 
 import scipy.sparse as sp
 import torch
+from sklearn.base import is_classifier
 from sklearn.datasets import make_classification
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -50,7 +51,18 @@ def items() -> tuple[np.ndarray, np.ndarray]:
     return np.abs(X).astype(np.float32), y
 
 
-@parametrize_with_checks([small(method) for method in METHODS])
+def expected_failures(estimator: Any) -> dict[str, str]:
+    if not is_classifier(estimator):
+        return {}
+    return {
+        "check_classifiers_classes": "classes -1 and 1: -1 is unlabelled",
+        "check_classifiers_train": "two epochs do not reach its accuracy",
+    }
+
+
+@parametrize_with_checks(
+    [small(method) for method in METHODS], expected_failed_checks=expected_failures
+)
 def test_scikit_learn_contract(estimator: Any, check: Any) -> None:
     check(estimator)
 

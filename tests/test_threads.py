@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import ssbhash
-from ssbhash.threads import _quota
+from ssbhash.threads import _own_groups, _quota
 
 RNG = np.random.default_rng(0)
 CODES = RNG.integers(0, 256, (200_000, 8), dtype=np.uint8)
@@ -52,6 +52,42 @@ def test_control_group_quota(tmp_path, files: dict[str, str], granted: int) -> N
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     assert _quota(tmp_path) == granted
+
+
+def test_quota_of_the_own_group_and_of_those_above(tmp_path) -> None:
+    listing = tmp_path / "listing"
+    listing.write_text("4:memory:/a\n3:cpu,cpuacct:/jobs/7\n0::/user/session\n")
+    own = _own_groups(listing)
+    assert own == ("user/session", "jobs/7")
+    assert _own_groups(tmp_path / "absent") == ("", "")
+    for folder, quota in (("user/session", "max"), ("user", "250000")):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / "cpu.max").write_text(f"{quota} 100000\n")
+    assert _quota(tmp_path, own) == 3
+    (tmp_path / "cpu/jobs/7").mkdir(parents=True)
+    (tmp_path / "cpu/jobs/7/cpu.cfs_quota_us").write_text("100000")
+    (tmp_path / "cpu/jobs/7/cpu.cfs_period_us").write_text("100000")
+    assert _quota(tmp_path, ("user/session", "jobs/7/absent")) == 1
+
+
+@pytest.mark.parametrize(("asked", "threads"), [("1", 1), (" 1,4", 1), ("0", None), ("all", None)])
+def test_openmp_s_limit_is_kept(
+    asked: str, threads: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SSBHASH_NUM_THREADS", raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    allowed = ssbhash.get_num_threads()
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    assert ssbhash.get_num_threads() == (threads or allowed)
+    monkeypatch.setenv("SSBHASH_NUM_THREADS", "3")
+    assert ssbhash.get_num_threads() == 3
+
+
+def test_workers_of_joblib_share_the_cpus() -> None:
+    joblib = pytest.importorskip("joblib")
+    call = joblib.delayed(ssbhash.get_num_threads)
+    found = joblib.Parallel(2, inner_max_num_threads=1, backend="loky")(call() for _ in range(2))
+    assert found == [1, 1]
 
 
 def _search_in_child(queue) -> None:

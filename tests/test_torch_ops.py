@@ -4,6 +4,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import ssbhash
+from ssbhash.engines import available
 from ssbhash.nn import torch_ops
 from ssbhash.nn.relaxations import expected_loss, relax
 
@@ -93,3 +94,57 @@ def test_logits_may_have_any_number_of_dimensions() -> None:
     flat = relax(cube.reshape(6, 5), seed=2)
     assert torch.equal(relax(cube, seed=2).reshape(6, 5), flat)
     assert np.isfinite(relax(cube[0, 0], seed=2).numpy()).all()
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_one_row_has_one_dimension_in_eager_and_fake_mode(name: str) -> None:
+    operator, arguments = CALLS[name]
+    row = LOGITS[0]
+    with torch._subclasses.FakeTensorMode() as mode:
+        fake = operator(mode.from_tensor(row), *arguments)
+    assert fake.shape == operator(row, *arguments).shape
+    torch.library.opcheck(operator, (row, *arguments))
+
+
+@pytest.mark.parametrize("name", ["sample_relaxed", "sample_bits"])
+def test_functional_derivatives_are_those_of_backward(name: str) -> None:
+    operator, arguments = CALLS[name]
+
+    def loss(logits: torch.Tensor) -> torch.Tensor:
+        return operator(logits, *arguments).square().sum()
+
+    logits = LOGITS.clone().requires_grad_()
+    loss(logits).backward()
+    assert torch.equal(torch.func.grad(loss)(LOGITS), logits.grad)
+    batch = torch.stack([LOGITS, LOGITS / 2, -LOGITS])
+    each = torch.stack([torch.func.grad(loss)(item) for item in batch])
+    torch.testing.assert_close(torch.func.vmap(torch.func.grad(loss))(batch), each)
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("dim", [0, 1])
+def test_a_batch_is_its_items(name: str, dim: int) -> None:
+    operator, arguments = CALLS[name]
+    batch = torch.stack([LOGITS, LOGITS / 2, -LOGITS], dim=dim)
+    found = torch.func.vmap(lambda logits: operator(logits, *arguments), in_dims=dim)(batch)
+    assert torch.equal(
+        found, torch.stack([operator(item, *arguments) for item in batch.unbind(dim)])
+    )
+
+
+@pytest.mark.parametrize("name", ["sample_relaxed", "sample_bits"])
+def test_on_a_device_the_draws_are_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "cuda" not in available():
+        pytest.skip("neither a device nor its emulator")
+    operator, arguments = CALLS[name]
+    expected = operator(LOGITS, *arguments)
+    monkeypatch.setattr(torch_ops, "_stays_on_device", lambda logits: True)
+    assert torch.equal(operator(LOGITS, *arguments), expected)
+    bad = LOGITS.clone()
+    bad[2, 1] = torch.nan
+    found = operator(bad, *arguments)
+    assert found[2, 1].isnan()
+    assert torch.equal(
+        found.nan_to_num(),
+        expected.index_put((torch.tensor(2), torch.tensor(1)), torch.tensor(0.0)),
+    )

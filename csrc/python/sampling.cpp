@@ -43,8 +43,7 @@ py::tuple py_sample(const py::array &array, const Draw &draw, std::size_t n_thre
         {static_cast<py::ssize_t>(draw.n_samples), array.shape(0), bytes_for(logits)});
     auto *out = codes.mutable_data();
     std::int64_t bad_row = -1;
-    released(
-        [&] { bad_row = sample(logits, draw, scheduled(n_threads), out); });
+    released([&] { bad_row = sample(logits, draw, scheduled(n_threads), out); });
     return py::make_tuple(codes, bad_row);
 }
 
@@ -68,16 +67,14 @@ py::tuple py_sample_relaxed(const py::array &array, const Draw &draw, double tau
     py::array_t<float> relaxed({array.shape(0), array.shape(1)});
     auto *out = relaxed.mutable_data();
     std::int64_t bad_row = -1;
-    released(
-        [&] { bad_row = sample_relaxed(logits, tau, draw, scheduled(n_threads), out); });
+    released([&] { bad_row = sample_relaxed(logits, tau, draw, scheduled(n_threads), out); });
     return py::make_tuple(relaxed, bad_row);
 }
 
 } // namespace
 
 void bind_sampling(py::module_ &m) {
-    py::class_<Draw>(m, "Draw",
-                     "Which random numbers: of a seed, for rows counted from first_row.")
+    py::class_<Draw>(m, "Draw", "Which random numbers: of a seed, for rows counted from first_row.")
         .def(py::init([](std::uint64_t seed, std::uint64_t first_row, std::size_t n_samples) {
                  return Draw{seed, first_row, n_samples};
              }),

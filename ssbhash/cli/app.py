@@ -62,7 +62,7 @@ class OneLineErrors(TyperGroup):
 
 def _drop_output() -> None:
     """Keep Python from writing at its end what standard output did not take."""
-    if sys.stdout is sys.__stdout__ and sys.stdout is not None:
+    if sys.__stdout__ is not None and sys.stdout is sys.__stdout__:
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -229,7 +229,7 @@ def _train(
     started = time.perf_counter()
     hasher.fit(data.X, hidden)
     train_seconds = time.perf_counter() - started
-    database, queries = hasher.database_codes(data.X), hasher.transform(data.X_query)
+    database, queries = hasher.transform(data.X), hasher.transform(data.X_query)
     figures = metrics.evaluate(database, data.y, queries, data.y_query, K)
     many = np.tile(data.X, (7, 1))
     encode_seconds = min(_seconds(hasher.transform, many) for _ in range(3))

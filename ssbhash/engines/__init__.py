@@ -1,4 +1,4 @@
-"""The engines: native (C++), numba, reference (numpy).
+"""The engines: native (C++), numba, reference (numpy), cuda.
 
 Each engine is a module that has the functions of `Engine`; results are identical on
 every engine, for any number of threads. `get` picks one; the public functions in `hamming.py` and `sampling.py` check
@@ -14,6 +14,8 @@ import os
 import warnings
 from typing import Any
 
+from ssbhash.arrays import on_accelerator
+from ssbhash.engines import cuda_build
 from ssbhash.engines.engine import (
     MISSING_DISTANCE,
     MISSING_ID,
@@ -36,8 +38,8 @@ __all__ = [
     "native_module",
 ]
 
-# Fastest first: "auto" takes the first that is present.
-NAMES = ("native", "numba", "reference")
+# Fastest first: "auto" takes the first that is present, "cuda" only for tensors on a device.
+NAMES = ("native", "numba", "reference", "cuda")
 _REQUIRES = {"native": "ssbhash._core", "numba": "numba", "reference": "numpy"}
 
 
@@ -63,17 +65,24 @@ def _load_native() -> tuple[Any, str]:
 def _is_present(name: str) -> bool:
     if name == "native":
         return native_module() is not None
+    if name == "cuda":
+        return cuda_build.why_absent() == ""
     return importlib.util.find_spec(_REQUIRES[name]) is not None
 
 
-def get(name: str = "auto") -> Engine:
-    """Return the engine called `name`; "auto" is SSBHASH_BACKEND or the fastest present.
+def get(name: str = "auto", *arrays: Any) -> Engine:
+    """Return the engine called `name`.
+
+    "auto" is "cuda" where one of the arrays is a tensor on a CUDA device, else
+    SSBHASH_BACKEND or the fastest present.
 
     Raises
     ------
     ValueError
         If there is no such engine, or it is not installed here.
     """
+    if name == "auto" and on_accelerator(*arrays):
+        name = "cuda"
     if name == "auto":
         name = os.environ.get("SSBHASH_BACKEND", "") or _fastest()
     return _engine(name)
@@ -83,6 +92,8 @@ def get(name: str = "auto") -> Engine:
 def _engine(name: str) -> Engine:
     if name not in NAMES:
         raise ValueError(f"backend must be one of auto, {', '.join(NAMES)}; got {name!r}")
+    if name == "cuda" and (reason := cuda_build.why_absent()):
+        raise ValueError(f"backend 'cuda' cannot run here: {reason}")
     if not _is_present(name):
         why = f" ({_load_native()[1]})" if name == "native" else ""
         raise ValueError(
@@ -102,6 +113,10 @@ def _load(name: str) -> Engine:
         from ssbhash.engines import numba
 
         return numba
+    if name == "cuda":
+        from ssbhash.engines import cuda
+
+        return cuda
     from ssbhash.engines import reference
 
     return reference

@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import ClassifierTags, Tags
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ssbhash.arrays import Codes
 from ssbhash.codes import pack
+from ssbhash.data import is_labelled
 from ssbhash.inputs import (
     Labels,
     Raw,
@@ -29,10 +30,11 @@ from ssbhash.inputs import (
     standardise,
 )
 from ssbhash.models import checks, storage
+from ssbhash.models.classifying import PartlyLabelledClassifier, with_predictions
 from ssbhash.models.fitted import Floats, Model
 from ssbhash.nn import Autoencoder, Shape, Weights
 from ssbhash.registry import METHODS
-from ssbhash.training import Callback, Data, Options, Outcome, Training
+from ssbhash.training import Callback, Data, Options, Outcome, Training, own_torch_state
 
 
 @dataclass(eq=False, repr=False)
@@ -170,7 +172,8 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         Returns
         -------
         uint8 [n, n_bytes]
-            Packed codes: bit j is bit j % 8 of byte j // 8.
+            Packed codes: bit j is bit j % 8 of byte j // 8. A data frame where
+            scikit-learn's `set_output` asks for one; other methods give arrays.
 
         Raises
         ------
@@ -179,24 +182,10 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         ValueError
             If X is malformed, or has other features than in `fit`.
         """
+        return self._codes(X)
+
+    def _codes(self, X: Any) -> Codes:
         return np.asarray(pack(self.logits(X) > 0))
-
-    def database_codes(self, X: Any) -> Codes:
-        """Encode items to be searched; queries are encoded by `transform`.
-
-        The two differ where a method says so: the default `SSBVAE`.
-
-        Parameters
-        ----------
-        X
-            [n, n_features], as in `fit`.
-
-        Returns
-        -------
-        uint8 [n, n_bytes]
-            Packed codes.
-        """
-        return self.transform(X)
 
     def logits(self, X: Any) -> Floats:
         """Compute the real numbers whose signs are the code.
@@ -235,7 +224,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         names = getattr(self, "feature_names_in_", None)
         config = {
             "method": self.method,
-            "parameters": self.get_params(deep=False),
+            "parameters": self._parameters,
             "feature_names": None if names is None else list(names),
             "history": self.history_,
             "interrupted": self.interrupted_,
@@ -303,6 +292,24 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         read: Callable[[int], Labels] | None,
         callbacks: Sequence[Callback],
     ) -> Hasher:
+        before = dict(self.__dict__)
+        try:
+            with own_torch_state():
+                self._train(X, target, read, callbacks)
+        except BaseException:
+            # An older model, and what was measured of its items, stay together.
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
+        return self
+
+    def _train(
+        self,
+        X: Any,
+        target: Any,
+        read: Callable[[int], Labels] | None,
+        callbacks: Sequence[Callback],
+    ) -> None:
         self._check()
         for callback in callbacks:
             if not callable(callback):
@@ -332,7 +339,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
             targets = rows
         else:
             targets = standardise(row_source(aim, is_mostly_zero(aim)))
-        data = Data(rows, targets, labels)
+        data, shape = self._prepared(Data(rows, targets, labels), shape)
         network = self._build(replace(shape, n_features=rows.n_columns))
         model = Model(network, labels, getattr(rows, "statistics", {}), raw.sparse)
         options = replace(self._options(device, data), callbacks=tuple(callbacks))
@@ -340,10 +347,11 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         checks.check_trained(model.network, x)
         self._finish(model, data.x)
         self._keep(model, outcome)
-        return self
 
     def _keep(self, model: Model, outcome: Outcome) -> None:
         self._model = model
+        # `set_params` is for the next `fit`; the model is saved with those it was made with.
+        self._parameters = self.get_params(deep=False)
         self.history_ = outcome.history
         self.n_epochs_ = len(outcome.history)
         self.best_epoch_ = outcome.best_epoch
@@ -373,6 +381,10 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         """Wrap the rows of features as the network takes them."""
         return rows if reconstruction == "multinomial" else standardise(rows)
 
+    def _prepared(self, data: Data, shape: Shape) -> tuple[Data, Shape]:
+        """Add what is measured on all training items before the network is built."""
+        return data, shape
+
     def _weights(self) -> Weights:
         return Weights(
             alpha=float(getattr(self, "alpha", 0) or 0),
@@ -387,7 +399,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
     def _options(self, device: str, data: Data) -> Options:
         return Options(
             n_epochs=self._epochs(len(data)),
-            batch_size=int(self.batch_size),
+            batch_size=self._batch_size(),
             learning_rate=float(self.learning_rate),
             validation_fraction=float(self.validation_fraction),
             patience=self.patience,
@@ -399,6 +411,9 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
             checkpoint=None if self.checkpoint is None else Path(self.checkpoint),
             fingerprint="" if self.checkpoint is None else self._fingerprint(data),
         )
+
+    def _batch_size(self) -> int:
+        return int(self.batch_size)
 
     def _epochs(self, n_items: int) -> int:
         return int(self.n_epochs)
@@ -420,7 +435,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
 
     @property
     def _n_features_out(self) -> int:
-        return -(-int(self.n_bits) // 8)
+        return -(-self._model.network.shape.n_bits // 8)
 
     def __sklearn_tags__(self) -> Tags:
         tags: Tags = super().__sklearn_tags__()
@@ -429,22 +444,34 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         return tags
 
 
-class ClassifyingHasher(Hasher):
-    """What the methods with labels share: y in `fit`, and predictions."""
+class ClassifyingHasher(PartlyLabelledClassifier, Hasher):
+    """What the methods with labels share: y in `fit`, and predictions.
+
+    Attributes
+    ----------
+    classes_
+        The classes in ascending order; multi-label: column numbers.
+    transduction_
+        Classes [n] of the training items: the known ones, and predictions for the others;
+        multi-label: int8 indicators [n, n_classes]. Not saved with the model.
+    """
 
     def fit(
         self, X: Any, y: Any = None, target: Any = None, *, callbacks: Sequence[Callback] = ()
     ) -> ClassifyingHasher:
         """Train on items of which some have labels.
 
+        There are no weights of items (`sample_weight`): repeat an item instead.
+
         Parameters
         ----------
         X, target, callbacks
             As in `Hasher.fit`.
         y
-            Class ids [n], -1 = unlabelled; or an indicator matrix of 0 and 1
-            [n, n_classes], unlabelled rows -1. At least one label must be known, and
-            class ids must be of two classes at least.
+            Labels [n]: whole numbers, text or truth values, where -1, None or NaN is
+            unlabelled; or an indicator matrix of 0 and 1 [n, n_classes], unlabelled rows
+            -1. `ssbhash.data.number_labels` has all forms. At least one label must be
+            known, and classes must be two at least.
 
         Returns
         -------
@@ -456,8 +483,28 @@ class ClassifyingHasher(Hasher):
         )
         return self
 
+    def _finish(self, model: Model, rows: RowSource) -> None:
+        super()._finish(model, rows)
+        labels, network = model.labels, model.network
+        assert labels is not None
+        hidden = np.flatnonzero(~is_labelled(labels.numbers))
+        scores = model.encode(network.class_scores, rows, network.shape.n_classes, hidden)
+        predicted = probabilities(scores, labels.multilabel)
+        self.transduction_ = with_predictions(labels, predicted)
+
     def predict_proba(self, X: Any) -> Floats:
-        """Class probabilities, float32 [n, n_classes], in the order of `classes_`."""
+        """Estimate class probabilities.
+
+        Parameters
+        ----------
+        X
+            [n, n_features], as in `fit`.
+
+        Returns
+        -------
+        float32 [n, n_classes]
+            In the order of `classes_`. Each row sums to 1; multi-label: each entry by itself.
+        """
         model = self._fitted()
         rows = model.rows(self._checked(X, reset=False))
         network = model.network
@@ -465,18 +512,33 @@ class ClassifyingHasher(Hasher):
         return probabilities(scores, network.shape.multilabel)
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
-        """Class ids [n]; multi-label: int64 indicator matrix of probabilities above 1/2."""
+        """Predict classes.
+
+        Parameters
+        ----------
+        X
+            [n, n_features], as in `fit`.
+
+        Returns
+        -------
+        array [n], or int64 [n, n_classes]
+            The most probable of `classes_`; multi-label: indicators of probabilities above 1/2.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from ssbhash import SSBVAE
+        >>> X = np.repeat(np.eye(2), 20, axis=0)
+        >>> y = np.array(["ant"] * 20 + ["bee"] * 20, dtype=object)
+        >>> y[1::2] = None  # unlabelled
+        >>> hasher = SSBVAE(n_bits=8, n_epochs=20, n_hidden_units=16, verbose=False).fit(X, y)
+        >>> hasher.predict(X[[0, 39]]).tolist(), hasher.score(X, y)
+        (['ant', 'bee'], 1.0)
+        """
         predicted = self.predict_proba(X)
         if self._model.network.shape.multilabel:
             return (predicted > 0.5).astype(np.int64)
         return np.asarray(self.classes_[predicted.argmax(1)])
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.required = True
-        tags.target_tags.multi_output = True
-        tags.classifier_tags = ClassifierTags()
-        return tags
 
 
 def probabilities(scores: Floats, multilabel: bool) -> Floats:
@@ -511,6 +573,7 @@ def load(path: str | Path, device: Any = "cpu") -> Hasher:
     return load_with(path, device)[0]
 
 
+@own_torch_state()
 def load_with(path: str | Path, device: Any = "cpu") -> tuple[Hasher, dict[str, bytes]]:
     """Open a folder: the hasher, and the files that were saved beside it."""
     config, tensors, beside = storage.load(Path(path))

@@ -26,6 +26,7 @@ from ssbhash.inputs import (
 )
 from ssbhash.models import storage
 from ssbhash.nn import TILE, Autoencoder, Shape
+from ssbhash.training import own_torch_state
 
 Floats = npt.NDArray[np.float32]
 
@@ -71,6 +72,7 @@ class Model:
         components = self.statistics.get("components")
         return self.network.shape.n_features if components is None else components.shape[0]
 
+    @own_torch_state()
     def encode(
         self,
         function: Callable[[Batch], Tensor],

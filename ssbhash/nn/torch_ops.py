@@ -10,20 +10,42 @@ sample_bits(logits, seed, first_row)
     The bits of `sample` as 0.0 and 1.0 like `logits`, with the straight-through
     derivative, that of sigmoid(logits).
 
-The draws are those of `ssbhash.sample` and `ssbhash.sample_relaxed`, on every device.
-torch counts a seed as a signed number, so it must be below 2**63 here.
+`logits` are [n, n_bits], or [n_bits] for one row. The draws are those of `ssbhash.sample` and
+`ssbhash.sample_relaxed`, on every device. torch counts a seed as a signed number, so it must be
+below 2**63 here. Under `torch.func.vmap` each item of the batch draws the same random numbers.
+
+On the CPU a logit that is not finite is an error. On a CUDA device the last two operators, which
+training calls in each step, do not wait for the device to tell: they return NaN there.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._functorch.utils import enable_single_level_autograd_function
 
 import ssbhash
+from ssbhash.arrays import unpacked_tensor
+from ssbhash.engines import get
+
+
+def _stays_on_device(logits: Tensor) -> bool:
+    return logits.is_cuda
+
+
+def _cuda() -> Any:
+    """Return the cuda engine, which has what other engines lack: draws that do not wait."""
+    return get("cuda")
 
 
 def _sample_relaxed(logits: Tensor, seed: int, tau: float, first_row: int = 0) -> Tensor:
-    relaxed: Tensor = ssbhash.sample_relaxed(logits, seed, tau=tau, first_row=first_row)
+    relaxed: Tensor
+    if _stays_on_device(logits):
+        rows = logits.detach().reshape(-1, logits.shape[-1])
+        relaxed = _cuda().relaxed_unchecked(rows, tau, seed, first_row)[0].view(logits.shape)
+    else:
+        relaxed = ssbhash.sample_relaxed(logits, seed, tau=tau, first_row=first_row)
     return relaxed.to(logits.dtype)
 
 
@@ -39,6 +61,11 @@ def _relaxed_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]
 
 
 def _sample_bits(logits: Tensor, seed: int, first_row: int = 0) -> Tensor:
+    if _stays_on_device(logits):
+        rows = logits.detach().reshape(-1, logits.shape[-1])
+        codes, _ = _cuda().sample_unchecked(rows, seed, first_row)
+        drawn = unpacked_tensor(codes[0], logits.shape[-1]).to(logits.dtype)
+        return torch.where(rows.isfinite(), drawn, torch.nan).view(logits.shape)
     codes = ssbhash.sample(logits, seed, first_row=first_row)
     bits: Tensor = ssbhash.unpack(codes, logits.shape[-1])
     return bits.to(logits.dtype)
@@ -55,77 +82,88 @@ def _straight_through(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
 
 
 def _packed_like(logits: Tensor, *_: object) -> Tensor:
-    n, n_bits = logits.shape
-    return logits.new_empty((n, (n_bits + 7) // 8), dtype=torch.uint8)
+    _check_shape(logits)
+    shape = (*logits.shape[:-1], (logits.shape[-1] + 7) // 8)
+    return logits.new_empty(shape, dtype=torch.uint8)
+
+
+def _check_shape(logits: Tensor) -> None:
+    if logits.ndim not in (1, 2):
+        shape = tuple(logits.shape)
+        raise ValueError(f"logits must have shape [n, n_bits] or [n_bits], got {shape}")
 
 
 def _like(logits: Tensor, *_: object) -> Tensor:
+    _check_shape(logits)
     return torch.empty_like(logits, memory_format=torch.contiguous_format)
 
 
-@torch.library.custom_op("ssbhash::sample", mutates_args=())
-def sample(logits: Tensor, seed: int, first_row: int = 0) -> Tensor:
-    """Draw packed codes."""
+def _sample(logits: Tensor, seed: int, first_row: int = 0) -> Tensor:
     codes: Tensor = ssbhash.sample(logits, seed, first_row=first_row)
     return codes
 
 
-@torch.library.custom_op("ssbhash::binarize", mutates_args=())
-def binarize(logits: Tensor, threshold: float = 0.0) -> Tensor:
-    """Threshold logits into packed codes."""
+def _binarize(logits: Tensor, threshold: float = 0.0) -> Tensor:
     codes: Tensor = ssbhash.binarize(logits, threshold)
     return codes
 
 
-_relaxed_operator = torch.library.custom_op(
-    "ssbhash::sample_relaxed", _sample_relaxed, mutates_args=()
+# Defined by hand: `torch.library.custom_op` takes four times as long a call, and its autograd
+# has no setup_context, which torch.func asks for.
+_library: Any = torch.library.Library("ssbhash", "DEF")  # type: ignore[no-untyped-call]
+
+
+def _define(name: str, schema: str, kernel: Callable[..., Tensor], fake: Any) -> Any:
+    """Define one operator for every device; its rule of `vmap` goes through the batch."""
+    _library.define(f"{name}{schema}", tags=(torch.Tag.pt2_compliant_tag,))
+    _library.impl(name, kernel, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"ssbhash::{name}", fake, lib=_library)
+    operator = getattr(torch.ops.ssbhash, name).default
+    torch.library.register_vmap(f"ssbhash::{name}", _each_of_batch(operator), lib=_library)
+    return operator
+
+
+def _each_of_batch(call: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, int]]:
+    def rule(info: Any, in_dims: tuple[Any, ...], logits: Tensor, *rest: Any) -> tuple[Tensor, int]:
+        items = logits.unbind(in_dims[0])
+        return torch.stack([call(item, *rest) for item in items]), 0
+
+    return rule
+
+
+def _differentiate(name: str, operator: Any, keep: Any, backward: Any) -> None:
+    """Give an operator its derivative."""
+
+    def forward(*inputs: Any) -> Tensor:
+        with torch._C._AutoDispatchBelowAutograd():
+            result: Tensor = operator(*inputs)
+        return result
+
+    methods = {"forward": forward, "setup_context": keep, "backward": backward}
+    static = {key: staticmethod(method) for key, method in methods.items()}
+    function: Any = type(name, (torch.autograd.Function,), static)
+
+    def apply(*inputs: Any) -> Tensor:
+        # Where torch.func is at work it has come down to the layer of this kernel already:
+        # Function.apply would ask it to do so again.
+        with enable_single_level_autograd_function():
+            result: Tensor = super(torch.autograd.Function, function).apply(*inputs)
+        return result
+
+    _library.impl(name, apply, "Autograd")
+
+
+_DRAW = "(Tensor logits, int seed, int first_row=0) -> Tensor"
+sample = _define("sample", _DRAW, _sample, _packed_like)
+binarize = _define(
+    "binarize", "(Tensor logits, float threshold=0.0) -> Tensor", _binarize, _packed_like
 )
-_bits_operator = torch.library.custom_op("ssbhash::sample_bits", _sample_bits, mutates_args=())
-sample.register_fake(_packed_like)
-binarize.register_fake(_packed_like)
-_relaxed_operator.register_fake(_like)
-_bits_operator.register_fake(_like)
-_relaxed_operator.register_autograd(_relaxed_backward, setup_context=_keep_relaxed)
-_bits_operator.register_autograd(_straight_through, setup_context=_keep_logits)
-
-
-class _SampleRelaxed(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Tensor:
-        relaxed = _sample_relaxed(*inputs)
-        _keep_relaxed(ctx, inputs, relaxed)
-        return relaxed
-
-    backward = staticmethod(_relaxed_backward)
-
-
-class _SampleBits(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Tensor:
-        bits = _sample_bits(*inputs)
-        _keep_logits(ctx, inputs, bits)
-        return bits
-
-    backward = staticmethod(_straight_through)
-
-
-# A custom operator costs some 80 us more a call than an autograd function, as much as
-# the draw of a whole batch: it is called only where a compiler traces.
-
-
-def sample_relaxed(logits: Tensor, seed: int, tau: float, first_row: int = 0) -> Tensor:
-    """Draw relaxed bits from the binary Concrete distribution."""
-    call: Any = _SampleRelaxed.apply
-    if torch.compiler.is_compiling():
-        call = _relaxed_operator
-    relaxed: Tensor = call(logits, seed, tau, first_row)
-    return relaxed
-
-
-def sample_bits(logits: Tensor, seed: int, first_row: int = 0) -> Tensor:
-    """Draw bits as numbers."""
-    call: Any = _SampleBits.apply
-    if torch.compiler.is_compiling():
-        call = _bits_operator
-    bits: Tensor = call(logits, seed, first_row)
-    return bits
+sample_relaxed = _define(
+    "sample_relaxed",
+    "(Tensor logits, int seed, float tau, int first_row=0) -> Tensor",
+    _sample_relaxed,
+    _like,
+)
+sample_bits = _define("sample_bits", _DRAW, _sample_bits, _like)
+_differentiate("sample_relaxed", sample_relaxed, _keep_relaxed, _relaxed_backward)
+_differentiate("sample_bits", sample_bits, _keep_logits, _straight_through)

@@ -19,10 +19,11 @@ from ssbhash.paper.grid import CUTOFFS, Row, Summary, summarise
 
 FIGURES = (
     *("P@100", "P@1000", "P@5000", "MAP@100", "MAP@1000", "MAP@5000"),
-    *("database codes P@100", "database codes MAP@100"),
     *("asymmetric P@100", "asymmetric MAP@100"),
+    *("P@10", "P@10 by class", "P@10 re-ranked", "neighbours@100", "distinct", "tied@100"),
+    *("classifier accuracy", "classifier P@100"),
 )
-IN_PAGE = "P@100"
+IN_PAGE = ("P@100", "MAP@100", "P@10 by class", "P@10 re-ranked", "neighbours@100", "distinct")
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem }
@@ -303,7 +304,9 @@ def _page(
     for dataset in dict.fromkeys(dataset for dataset, _ in pictures):
         source = next(row["source"] for row in rows if row["dataset"] == dataset)
         parts.append(f"<h2>{html.escape(name_of(dataset))}</h2><p>{html.escape(source)}</p>")
-        parts.append(_one_table([table for table in made if table.dataset == dataset]))
+        tables_of_it = [table for table in made if table.dataset == dataset]
+        first, *others = (_one_table(tables_of_it, figure) for figure in IN_PAGE)
+        parts.append(f"{first}<details><summary>More figures</summary>{''.join(others)}</details>")
         for (other, n_bits), panels in pictures.items():
             if other == dataset:
                 parts.append(f"<h3>{n_bits} bits</h3><div class=panels>")
@@ -321,9 +324,9 @@ def _page(
     )
 
 
-def _one_table(made: Sequence[Table]) -> str:
-    """Write P@100 of a data set as one table: width and method by level of supervision."""
-    tables_of_it = [table for table in made if table.figure == IN_PAGE]
+def _one_table(made: Sequence[Table], figure: str) -> str:
+    """Write a figure of a data set as one table: width and method by level of supervision."""
+    tables_of_it = [table for table in made if table.figure == figure]
     if not tables_of_it:
         return ""
     levels = sorted({level for table in tables_of_it for level in table.levels})
@@ -342,7 +345,7 @@ def _one_table(made: Sequence[Table]) -> str:
             )
     head = "".join(f"<th>{level:.0%}</th>" for level in levels)
     return (
-        f"<p>{IN_PAGE} by share of labels that are known.</p><div class=wide><table>"
+        f"<p>{figure} by share of labels that are known.</p><div class=wide><table>"
         f"<tr><th>method</th><th>bits</th>{head}</tr>{''.join(lines)}</table></div>"
     )
 

@@ -21,7 +21,7 @@ struct BitAddress {
 };
 
 // sigmoid(-magnitude) for magnitude >= 0; 0 from 100 on.
-inline double flip_probability(double magnitude) {
+SSBHASH_SHARED inline double flip_probability(double magnitude) {
     if (magnitude >= 100.0)
         return 0.0;
     const auto power = static_cast<std::int64_t>(magnitude * 0x1.71547652b82fep+0 + 0.5);
@@ -50,7 +50,7 @@ inline double flip_probability(double magnitude) {
 }
 
 // Whether a uniform number of 128 bits is below `rest` in [0, 1).
-inline bool tail_below(double rest, bool complement, const BitAddress &at) {
+SSBHASH_SHARED inline bool tail_below(double rest, bool complement, const BitAddress &at) {
     auto words =
         philox({static_cast<std::uint32_t>(at.row), static_cast<std::uint32_t>(at.row >> 32),
                 static_cast<std::uint32_t>(Stream::tail) | at.bit, at.sample},
@@ -68,7 +68,7 @@ inline bool tail_below(double rest, bool complement, const BitAddress &at) {
 }
 
 // The bit, given the 16 random bits that the prefix block has for it.
-inline bool exact_bit(double logit, std::int16_t half, const BitAddress &at) {
+SSBHASH_SHARED inline bool exact_bit(double logit, std::int16_t half, const BitAddress &at) {
     const bool is_positive = logit > 0;
     std::int32_t prefix = half + 32768;
     if (is_positive)

@@ -4,6 +4,8 @@
 // 1, 2, 3, SC 2011.
 #pragma once
 
+#include "core/base/device.hpp"
+
 #include <array>
 #include <cstdint>
 
@@ -12,11 +14,12 @@ namespace ssbhash {
 // What a block is for: the two highest bits of the third counter word.
 enum class Stream : std::uint32_t { prefix = 0u << 30, tail = 1u << 30, relaxed = 2u << 30 };
 
-inline constexpr std::uint32_t kPhiloxMultiplier[2] = {0xD2511F53u, 0xCD9E8D57u};
-inline constexpr std::uint32_t kPhiloxWeyl[2] = {0x9E3779B9u, 0xBB67AE85u};
+SSBHASH_CONSTANT std::uint32_t kPhiloxMultiplier[2] = {0xD2511F53u, 0xCD9E8D57u};
+SSBHASH_CONSTANT std::uint32_t kPhiloxWeyl[2] = {0x9E3779B9u, 0xBB67AE85u};
 inline constexpr int kPhiloxRounds = 10;
 
-constexpr std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 4> c, std::uint64_t seed) {
+SSBHASH_SHARED constexpr std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 4> c,
+                                                             std::uint64_t seed) {
     auto k0 = static_cast<std::uint32_t>(seed);
     auto k1 = static_cast<std::uint32_t>(seed >> 32);
     for (int round = 0; round < kPhiloxRounds; ++round) {

@@ -9,8 +9,14 @@
 #include <immintrin.h>
 #endif
 
+#define SSBHASH_FORMULA inline
+#define SSBHASH_PRAGMA(text) _Pragma(#text)
+#define SSBHASH_UNROLL(n) SSBHASH_PRAGMA(GCC unroll n)
+
 namespace ssbhash::SSBHASH_ISA::sampling {
 namespace {
+
+constexpr int kAbreast = kRelaxUnits; // formulas.hpp
 
 typedef float Floats __attribute__((vector_size(32)));
 typedef std::int32_t Ints __attribute__((vector_size(32)));
@@ -42,6 +48,15 @@ inline void store(void *to, Vector vector) {
 template <typename Vector, typename Scalar>
 inline Vector all(Scalar value) {
     return value - Vector{};
+}
+
+template <typename To, typename From>
+inline To converted(From from) {
+    return __builtin_convertvector(from, To);
+}
+
+inline Words ones_if_at_least(Words x, std::uint32_t bound) {
+    return bits_of<Words>(Ints(x >= bound));
 }
 
 // ---- the few operations that the compiler does not find by itself

@@ -2,99 +2,11 @@
 #pragma once
 
 #include "core/search/kernels/carry_table.hpp"
+#include "core/search/kernels/counter.hpp"
 #include "core/search/kernels/sink.hpp"
 
 namespace ssbhash::SSBHASH_ISA::searching {
 namespace {
-
-// Bit-sliced counters of one query over a block: weights 1, 2, 4, 8, 16 ...
-template <int kHigh>
-struct Counter {
-    Word low[4];
-    Word high[kHigh ? kHigh : 1];
-    Word over; // codes whose counter has overflowed
-
-    // Add a plane of weight 16 * 2^from.
-    template <int kFrom>
-    SSBHASH_INLINE void carry(Word c) {
-#pragma GCC unroll 8
-        for (int i = kFrom; i < kHigh; ++i) {
-            const Word next = high[i] & c;
-            high[i] ^= c;
-            c = next;
-        }
-        over |= c;
-    }
-};
-
-template <int kPick>
-SSBHASH_INLINE Word pick(const std::uint8_t *table, const std::uint8_t *off) {
-    constexpr std::size_t base = kPick * 8 * SSBHASH_WORD_BYTES;
-    return *reinterpret_cast<const Word *>(table + base + off[kPick] * kOffsetScale);
-}
-
-template <int kPick>
-SSBHASH_INLINE Pair pick_pair(const std::uint8_t *table, const std::uint8_t *off) {
-    return make_pair(pick<kPick>(table, off), pick<kPick + 1>(table, off));
-}
-
-// Add the 8 picks of one unit; returns a pair's half: a plane of weight 8.
-template <int kUnit, int kHigh>
-SSBHASH_INLINE Pair add_picks(Counter<kHigh> &counter, const std::uint8_t *table,
-                              const std::uint8_t *off) {
-    constexpr int i = kUnit * static_cast<int>(kUnitPicks);
-    const Pair a = add(counter.low[0], pick_pair<i>(table, off), pick_pair<i + 2>(table, off));
-    const Pair b = add(counter.low[0], pick_pair<i + 4>(table, off), pick_pair<i + 6>(table, off));
-    return add(counter.low[1], a, b);
-}
-
-// Add one, two or four units.
-template <int kUnit, int kHigh>
-SSBHASH_INLINE void add_unit(Counter<kHigh> &counter, const std::uint8_t *table,
-                             const std::uint8_t *off) {
-    const Word c = add(counter.low[2], add_picks<kUnit>(counter, table, off));
-    const Word next = counter.low[3] & c;
-    counter.low[3] ^= c;
-    counter.template carry<0>(next);
-}
-
-template <int kUnit, int kHigh>
-SSBHASH_INLINE Word two_units(Counter<kHigh> &counter, const std::uint8_t *table,
-                              const std::uint8_t *off) {
-    const Pair a = add_picks<kUnit>(counter, table, off);
-    const Pair b = add_picks<kUnit + 1>(counter, table, off);
-    return add(counter.low[3], add(counter.low[2], a, b));
-}
-
-template <int kUnit, int kHigh>
-SSBHASH_INLINE void add_four_units(Counter<kHigh> &counter, const std::uint8_t *table,
-                                   const std::uint8_t *off) {
-    const Word a = two_units<kUnit>(counter, table, off);
-    const Word b = two_units<kUnit + 2>(counter, table, off);
-    counter.template carry<1>(add(counter.high[0], make_pair(a, b)));
-}
-
-// kUnits units, or `n_units` where kUnits is 0.
-template <int kUnits, int kHigh>
-SSBHASH_INLINE void add_units(Counter<kHigh> &counter, std::size_t n_units,
-                              const std::uint8_t *table, const std::uint8_t *off) {
-    std::size_t left = kUnits ? kUnits : n_units;
-    if constexpr (kHigh > 0) {
-#pragma GCC unroll 2
-        for (; left >= 4; left -= 4) {
-            add_four_units<0>(counter, table, off);
-            table += 4 * kUnitTable * sizeof(Word);
-            off += 4 * kUnitPicks;
-        }
-    }
-    if (left & 2) {
-        counter.template carry<0>(two_units<0>(counter, table, off));
-        table += 2 * kUnitTable * sizeof(Word);
-        off += 2 * kUnitPicks;
-    }
-    if (left & 1)
-        add_unit<0>(counter, table, off);
-}
 
 // What a scan keeps between segments, in the caller's scratch.
 template <int kHigh>
@@ -178,19 +90,20 @@ void scan_segment(const Tile &tile, const Segment &segment, State<kHigh> &state)
     state.n_slots = kept;
 }
 
-// The allowed codes among those that were hit. One bit is looked up for each hit; once as many
-// were looked up as the block has codes, the plane of all its allowed codes is built.
+// The allowed codes among those that were hit. The first hits are looked up one by one; then the
+// plane of all allowed codes of the block is built, at the cost of some kLookUps of these.
 template <typename Lane>
 class AllowedHits {
   public:
     static constexpr std::size_t kLanesOf = sizeof(Word) / sizeof(Lane);
+    static constexpr std::size_t kLookUps = kBlockCodes / 8;
 
     explicit AllowedHits(const Block &block) : block_(block) {}
 
     void keep(Lane *hits) {
         if (!block_.allowed)
             return;
-        if (n_looked_up_ < kBlockCodes) {
+        if (n_looked_up_ < kLookUps) {
             for (std::size_t lane = 0; lane < kLanesOf; ++lane)
                 for (Lane left = hits[lane]; left; left &= left - 1, ++n_looked_up_) {
                     const auto bit = static_cast<std::size_t>(__builtin_ctzll(left));
@@ -211,10 +124,24 @@ class AllowedHits {
     }
 
     void build() {
-        for (std::size_t lane = 0; lane < kLanesOf; ++lane)
-            for (std::size_t bit = 0; bit < 8 * sizeof(Lane); ++bit)
-                plane_[lane] |= static_cast<Lane>(is_allowed_at(bit * kLanesOf + lane)) << bit;
+        if (block_.order)
+            build_by([&](std::size_t position) { return std::size_t{block_.order[position]}; });
+        else
+            build_by([&](std::size_t position) {
+                return static_cast<std::size_t>(id_at(block_, position));
+            });
         has_plane_ = true;
+    }
+
+    template <typename IdOf>
+    SSBHASH_INLINE void build_by(const IdOf &id_of) {
+        const std::uint8_t *allowed = block_.allowed;
+        std::size_t position = 0;
+        for (std::size_t bit = 0; bit < 8 * sizeof(Lane); ++bit)
+            for (std::size_t lane = 0; lane < kLanesOf && position < block_.n; ++lane) {
+                const std::size_t id = id_of(position++);
+                plane_[lane] |= static_cast<Lane>(allowed[id / 8] >> id % 8 & 1) << bit;
+            }
     }
 
     const Block &block_;

@@ -13,6 +13,8 @@
 #include <cstring>
 
 #define SSBHASH_INLINE __attribute__((always_inline)) inline
+#define SSBHASH_PRAGMA(text) _Pragma(#text)
+#define SSBHASH_UNROLL(n) SSBHASH_PRAGMA(GCC unroll n)
 
 namespace ssbhash::SSBHASH_ISA::searching {
 namespace {
@@ -20,6 +22,13 @@ namespace {
 typedef std::uint64_t Word __attribute__((vector_size(SSBHASH_WORD_BYTES), may_alias));
 constexpr std::size_t kLanes = SSBHASH_WORD_BYTES / 8;
 constexpr std::size_t kBlockCodes = SSBHASH_WORD_BYTES * 8;
+
+// How a pick is found in a table: from one of its planes to the next in bytes, and the
+// offset of the picked one in bytes, pattern * kOffsetStep, times kOffsetScale.
+constexpr std::size_t kTableStep = SSBHASH_WORD_BYTES;
+constexpr std::size_t kOffsetScale = SSBHASH_WORD_BYTES > 32 ? SSBHASH_WORD_BYTES / 32 : 1;
+constexpr std::size_t kOffsetStep = SSBHASH_WORD_BYTES / kOffsetScale;
+using Offset = std::uint8_t;
 
 SSBHASH_INLINE Word broadcast(std::uint64_t x) { return Word{} + x; }
 

@@ -1,0 +1,146 @@
+#include "cuda/search.hpp"
+
+#include "cuda/launch.hpp"
+#include "cuda/plane_scan.cuh"
+#include "cuda/row_scan.cuh"
+
+#include <algorithm>
+
+namespace ssbhash::cuda::searching {
+namespace {
+
+constexpr std::int32_t kMaxPlaneBytes = 256;
+
+int shared_limit() {
+    int device = 0, bytes = 0;
+    cudaGetDevice(&device);
+    cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+    return bytes;
+}
+
+// Calls action(Plan) with the plan for codes of this width: the smallest that holds all units.
+template <typename Action>
+auto with_plan(std::int64_t n_units, const Action &action) {
+    switch (n_units) {
+    case 1:
+        return action(Plan<1, 0, false>{});
+    case 2:
+        return action(Plan<2, 0, false>{});
+    case 3:
+        return action(Plan<3, 1, false>{});
+    case 4:
+        return action(Plan<4, 1, false>{});
+    default:
+        if (n_units == 8 && SharedLayout<Plan<8, 2, false>>{64}.bytes() <= shared_limit())
+            return action(Plan<8, 2, false>{});
+        if (n_units <= 16)
+            return action(Plan<4, 3, true>{});
+        return action(Plan<4, 6, true>{});
+    }
+}
+
+template <typename P>
+int shared_bytes(P, std::int64_t n_units) {
+    return SharedLayout<P>{static_cast<int>(n_units * std::int64_t{kUnitPicks})}.bytes();
+}
+
+cudaError_t scan_by_planes(const Search &search, void *scratch, cudaStream_t stream) {
+    const std::int64_t n_units = plane_units(search.codes.n_bytes);
+    auto *offsets = static_cast<Offset *>(scratch);
+    auto *parities = reinterpret_cast<std::uint8_t *>(offsets + search.n_queries * n_units *
+                                                                    std::int64_t{kUnitPicks});
+    const auto units = static_cast<std::int32_t>(n_units);
+    const cudaError_t error =
+        launch(set_queries, over(search.n_queries, kPlaneThreads), 1, kPlaneThreads, 0, stream,
+               search.queries, search.n_queries, search.codes.n_bytes, units, offsets, parities);
+    if (error != cudaSuccess)
+        return error;
+    return with_plan(n_units, [&](auto plan) {
+        using P = decltype(plan);
+        return launch(scan_planes<P>, search.n_slices, over(search.n_queries, P::kQueries),
+                      P::kThreads, shared_bytes(plan, n_units), stream, search, units,
+                      static_cast<const Offset *>(offsets),
+                      static_cast<const std::uint8_t *>(parities));
+    });
+}
+
+cudaError_t scan_by_rows(const Search &search, cudaStream_t stream) {
+    const auto run = [&](auto kernel, int n_words) {
+        const int bytes = kRowQueries * 4 * (n_words + kRowWarps);
+        return launch(kernel, over(search.n_slices, kRowWarps), over(search.n_queries, kRowQueries),
+                      kRowThreads, bytes, stream, search);
+    };
+    switch ((search.codes.n_bytes + 3) / 4) {
+    case 1:
+        return run(scan_rows<1>, 1);
+    case 2:
+        return run(scan_rows<2>, 2);
+    case 4:
+        return run(scan_rows<4>, 4);
+    case 8:
+        return run(scan_rows<8>, 8);
+    default:
+        return run(scan_rows<0>, 0);
+    }
+}
+
+constexpr int kDistanceThreads = 128;
+
+__global__ void __launch_bounds__(kDistanceThreads)
+    all_distances(DeviceCodes codes, const std::uint8_t *queries, std::uint16_t *out) {
+    const std::int64_t row = std::int64_t{blockIdx.x} * kDistanceThreads + threadIdx.x;
+    if (row < codes.n)
+        out[blockIdx.y * codes.n + row] = static_cast<std::uint16_t>(
+            distance(codes, row, queries + std::int64_t{blockIdx.y} * codes.n_bytes));
+}
+
+} // namespace
+
+std::int64_t plane_units(std::int32_t n_bytes) {
+    const std::int64_t n_units = over(n_bytes, 2);
+    return n_units <= 4 ? n_units : over(n_units, 4) * 4;
+}
+
+std::int64_t plane_words(std::int64_t n, std::int32_t n_bytes) {
+    return over(n, kTileCodes) * tile_words(plane_units(n_bytes));
+}
+
+bool has_plane_kernel(std::int32_t n_bytes) {
+    const std::int64_t n_units = plane_units(n_bytes);
+    return n_bytes <= kMaxPlaneBytes && with_plan(n_units, [&](auto plan) {
+               return shared_bytes(plan, n_units) <= shared_limit();
+           });
+}
+
+cudaError_t make_planes(const DeviceCodes &codes, std::uint32_t *planes, cudaStream_t stream) {
+    return launch(transpose_rows, over(codes.n, kTileCodes) * kTileRegisters / kPlaneThreads + 1, 1,
+                  kPlaneThreads, 0, stream, codes,
+                  static_cast<std::int32_t>(plane_units(codes.n_bytes)), planes);
+}
+
+std::int64_t scratch_bytes(std::int64_t n_queries, std::int32_t n_bytes) {
+    const auto picks = std::int64_t{kUnitPicks} * plane_units(n_bytes);
+    return n_queries * (picks * std::int64_t{sizeof(Offset)} + 1);
+}
+
+cudaError_t scan(const Search &search, void *scratch, cudaStream_t stream) {
+    if (search.codes.n == 0 || search.n_queries == 0)
+        return cudaSuccess;
+    return search.planes ? scan_by_planes(search, scratch, stream) : scan_by_rows(search, stream);
+}
+
+cudaError_t distances(const DeviceCodes &codes, const std::uint8_t *queries, std::int64_t n_queries,
+                      std::uint16_t *out, cudaStream_t stream) {
+    constexpr std::int64_t kMaxRows = 65535; // of a grid
+    for (std::int64_t first = 0; first < n_queries; first += kMaxRows) {
+        const cudaError_t error =
+            launch(all_distances, over(codes.n, kDistanceThreads),
+                   std::min(kMaxRows, n_queries - first), kDistanceThreads, 0, stream, codes,
+                   queries + first * codes.n_bytes, out + first * codes.n);
+        if (error != cudaSuccess)
+            return error;
+    }
+    return cudaSuccess;
+}
+
+} // namespace ssbhash::cuda::searching

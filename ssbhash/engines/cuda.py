@@ -1,0 +1,512 @@
+"""The CUDA engine: for tensors it returns tensors, on the device of the codes.
+
+numpy arrays are taken too: codes go to the device in pages, on all devices present. The lists
+of found codes, the planes of a page and the page itself bound the memory beside the results.
+Kernels are only queued; the engine waits for the device where a result's size depends on the
+data (`within`, a filter), and to check logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssbhash.arrays import NotFiniteError, TooManyResultsError, unpacked_tensor
+from ssbhash.engines import cuda_build
+from ssbhash.engines.engine import MISSING_DISTANCE, MISSING_ID, Database
+
+__all__ = [
+    "NAME",
+    "binarize",
+    "count_within",
+    "distances",
+    "merge",
+    "paired_distances",
+    "pairs_within",
+    "prepare",
+    "sample",
+    "sample_relaxed",
+    "search",
+    "within",
+]
+
+NAME = "cuda"
+
+cuda_build.load()
+_ops: Any = torch.ops.ssbhash_cuda
+
+_ID_BITS = 40  # of a key, which is distance * 2**40 + id
+_NOTHING = torch.iinfo(torch.int64).max
+_TILE = 1024  # codes that a block scans together by planes
+_PAGE_BYTES = 1 << 28
+_LIST_BYTES = 1 << 28
+_CHUNK_QUERIES = 4096
+# By the count of instructions (docs/gpu.md): below it, rows are scanned.
+_MIN_PLANE_QUERIES = 16
+_WARPS = 32  # of a multiprocessor, each with a slice of its own, where rows are scanned
+_BLOCKS = 4  # of a multiprocessor, where planes are
+
+
+@dataclass(frozen=True)
+class DevicePlanes:
+    """What `prepare` keeps on the device: the codes and, where there are many, their bit planes."""
+
+    codes: Tensor
+    planes: Tensor | None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on the device."""
+        return self.codes.nbytes + (0 if self.planes is None else self.planes.nbytes)
+
+
+class _Page(NamedTuple):
+    """Codes on a device, the first of which has id `first_id`."""
+
+    codes: Tensor
+    first_id: int
+    planes: Tensor | None
+    allowed: Tensor | None  # a bit for each code, int32 words
+
+
+def search(
+    database: Database, queries: Any, k: int, n_threads: int, max_distance: int | None = None
+) -> tuple[Any, Any]:
+    """Find the k smallest (distance, id) of each query."""
+    home = _home(database.codes, queries)
+    on_home = _tensor(queries, home)
+    n_bits = 8 * on_home.shape[1]
+    limit = min(n_bits, n_bits if max_distance is None else max_distance) + 1
+    limits = torch.full((len(on_home),), limit, dtype=torch.int32, device=home)
+    best = on_home.new_empty((len(on_home), 0), dtype=torch.int64)
+    database, to_ids = _gathered(database, home)
+    for number, page in enumerate(_pages(database, home) if k > 0 else ()):
+        device = page.codes.device
+        here = on_home.to(device, non_blocking=True)
+        limits = limits.to(device)
+        if number == 0:
+            limits = torch.minimum(limits, _first_limits(page, here, k))
+        found = _nearest(page, here, k, limits).to(home)
+        best = _smallest(torch.cat([best, found], dim=1), k)
+    best = torch.nn.functional.pad(best, (0, k - best.shape[1]), value=_NOTHING)
+    found_distances, ids = _split(best)
+    if to_ids is not None and len(to_ids):
+        ids = to_ids[ids.clamp(max=len(to_ids) - 1)]
+    is_missing = best == _NOTHING
+    found_distances = found_distances.masked_fill(is_missing, MISSING_DISTANCE)
+    ids = ids.masked_fill(is_missing, MISSING_ID)
+    return _as_given(found_distances, queries), _as_given(ids, queries)
+
+
+def within(
+    database: Database, queries: Any, radii: Any, n_threads: int, max_results: int | None = None
+) -> tuple[Any, Any, Any]:
+    """Find all (distance, id) with distance <= radius, in CSR form."""
+    home = _home(database.codes, queries)
+    on_home = _tensor(queries, home)
+    counts = _counts(database, on_home, radii, home)
+    if max_results is not None and (n_results := int(counts.sum())) > max_results:
+        raise TooManyResultsError(n_results)
+    n_bits = 8 * on_home.shape[1]
+    database, to_ids = _gathered(database, home)
+    nothing = on_home.new_empty(0, dtype=torch.int64)
+    owners, keys = [nothing], [nothing]
+    for page in _pages(database, home):
+        device = page.codes.device
+        limits = _tensor(radii, device).to(torch.int32) + 1
+        owner, key = _all_within(page, on_home.to(device), limits)
+        owners.append(owner.to(home))
+        keys.append(key.to(home))
+    owner, key = torch.cat(owners), torch.cat(keys)
+    found_distances, ids = _split(key)
+    # Ids ascend already for each query: a stable sort by the rest leaves them so.
+    order = torch.argsort(owner * (n_bits + 1) + found_distances, stable=True)
+    lims = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    ids = ids[order] if to_ids is None else to_ids[ids[order]]
+    found_distances = found_distances[order]
+    return _as_given(lims, queries), _as_given(found_distances, queries), _as_given(ids, queries)
+
+
+def count_within(database: Database, queries: Any, radii: Any, n_threads: int) -> Any:
+    """Count them, for each query."""
+    home = _home(database.codes, queries)
+    return _as_given(_counts(database, _tensor(queries, home), radii, home), queries)
+
+
+def _counts(database: Database, queries: Tensor, radii: Any, home: torch.device) -> Tensor:
+    database, _ = _gathered(database, home)
+    counts = torch.zeros(len(queries), dtype=torch.int64, device=home)
+    for page in _pages(database, home):
+        device = page.codes.device
+        limits = _tensor(radii, device).to(torch.int32) + 1
+        for begin, chunk in _chunks(queries.to(device)):
+            scan = _Scan(page, len(chunk))
+            _, n_found = scan.run(chunk, 0, limits[begin : begin + len(chunk)], 0, scan.n_slices)
+            counts[begin : begin + len(chunk)] += n_found.sum(1).to(home)
+    return counts
+
+
+def distances(codes: Any, queries: Any, n_threads: int) -> Any:
+    """Compute the full matrix of distances [n_queries, n]."""
+    home = _home(codes, queries)
+    on_home = _tensor(queries, home)
+    # torch joins no unsigned 16-bit numbers everywhere, but it does their bits.
+    parts = [torch.empty((len(on_home), 0), dtype=torch.int16, device=home)]
+    for page in _pages(Database(codes), home):
+        here = on_home.to(page.codes.device)
+        part = torch.empty((len(here), len(page.codes)), dtype=torch.int16, device=here.device)
+        _ops.distances(page.codes, here, part)
+        parts.append(part.to(home))
+    return _as_given(torch.cat(parts, dim=1).view(torch.uint16), queries)
+
+
+def paired_distances(first: Any, second: Any, n_threads: int) -> Any:
+    """Compute the distance of row i to row i, [n]."""
+    home = _home(first, second)
+    differences = _tensor(first, home) ^ _tensor(second, home)
+    total = torch.zeros(len(differences), dtype=torch.int32, device=home)
+    for place in range(8):
+        total += ((differences >> place) & 1).sum(1, dtype=torch.int32)
+    return _as_given(total.to(torch.int16).view(torch.uint16), second)
+
+
+def pairs_within(
+    database: Database, radius: int, n_threads: int, max_results: int | None = None
+) -> tuple[Any, Any, Any]:
+    """Find all pairs of rows i < j with distance <= radius."""
+    home = _home(database.codes, database.codes)
+    gathered, to_ids = _gathered(database, home, always=True)
+    codes: Any = _tensor(gathered.codes, home)
+    rows = Database(codes)
+    if max_results is not None:
+        radii = torch.full((len(codes),), radius, dtype=torch.int64, device=home)
+        n_pairs = (int(_counts(rows, codes, radii, home).sum()) - len(codes)) // 2
+        if n_pairs > max_results:
+            raise TooManyResultsError(n_pairs)
+    nothing = codes.new_empty(0, dtype=torch.int64)
+    parts = [(nothing, nothing, nothing.int())]
+    for begin, chunk in _chunks(codes):
+        radii = torch.full((len(chunk),), radius, dtype=torch.int64, device=home)
+        lims, found, second = within(rows, chunk, radii, n_threads)
+        first = begin + torch.repeat_interleave(lims.diff())
+        is_later = second > first
+        first, second, found = first[is_later], second[is_later], found[is_later]
+        order = torch.argsort(first * len(codes) + second)
+        parts.append((first[order], second[order], found[order]))
+    firsts, seconds, found = (torch.cat(part) for part in zip(*parts, strict=True))
+    if to_ids is not None:
+        firsts, seconds = to_ids[firsts], to_ids[seconds]
+    given = database.codes
+    return _as_given(firsts, given), _as_given(seconds, given), _as_given(found, given)
+
+
+def merge(parts: list[tuple[Any, Any]], k: int, n_threads: int) -> tuple[Any, Any]:
+    """Return the k smallest (distance, id) of all parts."""
+    given = parts[0][1]
+    home = _home(given, given)
+    found_distances, ids = (
+        torch.cat([_tensor(part, home) for part in column], dim=1)
+        for column in zip(*parts, strict=True)
+    )
+    # Ids of parts may need all 63 bits: sorted by id, then stably by distance.
+    is_missing = ids < 0
+    found_distances = found_distances.masked_fill(is_missing, MISSING_DISTANCE)
+    order = torch.argsort(ids.masked_fill(is_missing, _NOTHING), dim=1)
+    nearest = found_distances.gather(1, order).argsort(dim=1, stable=True)
+    order = order.gather(1, nearest)[:, :k]
+    ids = ids.masked_fill(is_missing, MISSING_ID)
+    return (
+        _as_given(found_distances.gather(1, order), given),
+        _as_given(ids.gather(1, order), given),
+    )
+
+
+def prepare(codes: Any, n_threads: int) -> Any:
+    """Copy the codes to the device and keep their bit planes there.
+
+    Whole tiles of codes have planes, so those of a few codes would be mostly padding: they are
+    made for each search.
+    """
+    on_device = _tensor(codes, _home(codes, codes))
+    planes = _planes_of(on_device)
+    return DevicePlanes(on_device, planes if planes.nbytes <= 2 * on_device.nbytes else None)
+
+
+def sample(logits: Any, seed: int, first_row: int, n_samples: int, n_threads: int) -> Any:
+    """Draw codes uint8 [n_samples, n, n_bytes], bit ~ Bernoulli(sigmoid(logit))."""
+    values = _tensor(logits, _home(logits, logits))
+    codes, bad_row = sample_unchecked(values, seed, first_row, n_samples)
+    _require_finite(bad_row)
+    return _as_given(codes, logits)
+
+
+def sample_unchecked(
+    logits: Tensor, seed: int, first_row: int, n_samples: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Draw codes without waiting for the device: also the first row that is not finite."""
+    codes = _codes_for(logits, n_samples)
+    bad_row = _no_bad_row(logits)
+    _ops.sample(logits, _signed(seed), _signed(first_row), codes, bad_row)
+    return codes, bad_row
+
+
+def binarize(logits: Any, thresholds: Any, n_threads: int) -> Any:
+    """Codes uint8 [n, n_bytes], bit = logit > threshold, compared exactly."""
+    values = _tensor(logits, _home(logits, logits))
+    exact = _tensor(thresholds, values.device)
+    if values.dtype != torch.float64:  # rounded down, which no float32 can tell
+        nearest = exact.float()
+        below = torch.nextafter(nearest, torch.full_like(nearest, -torch.inf))
+        exact = torch.where(nearest.double() > exact, below, nearest)
+    codes = _codes_for(values, 1)[0]
+    bad_row = _no_bad_row(values)
+    _ops.binarize(values, exact, codes, bad_row)
+    _require_finite(bad_row)
+    return _as_given(codes, logits)
+
+
+def sample_relaxed(logits: Any, tau: float, seed: int, first_row: int, n_threads: int) -> Any:
+    """Draw relaxed bits float32 [n, n_bits] from the binary Concrete distribution."""
+    values = _tensor(logits, _home(logits, logits))
+    relaxed, bad_row = relaxed_unchecked(values, tau, seed, first_row)
+    _require_finite(bad_row)
+    return _as_given(relaxed, logits)
+
+
+def relaxed_unchecked(
+    logits: Tensor, tau: float, seed: int, first_row: int
+) -> tuple[Tensor, Tensor]:
+    """Draw relaxed bits without waiting for the device: NaN where the logit is not finite."""
+    relaxed = torch.empty(logits.shape, dtype=torch.float32, device=logits.device)
+    bad_row = _no_bad_row(logits)
+    _ops.sample_relaxed(logits, _signed(seed), _signed(first_row), tau, relaxed, bad_row)
+    return relaxed, bad_row
+
+
+# ---- where things are
+
+
+def _devices() -> list[torch.device]:
+    """Devices that codes of the host are spread over; the emulator has the CPU alone."""
+    n_devices = torch.cuda.device_count()
+    return [torch.device("cuda", i) for i in range(n_devices)] or [torch.device("cpu")]
+
+
+def _home(codes: Any, queries: Any) -> torch.device:
+    """Return the device of the results: that of the codes, or of the queries."""
+    for array in (codes, queries):
+        if isinstance(array, Tensor) and array.device in _devices():
+            return array.device
+    return _devices()[0]
+
+
+def _tensor(array: Any, device: torch.device) -> Tensor:
+    if isinstance(array, Tensor):
+        return array.to(device, non_blocking=True)
+    is_bfloat16 = array.dtype == np.uint16
+    if array.size == 0 or not array.flags.writeable or min(array.strides, default=0) < 0:
+        array = array.copy()  # torch takes no others
+    tensor = torch.from_numpy(array.view(np.int16) if is_bfloat16 else array)
+    return (tensor.view(torch.bfloat16) if is_bfloat16 else tensor).to(device)
+
+
+def _as_given(result: Tensor, given: Any) -> Any:
+    return result if isinstance(given, Tensor) else result.cpu().numpy()
+
+
+def _chunks(rows: Tensor) -> Iterator[tuple[int, Tensor]]:
+    for begin in range(0, len(rows), _CHUNK_QUERIES):
+        yield begin, rows[begin : begin + _CHUNK_QUERIES]
+
+
+def _gathered(
+    database: Database, home: torch.device, always: bool = False
+) -> tuple[Database, Tensor | None]:
+    """Gather the allowed codes where they are few, and their ids: less to scan than all."""
+    codes: Any = database.codes
+    ids: Any = database.ids
+    if database.allowed is not None and (always or 8 * len(database) <= len(codes)):
+        ids = unpacked_tensor(_tensor(database.allowed, home), len(codes)).nonzero().squeeze(1)
+    if ids is None or not (always or 8 * len(ids) <= len(codes)):
+        return database, None
+    at_home = _tensor(ids, home)
+    rows = codes[at_home.to(codes.device) if isinstance(codes, Tensor) else at_home.cpu().numpy()]
+    return Database(rows), at_home
+
+
+def _pages(database: Database, home: torch.device) -> Iterator[_Page]:
+    """Go through the codes in pages, those of the host spread over all devices."""
+    codes: Any = database.codes
+    allowed = None
+    if database.allowed is not None:
+        packed = _tensor(database.allowed, home)
+        allowed = torch.nn.functional.pad(packed, (0, -len(packed) % 4)).view(torch.int32)
+    elif database.ids is not None:
+        is_allowed = torch.zeros(-(-len(codes) // 32) * 32, dtype=torch.bool, device=home)
+        is_allowed[_tensor(database.ids, home)] = True
+        places = torch.arange(8, dtype=torch.uint8, device=home)
+        packed = (is_allowed.view(-1, 8).to(torch.uint8) << places).sum(1, dtype=torch.uint8)
+        allowed = packed.view(torch.int32)
+    prepared: Any = database.planes
+    if isinstance(prepared, DevicePlanes):
+        yield _Page(prepared.codes, 0, prepared.planes, allowed)
+        return
+    on_device = isinstance(codes, Tensor) and codes.device in _devices()
+    devices = [home] if on_device else _devices()
+    rows = max(_PAGE_BYTES // codes.shape[1] // _TILE, 1) * _TILE
+    for number, begin in enumerate(range(0, len(codes), rows)):
+        device = devices[number % len(devices)]
+        here = _tensor(codes[begin : begin + rows], device).contiguous()
+        words = None if allowed is None else allowed[begin // 32 : (begin + rows) // 32].to(device)
+        yield _Page(here, begin, None, words)
+
+
+# ---- search
+
+
+def _planes_of(codes: Tensor) -> Tensor:
+    n_words = _ops.facts(codes, 0)[0]
+    planes = torch.empty(n_words, dtype=torch.int32, device=codes.device)
+    if len(codes):
+        _ops.make_planes(codes, planes)
+    return planes
+
+
+class _Scan:
+    """The kernels on one page: by planes or by rows, in how many slices."""
+
+    def __init__(self, page: _Page, n_queries: int) -> None:
+        self.page = page
+        _, _, has_planes, n_multiprocessors, _ = _ops.facts(page.codes, 0)
+        n = len(page.codes)
+        planes: Tensor | None
+        if has_planes and n_queries >= _MIN_PLANE_QUERIES:
+            planes = _planes_of(page.codes) if page.planes is None else page.planes
+            n_blocks = -(-n_queries // 256)
+            wanted, unit = -(-_BLOCKS * n_multiprocessors // n_blocks), _TILE
+        else:
+            planes = None
+            wanted, unit = _WARPS * n_multiprocessors, 8 * 32
+        self.planes = planes
+        self.n_slices = max(1, min(wanted, -(-n // unit)))
+
+    def run(
+        self,
+        queries: Tensor,
+        k: int,
+        limits: Tensor,
+        capacity: int,
+        n_slices: int,
+        starts: Tensor | None = None,
+        found: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the lists of found keys and how many are on each [n_queries, n_slices]."""
+        codes = self.page.codes
+        n_queries = len(queries)
+        counts = None
+        if found is None:
+            shape = (n_queries, n_slices, capacity)
+            found = torch.empty(shape, dtype=torch.int64, device=codes.device)
+        if k > 0:
+            counts = torch.zeros(
+                (n_queries, 8 * codes.shape[1] + 1), dtype=torch.int32, device=codes.device
+            )
+        n_found = torch.zeros((n_queries, n_slices), dtype=torch.int64, device=codes.device)
+        n_scratch = _ops.facts(codes, n_queries)[1]
+        scratch = torch.empty(n_scratch, dtype=torch.uint8, device=codes.device)
+        _ops.scan(
+            codes, self.planes, self.page.allowed, self.page.first_id, queries, k, limits, counts,
+            starts, found, n_found, capacity, scratch,
+        )  # fmt: skip
+        return found, n_found
+
+
+def _first_limits(page: _Page, queries: Tensor, k: int) -> Tensor:
+    """Bound the k-th distance of each query by that in a sample of the codes."""
+    n_bits = 8 * queries.shape[1]
+    limits = torch.full((len(queries),), n_bits + 1, dtype=torch.int32, device=queries.device)
+    n_sample = max(4096, 16 * k)
+    if page.allowed is None and len(page.codes) >= 16 * n_sample:
+        codes = page.codes[:: len(page.codes) // n_sample].contiguous()
+        found = _nearest(_Page(codes, 0, None, None), queries, k, limits)
+        limits = (_smallest(found, k)[:, k - 1] >> _ID_BITS).to(torch.int32) + 1
+    return limits
+
+
+def _nearest(page: _Page, queries: Tensor, k: int, limits: Tensor) -> Tensor:
+    """Keys of the page among which each query's k smallest are [n_queries, some number]."""
+    scan = _Scan(page, len(queries))
+    codes_of_slice = -(-len(page.codes) // scan.n_slices) + _TILE
+    capacity = min(2 * k + 64, codes_of_slice + 32)
+    n_slices = max(1, min(scan.n_slices, _LIST_BYTES // (8 * capacity)))
+    if n_slices < scan.n_slices:
+        capacity = min(2 * k + 64, -(-len(page.codes) // n_slices) + _TILE + 32)
+    step = max(1, min(1 << 16, _LIST_BYTES // (8 * capacity * n_slices)))
+    parts = [queries.new_empty((0, min(k, len(page.codes))), dtype=torch.int64)]
+    for begin in range(0, len(queries), step):
+        chunk = queries[begin : begin + step]
+        bounds = limits[begin : begin + step]
+        found, n_found = scan.run(chunk, k, bounds, capacity, n_slices)
+        places = torch.arange(capacity, device=found.device)
+        found.masked_fill_(places >= n_found[:, :, None], _NOTHING)
+        keys = _smallest(found.flatten(1), k)
+        missing = min(k, len(page.codes)) - keys.shape[1]
+        parts.append(torch.nn.functional.pad(keys, (0, missing), value=_NOTHING))
+    return torch.cat(parts)
+
+
+def _all_within(page: _Page, queries: Tensor, limits: Tensor) -> tuple[Tensor, Tensor]:
+    """Find (query, key) of all codes of the page below the limits: by query, then id."""
+    nothing = queries.new_empty(0, dtype=torch.int64)
+    owners, keys = [nothing], [nothing]
+    for begin, chunk in _chunks(queries):
+        scan = _Scan(page, len(chunk))
+        bounds = limits[begin : begin + len(chunk)]
+        _, counts = scan.run(chunk, 0, bounds, 0, scan.n_slices)
+        ends = counts.flatten().cumsum(0)
+        total = int(ends[-1])  # waits for the device: the size of the result
+        starts = (ends - counts.flatten()).view_as(counts)
+        found = torch.empty(total, dtype=torch.int64, device=chunk.device)
+        if total:
+            scan.run(chunk, 0, bounds, total, scan.n_slices, starts=starts, found=found)
+        keys.append(found)
+        owners.append(begin + torch.repeat_interleave(counts.sum(1), output_size=total))
+    return torch.cat(owners), torch.cat(keys)
+
+
+def _smallest(keys: Tensor, k: int) -> Tensor:
+    k = min(k, keys.shape[1])
+    return torch.topk(keys, k, dim=1, largest=False, sorted=True).values
+
+
+def _split(keys: Tensor) -> tuple[Tensor, Tensor]:
+    return (keys >> _ID_BITS).to(torch.int32), keys & ((1 << _ID_BITS) - 1)
+
+
+# ---- logits
+
+
+def _codes_for(logits: Tensor, n_samples: int) -> Tensor:
+    n, n_bits = logits.shape
+    shape = (n_samples, n, (n_bits + 7) // 8)
+    return torch.empty(shape, dtype=torch.uint8, device=logits.device)
+
+
+def _no_bad_row(logits: Tensor) -> Tensor:
+    return torch.full((1,), _NOTHING, dtype=torch.int64, device=logits.device)
+
+
+def _require_finite(bad_row: Tensor) -> None:
+    row = int(bad_row)  # waits for the device
+    if row != _NOTHING:
+        raise NotFiniteError(row)
+
+
+def _signed(number: int) -> int:
+    """Return the 64-bit pattern of `number` as torch counts it."""
+    return number - (1 << 64) if number >= 1 << 63 else number

@@ -1,0 +1,86 @@
+"""The CUDA extension: found, or built on first use from the sources in this package.
+
+torch builds it with nvcc for the devices present and keeps it in its own cache of extensions
+(TORCH_EXTENSIONS_DIR). SSBHASH_CUDA_LIBRARY names one that was built before.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import shutil
+import sys
+from pathlib import Path
+
+_PACKAGE = Path(__file__).parent.parent
+_TORCH_VERSION = "0x020a000000000000"  # the stable ABI of torch 2.10, which later ones keep
+_DRIVER = Path("/proc/driver/nvidia/version")
+
+
+def why_absent() -> str:
+    """Say in one sentence why the engine cannot run here; "" where it can.
+
+    torch is imported only where it already is, or where a driver is installed.
+    """
+    if importlib.util.find_spec("torch") is None:
+        return "torch is not installed"
+    if os.environ.get("SSBHASH_CUDA_LIBRARY"):
+        return ""
+    if "torch" not in sys.modules and sys.platform == "linux" and not _DRIVER.exists():
+        return "there is no NVIDIA driver"
+    import torch
+
+    if not torch.cuda.is_available():
+        return "torch finds no CUDA device"
+    if _built() is None and _nvcc() is None:
+        return "nvcc, CUDA's compiler, is not found: install the CUDA toolkit or set CUDA_HOME"
+    return ""
+
+
+@functools.cache
+def load() -> None:
+    """Make `torch.ops.ssbhash_cuda` available, building it where needed (a minute or two).
+
+    Raises
+    ------
+    RuntimeError
+        If the build fails; the message is the compiler's.
+    """
+    import torch
+
+    library = os.environ.get("SSBHASH_CUDA_LIBRARY") or _built()
+    if library is not None:
+        torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
+        return
+    from torch.utils import cpp_extension
+
+    sources = source_folder()
+    cpp_extension.load(
+        name="ssbhash_cuda",
+        sources=[
+            str(sources / "cuda" / name) for name in ("search.cu", "sampling.cu", "torch_ops.cpp")
+        ],
+        extra_include_paths=[str(sources)],
+        extra_cflags=["-std=c++20", "-O2", f"-DTORCH_TARGET_VERSION={_TORCH_VERSION}"],
+        extra_cuda_cflags=["-std=c++20", "-O3", "-fmad=false", "--expt-relaxed-constexpr"],
+        is_python_module=False,
+    )
+
+
+def source_folder() -> Path:
+    """Return the folder of the C++ sources: that of the repository, or the package's copy."""
+    repository = _PACKAGE.parent / "csrc"
+    return repository if (repository / "cuda").is_dir() else _PACKAGE / "csrc"
+
+
+def _built() -> Path | None:
+    """Return the library that CMake built (SSBHASH_CUDA=ON), if any."""
+    return next(iter(_PACKAGE.glob("libssbhash_cuda.*")), None)
+
+
+def _nvcc() -> str | None:
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    folders = [os.path.join(home, "bin")] if home else []
+    path = os.pathsep.join([*folders, os.environ.get("PATH", ""), "/usr/local/cuda/bin"])
+    return shutil.which("nvcc", path=path)

@@ -1,0 +1,39 @@
+"""Settings of torch that are the process's, not ours, kept apart from what we compute."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+import torch
+
+_IMPORTED_BY = os.getpid()
+
+
+@contextmanager
+def own_torch_state() -> Iterator[None]:
+    """Run with the torch settings that our networks expect; the caller's are put back.
+
+    Gradients are on also under `torch.no_grad` and `torch.inference_mode`; new tensors are
+    float32 and on the CPU, whatever the caller's defaults; an outer autocast does not count.
+
+    In a forked child torch keeps to one thread from here on: OpenMP's threads do not survive
+    a fork, and the child would wait for them forever.
+    """
+    if os.getpid() != _IMPORTED_BY:
+        torch.set_num_threads(1)
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            # Only where it changes something: as a context it slows down every operation.
+            nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu"),
+            torch.autocast("cpu", enabled=False),
+            torch.autocast("cuda", enabled=False),
+        ):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)

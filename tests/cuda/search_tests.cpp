@@ -1,0 +1,162 @@
+// The search kernels' own source under the emulator, against brute force.
+#include "cuda/search.cu"
+
+#include <algorithm>
+#include <cstdio>
+#include <random>
+#include <vector>
+
+#include <sys/mman.h>
+
+using namespace ssbhash::cuda::searching;
+
+namespace {
+
+// Memory that ends where the next access faults: a lost bound shows at once.
+template <typename T>
+class Guarded {
+  public:
+    explicit Guarded(std::size_t n, T value = {}) : n_(n) {
+        const std::size_t n_pages = (n * sizeof(T) + kPage - 1) / kPage;
+        mapped_ = (n_pages + 1) * kPage;
+        void *memory =
+            mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        start_ = static_cast<std::uint8_t *>(memory);
+        mprotect(start_ + n_pages * kPage, kPage, PROT_NONE);
+        data_ = reinterpret_cast<T *>(start_ + n_pages * kPage) - n;
+        std::fill_n(data_, n, value);
+    }
+    explicit Guarded(const std::vector<T> &values) : Guarded(values.size()) {
+        std::copy(values.begin(), values.end(), data_);
+    }
+    ~Guarded() { munmap(start_, mapped_); }
+    Guarded(const Guarded &) = delete;
+    Guarded &operator=(const Guarded &) = delete;
+
+    T *data() const { return data_; }
+    T &operator[](std::size_t i) const { return data_[i]; }
+
+  private:
+    static constexpr std::size_t kPage = 4096;
+    std::size_t n_, mapped_;
+    std::uint8_t *start_;
+    T *data_;
+};
+
+struct Problem {
+    int n_bytes;
+    std::int64_t n, n_queries, k;
+    double density;          // of set bits
+    std::int64_t n_distinct; // codes drawn from this many; 0: all differ
+    int n_slices;
+    bool has_mask;
+};
+
+std::vector<std::uint8_t> random_bytes(std::mt19937_64 &random, std::int64_t n, double density) {
+    std::vector<std::uint8_t> bytes(static_cast<std::size_t>(n));
+    std::bernoulli_distribution is_set(density);
+    for (auto &byte : bytes)
+        for (int bit = 0; bit < 8; ++bit)
+            byte |= static_cast<std::uint8_t>(is_set(random) << bit);
+    return bytes;
+}
+
+std::int32_t exact_distance(const std::uint8_t *a, const std::uint8_t *b, int n_bytes) {
+    std::int32_t sum = 0;
+    for (int i = 0; i < n_bytes; ++i)
+        sum += __builtin_popcount(a[i] ^ b[i]);
+    return sum;
+}
+
+bool passes(const Problem &p, bool by_planes) {
+    std::mt19937_64 random(1);
+    auto all_rows = random_bytes(random, p.n * p.n_bytes, p.density);
+    if (p.n_distinct > 0)
+        for (std::int64_t i = p.n_distinct; i < p.n; ++i)
+            std::copy_n(all_rows.begin() +
+                            static_cast<std::int64_t>(random() % p.n_distinct) * p.n_bytes,
+                        p.n_bytes, all_rows.begin() + i * p.n_bytes);
+    const Guarded<std::uint8_t> rows(all_rows);
+    const Guarded<std::uint8_t> queries(random_bytes(random, p.n_queries * p.n_bytes, p.density));
+    const auto n_words = static_cast<std::size_t>(p.n + 31) / 32;
+    const Guarded<std::uint32_t> allowed(n_words, ~0u);
+    if (p.has_mask)
+        for (std::size_t i = 0; i < n_words; ++i)
+            allowed[i] = static_cast<std::uint32_t>(random());
+
+    const DeviceCodes codes{rows.data(), p.n, p.n_bytes};
+    const Guarded<std::uint32_t> planes(static_cast<std::size_t>(plane_words(p.n, p.n_bytes)));
+    if (by_planes && make_planes(codes, planes.data(), nullptr) != cudaSuccess)
+        return false;
+    const int n_slices = p.n_slices;
+    const std::int64_t capacity = p.k + 32;
+    const auto n_pairs = static_cast<std::size_t>(p.n_queries * n_slices);
+    const Guarded<std::int32_t> limits(static_cast<std::size_t>(p.n_queries), 8 * p.n_bytes + 1);
+    const Guarded<std::uint32_t> counts(
+        static_cast<std::size_t>(p.n_queries * (8 * p.n_bytes + 1)));
+    const Guarded<std::int64_t> found(n_pairs * static_cast<std::size_t>(capacity), kNothingFound);
+    const Guarded<std::int64_t> n_found(n_pairs);
+    const Guarded<std::uint8_t> scratch(
+        static_cast<std::size_t>(scratch_bytes(p.n_queries, p.n_bytes)));
+    Search search{codes,
+                  by_planes ? planes.data() : nullptr,
+                  p.has_mask ? allowed.data() : nullptr,
+                  0,
+                  queries.data(),
+                  p.n_queries,
+                  p.k,
+                  limits.data(),
+                  counts.data(),
+                  nullptr,
+                  found.data(),
+                  n_found.data(),
+                  capacity,
+                  n_slices};
+    if (scan(search, scratch.data(), nullptr) != cudaSuccess)
+        return false;
+    for (std::int64_t query = 0; query < p.n_queries; ++query) {
+        std::vector<std::int64_t> expected, got;
+        for (std::int64_t i = 0; i < p.n; ++i)
+            if (allowed[static_cast<std::size_t>(i / 32)] >> (i % 32) & 1)
+                expected.push_back(
+                    std::int64_t{exact_distance(rows.data() + i * p.n_bytes,
+                                                queries.data() + query * p.n_bytes, p.n_bytes)}
+                        << kIdBits |
+                    i);
+        for (int slice = 0; slice < n_slices; ++slice) {
+            const auto pair = static_cast<std::size_t>(query * n_slices + slice);
+            const auto *list = found.data() + pair * static_cast<std::size_t>(capacity);
+            got.insert(got.end(), list, list + n_found[pair]);
+        }
+        std::sort(expected.begin(), expected.end());
+        std::sort(got.begin(), got.end());
+        expected.resize(std::min<std::size_t>(expected.size(), static_cast<std::size_t>(p.k)));
+        if (got.size() < expected.size() ||
+            !std::equal(expected.begin(), expected.end(), got.begin()))
+            return false;
+    }
+    return true;
+}
+
+} // namespace
+
+int main() {
+    const Problem problems[] = {
+        {8, 5000, 70, 10, 0.5, 0, 2, false},    {8, 3000, 33, 100, 0.5, 40, 3, true},
+        {8, 1000, 300, 1, 0.3, 0, 1, false},    {4, 2500, 40, 50, 0.5, 0, 2, true},
+        {2, 1500, 35, 7, 0.5, 0, 1, false},     {1, 1100, 20, 60, 0.5, 0, 2, false},
+        {6, 1030, 33, 5, 0.5, 3, 1, false},     {16, 2100, 40, 20, 0.5, 0, 2, true},
+        {13, 1500, 33, 1500, 0.5, 0, 2, false}, {32, 2050, 70, 9, 0.5, 0, 2, false},
+        {33, 1025, 65, 9, 0.05, 0, 1, true},    {96, 1100, 40, 3, 0.5, 0, 2, false},
+        {8, 2500, 9, 40, 0.0, 1, 2, false},     {5, 31, 3, 40, 0.5, 0, 2, false},
+    };
+    for (const Problem &problem : problems)
+        for (const bool by_planes : {true, false})
+            if (!passes(problem, by_planes)) {
+                std::printf("wrong: %d bytes, %lld codes, k %lld, %s\n", problem.n_bytes,
+                            static_cast<long long>(problem.n), static_cast<long long>(problem.k),
+                            by_planes ? "planes" : "rows");
+                return 1;
+            }
+    return 0;
+}

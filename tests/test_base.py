@@ -256,11 +256,3 @@ def test_tune_works_where_frames_are_asked_for(items: Any) -> None:
     with config_context(transform_output="pandas"):
         found = ssbhash.tune(small("phs-gs"), X, y, n_trials=1, n_folds=2, verbose=False)
     assert len(found.trials) == 1
-
-
-def test_moves_to_a_device_and_back(items: Any) -> None:
-    X, y, _ = items
-    hasher = small("ssb-vae").fit(X, y)
-    assert hasher.to("cpu") is hasher
-    with pytest.raises(ValueError, match="not available"):
-        hasher.to("no device")

@@ -243,7 +243,10 @@ def test_evaluate_codes_and_labels(trained: Path) -> None:
     for name, value in expected.items():
         assert report[name] == pytest.approx(value, abs=1e-6)
     by_id = json.loads(call(*evaluate, "-k", 5, "--ties", "id", "--json"))
-    assert set(by_id) == {"bits", "items", "queries", "P@5", "R@5", "MAP@5"}
+    of_ties = {"P@5 expected", "distinct", "tied@5"}
+    assert set(by_id) == {"bits", "items", "queries", "P@5", "R@5", "MAP@5"} | of_ties
+    assert by_id["P@5"] == report["P@5 searched"]
+    assert by_id["P@5 expected"] == report["P@5"]
     assert "MAP@100" in call(*evaluate)
 
 
@@ -576,6 +579,24 @@ def test_evaluation_with_few_labels(trained: Path, tmp_path: Path) -> None:
         codes, y[known], read_codes(trained / "q.npy")[0], np.load(trained / "q.labels.npy"), 5
     )
     assert report["P@5"] == pytest.approx(expected["P@5"], abs=1e-6)
+
+
+def test_evaluation_says_where_ties_matter(tmp_path: Path) -> None:
+    """All codes are equal, and the file has the items of the queries' class first."""
+    np.save(tmp_path / "x.npy", np.zeros((8, 1), np.uint8))
+    np.save(tmp_path / "q.npy", np.zeros((3, 1), np.uint8))
+    np.save(tmp_path / "x.labels.npy", [0] * 4 + [1] * 4)
+    np.save(tmp_path / "q.labels.npy", [0] * 3)
+    command = ["evaluate", tmp_path / "x.npy", tmp_path / "q.npy", "-k", 2, "-k", 8, "--json"]
+    command += ["--labels", tmp_path / "x.labels.npy", "--query-labels", tmp_path / "q.labels.npy"]
+    arguments = [sys.executable, "-m", "ssbhash", *map(str, command)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    report = json.loads(done.stdout)
+    assert (report["P@2"], report["P@2 searched"]) == (0.5, 1)
+    assert (report["P@8"], report["P@8 searched"]) == (0.5, 0.5)
+    assert (report["distinct"], report["tied@8"]) == (0.125, 8)
+    (remark,) = done.stderr.splitlines()
+    assert "P@2 depends on the order of the items in the file: 0.500 or 1.000" in remark
 
 
 def test_version_and_short_help() -> None:

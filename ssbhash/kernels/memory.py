@@ -1,7 +1,7 @@
 """Memory in large pages, for what is read at random places.
 
-numpy asks the kernel for large pages where an array has 4 MiB or more, torch does not: with
-4 KiB pages each row of a matrix of 20 MB is a miss in the TLB.
+numpy asks the operating system for large pages if an array has 4 MiB or more; torch does not. With
+pages of 4 KiB each row of a matrix of 20 MB misses the TLB.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def in_large_pages(tensor: Tensor) -> Tensor:
-    """Copy a tensor of the CPU to large pages; others stay where they are."""
+    """Copy a float32 tensor of the CPU to large pages; return others as they are."""
     if not tensor.is_cpu or tensor.dtype != torch.float32:
         return tensor
     return torch.from_numpy(np.empty(tensor.shape, np.float32)).copy_(tensor.detach())

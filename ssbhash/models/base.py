@@ -493,7 +493,18 @@ class ClassifyingHasher(PartlyLabelledClassifier, Hasher):
         self.transduction_ = with_predictions(labels, predicted)
 
     def predict_proba(self, X: Any) -> Floats:
-        """Class probabilities, float32 [n, n_classes], in the order of `classes_`."""
+        """Estimate class probabilities.
+
+        Parameters
+        ----------
+        X
+            [n, n_features], as in `fit`.
+
+        Returns
+        -------
+        float32 [n, n_classes]
+            In the order of `classes_`. Each row sums to 1; multi-label: each entry by itself.
+        """
         model = self._fitted()
         rows = model.rows(self._checked(X, reset=False))
         network = model.network
@@ -501,7 +512,29 @@ class ClassifyingHasher(PartlyLabelledClassifier, Hasher):
         return probabilities(scores, network.shape.multilabel)
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
-        """Class ids [n]; multi-label: int64 indicator matrix of probabilities above 1/2."""
+        """Predict classes.
+
+        Parameters
+        ----------
+        X
+            [n, n_features], as in `fit`.
+
+        Returns
+        -------
+        array [n], or int64 [n, n_classes]
+            The most probable of `classes_`; multi-label: indicators of probabilities above 1/2.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from ssbhash import SSBVAE
+        >>> X = np.repeat(np.eye(2), 20, axis=0)
+        >>> y = np.array(["ant"] * 20 + ["bee"] * 20, dtype=object)
+        >>> y[1::2] = None  # unlabelled
+        >>> hasher = SSBVAE(n_bits=8, n_epochs=20, n_hidden_units=16, verbose=False).fit(X, y)
+        >>> hasher.predict(X[[0, 39]]).tolist(), hasher.score(X, y)
+        (['ant', 'bee'], 1.0)
+        """
         predicted = self.predict_proba(X)
         if self._model.network.shape.multilabel:
             return (predicted > 0.5).astype(np.int64)

@@ -11,17 +11,17 @@ from torch.nn import functional as F
 from ssbhash.inputs import Batch, SparseBatch
 from ssbhash.kernels import Norm, Rectified, kernels_for
 
-# Matrix products take other kernels, which round otherwise, for the rows and columns
-# beyond a multiple of their tile.
+# Matrix products use other kernels for the rows and columns beyond a multiple of their tile, and
+# these round differently.
 TILE = 16
 
 
 class Linear(nn.Module):
     """Linear layer with Glorot-uniform weights and zero biases, Keras' defaults.
 
-    The weight is stored by input feature, [n_in, n_out]: a sparse batch then touches
-    whole rows, which the optimiser can update alone. In evaluation the output is padded
-    to whole tiles: for 5, 7 or 11 columns MKL rounds the rows of a batch differently.
+    The weight is stored by input feature, [n_in, n_out]: a sparse batch then touches whole rows,
+    and the optimiser updates only those. In evaluation the output is padded to whole tiles,
+    because for 5, 7 or 11 columns MKL rounds the rows of a batch differently.
     """
 
     def __init__(self, n_in: int, n_out: int, generator: torch.Generator) -> None:
@@ -56,9 +56,8 @@ class Decoder(nn.Module):
 class BatchNorm(nn.BatchNorm1d):
     """Batch normalisation with Keras' constants, as in the reference implementation.
 
-    Running statistics are a plain mean over the first 100 steps and an exponential
-    one (0.99) from there on; Keras starts from mean 0 and variance 1 instead, which
-    a short training never forgets.
+    Running statistics are a plain mean over the first 100 steps, and an exponential mean (0.99)
+    from there on. Keras starts from mean 0 and variance 1, which a short training never forgets.
     """
 
     def __init__(self, width: int) -> None:
@@ -142,7 +141,7 @@ class Encoder(nn.Module):
     def forward(
         self, x: Batch, dropout: float = 0.0, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Encode a batch, dropping out this share of the inputs and of each hidden layer."""
+        """Encode a batch; `dropout` is the share of inputs and hidden units that are dropped."""
         if not self.training and not torch.is_grad_enabled():
             return self._encode(x)
         product = self.first.product(_dropped(x, dropout, generator))

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from ssbhash.inputs import Batch, SparseBatch
 from ssbhash.kernels import kernels_for
 
-# Probabilities below it count as this and have no gradient: Keras' epsilon, to which the
-# reference implementation clips. A word that a code cannot explain is given up.
+# Probabilities below the floor count as the floor and have no gradient. It is Keras' epsilon, to
+# which the reference implementation clips. A word that a code cannot explain is given up.
 FLOOR = 1e-7
 LOG_FLOOR = math.log(FLOOR)
 
@@ -89,8 +89,8 @@ def bernoulli_kl(logits: Tensor) -> Tensor:
     return divergence
 
 
-# The terms on [m, B], [m, C] and [m, m] are small: autograd's records of their many
-# operations would cost more than the operations. Their gradients are written out.
+# The terms on [m, B], [m, C] and [m, m] are small. Their gradients are written out, for autograd's
+# records of their many operations would cost more than the operations.
 
 
 class _BernoulliKL(torch.autograd.Function):

@@ -1,4 +1,4 @@
-"""VDSH and VDSH-S: a Gaussian VAE whose latent mean is thresholded.
+"""VDSH and VDSH-S: a Gaussian VAE; its code is the thresholded latent mean.
 
 Chaidaroon and Fang, *Variational Deep Semantic Hashing for Text Documents*,
 SIGIR 2017. The code is [mean > 0], as in the experiments of Nanculef et al., or

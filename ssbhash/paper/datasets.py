@@ -21,6 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from ssbhash.data import encode_labels, files, is_labelled
+
 CHECKSUMS = {
     "20news.jsonl.gz": "d6ba1a46319d2e688ce86b09c8c7f031ba8c91098755a39e2bfa03d34f904993",
     "cifar10_features256.npz": "66c050ba45d2c91267ae34543c14532b5e87ba35fbd71c58369cd2bde0364870",
@@ -122,7 +124,9 @@ def load(
 
     Parameters
     ----------
-    name : {"snippets", "snippets_minilm", "stackoverflow", "20news", "tmc", "cifar10"}
+    name : {"snippets", "snippets_minilm", "stackoverflow", "20news", "tmc", "cifar10"}, or a path
+        A path that ends in `.npz` is your own data: `X` and labels `y`, and `X_query` and
+        `y_query`; without these a tenth of the items, drawn once, are queries.
         snippets: Search Snippets (Phan et al. 2008), log(1 + tf) of 10,000 terms;
         the features of the paper's code if `reference_dir` has them.
         snippets_minilm: the same texts as 384-d MiniLM sentence embeddings.
@@ -147,14 +151,63 @@ def load(
     FileNotFoundError
         If there is no folder, or no file in it.
     """
-    if name not in LOADERS:
-        raise ValueError(f"dataset must be one of {', '.join(LOADERS)}; got {name!r}")
+    check_name(name)
+    if is_own(name):
+        return _own(Path(name))
     given = data_dir or os.environ.get("SSBHASH_DATA")
     if not given and not (download and name == "20news"):
         raise FileNotFoundError("no data folder: give data_dir (--data) or set SSBHASH_DATA")
     folder = Path(given or ".")
     reference = Path(reference_dir) if reference_dir else folder.resolve().parent / "reference"
     return LOADERS[name](_Source(folder, reference, download))
+
+
+def is_own(name: str) -> bool:
+    """Whether a name is the path of a user's own data."""
+    return name.endswith(".npz")
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that means no data set.
+
+    Raises
+    ------
+    ValueError
+        The message has the names that there are.
+    """
+    if name not in LOADERS and not (is_own(name) and Path(name).is_file()):
+        known = ", ".join(LOADERS)
+        raise ValueError(f"dataset must be one of {known}, or your own .npz file; got {name!r}")
+
+
+def source_of_own(path: Path) -> str:
+    """Name a file by its content: results of another are never taken for its own."""
+    return f"{path.name}, SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()}"
+
+
+def _own(path: Path) -> Dataset:
+    arrays = files.read_arrays(path)
+    if {"X", "y", "X_query", "y_query"} <= arrays.keys():
+        X, y, X_query, y_query = (arrays[name] for name in ("X", "y", "X_query", "y_query"))
+    else:
+        items = files.read_items(path)
+        if items.labels is None:
+            raise ValueError(f"{path} has no labels 'y'; it holds {sorted(arrays)}")
+        is_query = np.zeros(len(items), bool)
+        n_queries = max(1, len(items) // 10)
+        is_query[np.random.default_rng(0).permutation(len(items))[:n_queries]] = True
+        labels = np.asarray(items.labels)
+        X, X_query = items.features[~is_query], items.features[is_query]
+        y, y_query = labels[~is_query], labels[is_query]
+    (first, second), classes = encode_labels(y, y_query)
+    if not (is_labelled(first).all() and is_labelled(second).all()):
+        raise ValueError(f"{path}: every item needs a label; the grid hides them itself")
+    if classes:
+        names = tuple(map(str, classes))
+    else:
+        names = tuple(map(str, range(first.shape[1] if first.ndim == 2 else first.max() + 1)))
+    sides = [side.astype(np.float32) for side in (X, X_query)]
+    return Dataset(path.stem, sides[0], first, sides[1], second, names, source=source_of_own(path))
 
 
 @dataclass(frozen=True)

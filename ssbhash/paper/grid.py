@@ -72,7 +72,8 @@ class Cell:
     def name(self) -> str:
         """File name of its result."""
         method = self.method.replace(":", "-")
-        return f"{self.dataset}_{method}_{self.n_bits}_{self.supervision:g}_{self.seed}.json"
+        dataset = Path(self.dataset).stem if datasets.is_own(self.dataset) else self.dataset
+        return f"{dataset}_{method}_{self.n_bits}_{self.supervision:g}_{self.seed}.json"
 
     @classmethod
     def of(cls, row: Row) -> Cell:
@@ -123,9 +124,7 @@ def check(cell: Cell) -> None:
     """
     from ssbhash.models import METHODS
 
-    if cell.dataset not in datasets.LOADERS:
-        known = ", ".join(datasets.LOADERS)
-        raise ValueError(f"dataset must be one of {known}; got {cell.dataset!r}")
+    datasets.check_name(cell.dataset)
     known_methods = *METHODS, *BASELINES, ON_TERMS
     if cell.method not in known_methods and cell.method.removesuffix(PAPER) not in METHODS:
         known = ", ".join(known_methods)
@@ -295,9 +294,13 @@ class _Task:
         path = None if self.results_dir is None else self.results_dir / cell.name
         if path is not None and path.is_file():
             row: Row = files.parse_json(path.read_bytes(), path)
+            own = datasets.is_own(cell.dataset)
+            if own and row["source"] != datasets.source_of_own(Path(cell.dataset)):
+                raise ValueError(f"{path} is a result of other data: choose another --out")
             return row
         data = _load(cell.dataset, self.data_dir, self.reference_dir)
         row = run(cell, data, _weights(self.reference_dir))
+        row["cosine P@100"] = _cosine(cell.dataset, self.data_dir, self.reference_dir)
         if path is not None:
             files.write_json(path, row)
         return row
@@ -309,6 +312,18 @@ def _load(name: str, data_dir: Path, reference_dir: Path) -> Dataset:
 
 
 @lru_cache(maxsize=1)
+@lru_cache(maxsize=1)
+def _cosine(name: str, data_dir: Path, reference_dir: Path) -> float:
+    """P@100 by the cosine of the features: the yardstick, without codes."""
+    from sklearn.metrics.pairwise import cosine_distances
+
+    data = _load(name, data_dir, reference_dir)
+    found = metrics.evaluate_distances(
+        lambda part: cosine_distances(data.X_query[part], data.X), data.y, data.y_query
+    )
+    return found["P@100"]
+
+
 def _weights(reference_dir: Path) -> PaperWeights | None:
     path = reference_dir / "hyperparameters.csv"
     return PaperWeights(path) if path.is_file() else None

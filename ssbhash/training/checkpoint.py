@@ -29,7 +29,7 @@ def write(folder: Path, about: dict[str, Any], tensors: dict[str, Tensor]) -> No
 
 
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-    """Read what `write` wrote, or None where there is nothing yet.
+    """Read what `write` wrote; None if there is nothing yet.
 
     Raises
     ------

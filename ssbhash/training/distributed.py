@@ -1,9 +1,9 @@
 """Training in several processes, started by torchrun: each takes a share of every batch.
 
-Losses are means over a batch, so gradients are averaged weighted by the size of the
-shares; the pair term, a sum over pairs, sees the pairs within each share and is scaled
-to all of them. Batch normalisation uses each share's own statistics. The results are
-those of one process within noise.
+Losses are means over a batch, so gradients are averaged, weighted by the sizes of the shares.
+The pair term is a sum over pairs: each process sees the pairs within its share, scaled to all
+pairs of the batch. Batch normalisation uses the statistics of each share. The results are those
+of one process within noise.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from torch import Tensor
 
 from ssbhash.inputs import Ids
 
-# Asking costs 10 us, several times a step.
+# Asking torch costs 10 us, several times a step.
 AVAILABLE = dist.is_available()
 
 
 def world_size() -> int:
-    """Count the processes of the group; 1 where there is none."""
+    """Count the processes of the group; 1 without a group."""
     return dist.get_world_size() if AVAILABLE and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Give this process's number, 0 where there is no group."""
+    """Return this process's number; 0 without a group."""
     return dist.get_rank() if world_size() > 1 else 0
 
 

@@ -40,7 +40,7 @@ class Data:
     x, target
         Rows of features, and what the decoder reconstructs.
     labels
-        Of the same items, or None for a method without labels.
+        Labels of the same items; None for a method without labels.
     beliefs
         Class probabilities and neighbours of the same items; a neighbour joins the batch of
         each item.
@@ -65,14 +65,14 @@ class Data:
         return self.x.window_starts()
 
     def known(self, ids: Ids) -> Ids:
-        """Those of the items `ids` whose label is known."""
+        """Select the items of `ids` whose label is known."""
         if self.labels is None:
             return ids[:0]
         numbers = self.labels.numbers[ids]
         return ids[(numbers if numbers.ndim == 1 else numbers[:, 0]) >= 0]
 
     def batch(self, ids: Ids, device: torch.device) -> TrainingBatch:
-        """Batch of the items `ids`."""
+        """Cut the batch of the items `ids`."""
         x = self.x.take(ids).to(device)
         target = x if self.target is self.x else self.target.take(ids).to(device)
         if self.labels is None:
@@ -368,7 +368,7 @@ class Training:
         return len(self.outcome.history) - best >= patience
 
     def _weights(self, into: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """Copy the weights, to memory that is there already if it fits: to fault it in is dear."""
+        """Copy the weights, into the memory `into` if it fits: page faults of new memory are dear."""
         state = self.network.state_dict()
         if into is None or into.keys() != state.keys():
             return {name: tensor.clone() for name, tensor in state.items()}

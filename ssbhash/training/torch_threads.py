@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 import torch
 
-# Operations of the second layer's product. Below it is over in a millisecond, and OpenMP's
-# threads spin as long again while they wait for the next: measured with batches of 100 and
-# 500 units, two threads took twice the CPU seconds of one, and little less time.
+# Operations of the second layer's product. A product with fewer is over in a millisecond, and
+# OpenMP's threads spin as long again while they wait for the next one. Measured with batches of
+# 100 and 500 units: two threads took twice the CPU seconds of one, and little less time.
 SMALL_PRODUCT = 1e8
 
 

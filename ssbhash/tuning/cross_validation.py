@@ -138,7 +138,7 @@ def deal(labels: Labels, n_folds: int, seed: int) -> tuple[Ids, ...]:
 
 
 def _depth(labels: Labels, known: Ids, n_folds: int) -> int:
-    """Give k: as deep among the labelled items as 100 among all, within limits."""
+    """Choose k: the share of the labelled items that 100 is of all items, within limits."""
     share = (n_folds - 1) / n_folds
     numbers = labels.numbers[known]
     some = numbers[:: -(-len(numbers) // 1000)]

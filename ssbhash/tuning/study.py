@@ -89,7 +89,7 @@ class Search:
                 bar.set_postfix(best=f"{self.study.best_value:.3f}")
 
     def trials(self) -> tuple[Trial, ...]:
-        """Give what has been tried, the estimator as it was given first."""
+        """Return what has been tried; the estimator as it was given comes first."""
         found = [
             Trial(
                 number=number,
@@ -209,7 +209,7 @@ def open_study(optuna: Any, storage: Any, name: str, fingerprint: str) -> Study:
 
 
 def standard_error(values: Sequence[float]) -> float:
-    """Give the standard error of the mean; nan of fewer than two values."""
+    """Return the standard error of the mean; nan for fewer than two values."""
     if len(values) < 2:
         return float("nan")
     return float(np.std(values, ddof=1) / len(values) ** 0.5)

@@ -6,7 +6,7 @@ namespace {
 
 typedef float Four __attribute__((vector_size(16)));
 
-// to [4, 4] = the transpose of from [4, 4], their rows so far apart.
+// to [4, 4] = the transpose of from [4, 4]; from_row and to_row are their row strides.
 void transpose_block(const float *from, std::size_t from_row, float *to, std::size_t to_row) {
     Four rows[4];
     for (std::size_t i = 0; i < 4; ++i)

@@ -6,7 +6,7 @@
 
 namespace ssbhash {
 
-// A call of memmove would take longer than the copy.
+// Copies a few numbers without a call of memmove, which would take longer.
 inline void copy_short(const float *from, std::size_t n, float *to) {
     constexpr std::size_t n_at_once = 8;
     std::size_t i = 0;
@@ -16,7 +16,7 @@ inline void copy_short(const float *from, std::size_t n, float *to) {
         to[i] = from[i];
 }
 
-// to [k, to_row], columns 0 ... n, = the transpose of from [n, k], whose rows lie `from_row` apart.
+// Columns 0 ... n of to [k, to_row] = the transpose of from [n, k]; from_row is its row stride.
 void transpose(const float *from, std::size_t from_row, std::size_t n, std::size_t k, float *to,
                std::size_t to_row);
 

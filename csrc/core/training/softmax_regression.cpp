@@ -13,12 +13,12 @@ namespace ssbhash {
 
 namespace {
 
-// exp(0 + this - top) is nothing beside the sum of a tile.
+// Bias of the targets that fill up a tile: their exponential is zero.
 constexpr float kNoTarget = -1e30f;
 
 std::size_t round_up(std::size_t n, std::size_t unit) { return (n + unit - 1) / unit * unit; }
 
-// One tile of the decoder, in memory of this thread but for what can be read in place.
+// The weights of one tile, in memory of this thread. Whole tiles are read where they lie.
 struct Packed {
     std::vector<float, AlignedAllocator<float>> panels, rows, biases, code;
     const float *weight, *bias; // [kTileTargets, width], [kTileTargets]
@@ -107,7 +107,7 @@ void Regression::exponentiate(std::size_t tile) {
                                         sum_.data() + rows, product_.data() + rows * width_});
 }
 
-// The loss; leaves the shares and what the target takes away from the gradients.
+// Returns the loss. Sets share_, and values_, which the gradients subtract at the target's words.
 double Regression::compare(const SparseRows &target, float log_floor) {
     targets_.assign(target.columns, target.columns + target.n_values);
     items_.assign(target.n_values, 0);

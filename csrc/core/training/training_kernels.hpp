@@ -10,10 +10,10 @@ namespace ssbhash {
 // Columns of a layer that are normalised together.
 constexpr std::size_t kNormColumns = 64;
 
-// Softmax regression is computed in tiles of so many targets, packed in panels of
-// kPanel; 30 cache lines, so that the rows of a tile do not share cache sets.
+// Softmax regression works on tiles of kTileTargets targets, packed in panels of kPanel. A row of
+// a tile is 30 cache lines, so that its rows do not share cache sets.
 constexpr std::size_t kTileTargets = 480, kPanel = 24;
-// Rows of items, and bits, exist up to a multiple of these.
+// Items and bits are padded to a multiple of these.
 constexpr std::size_t kItemBlock = 12, kBitBlock = 8;
 
 // One tile: E = exp(code W^T + bias - top), top the maximum of each row.
@@ -35,18 +35,19 @@ struct SoftmaxGradient {
     float *weight, *bias;
 };
 
-// The left side of a product, [n_out, n]: element (i, k) lies at i * step + k * k_step. Rows
-// exist to the next multiple of kItemBlock.
+// Left side of a product, [n_out, n]: element (i, k) lies at i * step + k * k_step. Memory
+// reaches to the next multiple of kItemBlock rows.
 struct Factors {
     const float *data;
     std::size_t step, k_step, n;
 };
 
-// Where a product [n, width] goes, to the next multiple of kItemBlock rows, `row` floats each.
+// Result of a product [n, width]; `row` is its row stride. Memory reaches to the next multiple of
+// kItemBlock rows.
 struct Sums {
     float *data;
     std::size_t row, n;
-    bool fresh; // whether they start at zero, not at what is there
+    bool fresh; // the sums start at zero, not at what is there
 };
 
 // One row of weights and both moments of Adam, or a piece of them.

@@ -1,5 +1,5 @@
 // Tiles of softmax regression: three matrix products whose long side is the targets. Each keeps
-// 12 vectors of sums in registers; what it reads again lies in the first-level cache.
+// 12 vectors of sums in registers. What is read more than once lies in the first-level cache.
 #pragma once
 
 #include "core/training/kernels/layers.hpp"

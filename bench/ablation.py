@@ -5,9 +5,8 @@
 
 For each data set, level of supervision, width and seed some training items are held out as
 queries, a variant is trained on the others, and P@100 of the queries is measured; the test
-split is never touched. `--figure database` shows P@100 over the codes that the method has for
-a database (`database_codes`). A variant is "default", constructor parameters of SSBVAE, constants
-of `ssbhash.nn.self_taught` (upper case), or "classifier" (classifier codes). One seed has
+split is never touched. `--figure NAME` shows another figure. A variant is "default", constructor parameters of SSBVAE, constants
+of `ssbhash.nn.class_and_item` and `ssbhash.training.beliefs` (upper case), or a baseline. One seed has
 the same queries and the same labels for every variant, so the second table, differences to
 the first variant, has the smaller standard errors. A finished run is one file in --out:
 the same command goes on where it stopped (delete the folder after a change of the code).
@@ -17,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 import sys
@@ -34,15 +34,28 @@ import torch
 
 from ssbhash import metrics
 from ssbhash.data import files
-from ssbhash.models.baselines import ClassifierCodes
+from ssbhash.item_metrics import code_figures, neighbour_figures
+from ssbhash.models.baselines import BASELINES
 from ssbhash.models.methods import SSBVAE
-from ssbhash.nn import self_taught
+from ssbhash.nn import class_and_item
 from ssbhash.paper import datasets
 from ssbhash.paper.datasets import Dataset
+from ssbhash.training import beliefs
 from ssbhash.tuning.study import standard_error
 
-# Names of what is measured in the files, by the codes that the database has.
-FIGURES = {"transform": "P@100", "database": "database codes P@100"}
+# What is measured.
+FIGURES = (
+    "P@100",
+    "P@10",
+    "P@10 by class",
+    "P@10 re-ranked",
+    "neighbours@100",
+    "distinct",
+    "tied@100",
+    "accuracy",
+)
+# Where the constants are.
+MODULES = (class_and_item, beliefs)
 
 
 @dataclass(frozen=True)
@@ -64,7 +77,9 @@ class Cell:
 
 def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("variants", nargs="+", help="default, classifier, NAME=VALUE[,...]")
+    parser.add_argument(
+        "variants", nargs="+", help="default, itq, classifier, ..., NAME=VALUE[,...]"
+    )
     given = os.environ.get("SSBHASH_DATA")
     parser.add_argument(
         "--data",
@@ -80,11 +95,11 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--queries", type=int, default=1000, help="items held out")
     parser.add_argument("--items", type=int, default=10_000, help="to train on, at most")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--figure", choices=FIGURES, default="transform", help="codes searched")
+    parser.add_argument("--figure", choices=FIGURES, default="P@100", help="what the tables show")
     parser.add_argument("--out", type=Path, default=Path("ssbhash-ablation"))
     options = parser.parse_args(arguments)
     for variant in options.variants:
-        if variant != "classifier":
+        if variant not in BASELINES:
             parse(variant)
     return options
 
@@ -101,7 +116,7 @@ def parse(variant: str) -> tuple[dict[str, Any], dict[str, Any]]:
     known = SSBVAE().get_params()
     for assignment in [] if variant == "default" else variant.split(","):
         name, _, text = assignment.partition("=")
-        is_constant = name.isupper() and hasattr(self_taught, name)
+        is_constant = name.isupper() and any(hasattr(module, name) for module in MODULES)
         if not is_constant and name not in known:
             raise ValueError(f"variant {variant!r}: SSBVAE has no {name!r}")
         found[is_constant][name] = json.loads(text)
@@ -133,22 +148,24 @@ def hold_out(data: Dataset, n_queries: int, n_items: int, seed: int) -> Dataset:
 @contextmanager
 def constants(values: dict[str, Any]) -> Iterator[None]:
     """Set constants of the network for a while."""
-    before = {name: getattr(self_taught, name) for name in values}
+    homes = {name: next(m for m in MODULES if hasattr(m, name)) for name in values}
+    before = {name: getattr(homes[name], name) for name in values}
     try:
         for name, value in values.items():
-            setattr(self_taught, name, value)
+            setattr(homes[name], name, value)
         yield
     finally:
         for name, value in before.items():
-            setattr(self_taught, name, value)
+            setattr(homes[name], name, value)
 
 
 def run(cell: Cell, data: Dataset) -> dict[str, Any]:
     """Train a variant, and measure it on the held-out queries."""
     labels = data.hide_labels(cell.supervision, cell.seed)
     started = time.perf_counter()
-    if cell.variant == "classifier":
-        hasher: Any = ClassifierCodes(cell.n_bits, seed=cell.seed).fit(data.X, labels)
+    if cell.variant in BASELINES:
+        hasher: Any = BASELINES[cell.variant](n_bits=cell.n_bits, seed=cell.seed)
+        hasher.fit(data.X, labels)
     else:
         parameters, own = parse(cell.variant)
         hasher = SSBVAE(n_bits=cell.n_bits, seed=cell.seed, verbose=False, **parameters)
@@ -158,12 +175,11 @@ def run(cell: Cell, data: Dataset) -> dict[str, Any]:
             raise KeyboardInterrupt
     seconds = time.perf_counter() - started
     codes, query_codes = hasher.transform(data.X), hasher.transform(data.X_query)
-    row = {"seconds": seconds}
-    for figure, database in (("transform", codes), ("database", hasher.database_codes(data.X))):
-        found = metrics.precision_at(database, data.y, query_codes, data.y_query, 100)
-        row[FIGURES[figure]] = float(found)
-    row["distinct_codes"] = len(np.unique(codes, axis=0))
-    if data.y.ndim == 1:
+    labels_of = data.y, data.y_query
+    sides = codes, data.y, query_codes, data.y_query
+    row = {"seconds": seconds} | metrics.evaluate(*sides, [10, 100]) | code_figures(*sides)
+    row |= neighbour_figures(codes, data.X, query_codes, data.X_query, labels_of)
+    if data.y.ndim == 1 and hasattr(hasher, "predict"):
         row["accuracy"] = float((hasher.predict(data.X_query) == data.y_query).mean())
     return row
 
@@ -205,8 +221,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             files.write_json(path, row)
             shown = " ".join(f"{key} {value:.4g}" for key, value in row.items())
             print(cell.name.removesuffix(".json"), shown, file=sys.stderr, flush=True)
-        rows[cell] = json.loads(path.read_text())[FIGURES[options.figure]]
-    print(f"{FIGURES[options.figure]} of held-out training items,", end=" ")
+        rows[cell] = json.loads(path.read_text()).get(options.figure, math.nan)
+    print(f"{options.figure} of held-out training items,", end=" ")
     print(f"mean and standard error of {options.seeds} seeds")
     print(table(rows, options, None))
     if len(options.variants) > 1:

@@ -169,7 +169,7 @@ def main() -> None:
             kernels += compile_for(DEVICES, source, Path(folder) / f"{source}.o")
         print("registers on " + ", ".join(f"sm_{device}" for device in DEVICES) + "; spilled bytes")
         for name in dict.fromkeys(kernel.name for kernel in kernels):
-            same = [kernel for kernel in kernels if kernel.name == name]
+            same = sorted((k for k in kernels if k.name == name), key=lambda kernel: kernel.device)
             registers = " ".join(f"{kernel.registers:4}" for kernel in same)
             print(f"{name:28} {registers}   {sum(kernel.spills for kernel in same)}")
         print("\ndevice kernel     LOP3  all   LDS   POPC  codes a clock (estimated), limited by")

@@ -3,6 +3,8 @@
     python bench/hamming.py                 # the whole table, one thread
     python bench/hamming.py --quick         # a minute
     python bench/hamming.py --bits 64 --n 10000000 --queries 1024 --codes uniform learned
+    python bench/hamming.py --bits 64 --n 10000000 --queries 1024 --codes learned --masks 0.99 0.5 0.01
+    python bench/hamming.py --device cuda --bits 64 --n 16777216 --queries 4096
     python bench/hamming.py --bits 64 256 --queries 1024 1 --threads 1 2 --json out.json --plot out.png
 
 Every contender answers the same problem in the same process. Results are compared
@@ -166,6 +168,36 @@ def measure(runs: dict[str, Search], seconds: float) -> dict[str, float]:
     return best
 
 
+def masked_times(
+    codes: np.ndarray, queries: np.ndarray, k: int, options: argparse.Namespace, n_threads: int
+) -> dict[str, float]:
+    """Time of a filtered search over that of an unfiltered one, for each share of allowed codes.
+
+    Checked first against a search of the allowed codes alone.
+    """
+    databases = {"native": codes, "prepared": ssbhash.prepare(codes)}
+    rng = np.random.default_rng(0)
+    runs: dict[str, Search] = {}
+    for name, database in databases.items():
+        for share in (1.0, *options.masks):
+            mask = None if share == 1 else rng.random(len(codes)) < share
+            runs[f"{name} {share}"] = functools.partial(
+                ssbhash.search, database, queries, k, mask=mask, n_threads=n_threads
+            )
+            if mask is not None:
+                allowed = np.flatnonzero(mask)
+                alone = ssbhash.search(codes[allowed], queries[:32], k, n_threads=n_threads)
+                found = ssbhash.search(database, queries[:32], k, mask=mask, n_threads=n_threads)
+                if not np.array_equal(allowed[alone.ids], found.ids):
+                    sys.exit(f"MISMATCH: mask of {share} on {name} codes")
+    seconds = measure(runs, 0.2 if options.quick else options.seconds)
+    return {
+        name: took / seconds[f"{name.split()[0]} 1.0"]
+        for name, took in seconds.items()
+        if not name.endswith(" 1.0")
+    }
+
+
 class Problem(NamedTuple):
     """One row of the table."""
 
@@ -225,6 +257,8 @@ def run_row(
     row["queries_per_second"] = {name: n_queries / one for name, one in seconds.items()}
     if "faiss" in seconds:
         row["vs_faiss"] = seconds["faiss"] / seconds["native"]
+    if options.masks:
+        row["masked"] = masked_times(codes, queries, k, options, threads)
     if n_queries == 1:
         row["of_bandwidth"] = codes.nbytes / seconds["native"] / peaks[0]
     else:
@@ -242,6 +276,8 @@ def print_row(row: dict[str, Any], names: list[str]) -> None:
         f"{row.get('vs_faiss', math.nan):8.2f} {100 * row[share]:4.0f}% {share}",
         flush=True,
     )
+    for name, ratio in row.get("masked", {}).items():
+        print(f"    mask: {name:14} allowed: {ratio:5.2f} times the unmasked", flush=True)
 
 
 def plot(rows: list[dict[str, Any]], path: str) -> None:
@@ -282,6 +318,10 @@ def parse() -> argparse.Namespace:
         default=["native", "prepared", "numba", "faiss"],
         help="of native, prepared, numba, faiss, usearch",
     )
+    parser.add_argument(
+        "--masks", type=float, nargs="+", default=[], help="shares of codes allowed"
+    )
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--seconds", type=float, default=1.0, help="for each contender and row")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", help="write the results here")
@@ -289,6 +329,8 @@ def parse() -> argparse.Namespace:
     options = parser.parse_args()
     if any(bits < 8 or bits % 8 for bits in options.bits):
         parser.error("--bits must be multiples of 8: faiss takes no others")
+    if options.device == "cuda":
+        return options
     if "native" not in options.contenders or "native" not in ssbhash.backends():
         parser.error("the native engine must be present and among the contenders")
     return options
@@ -296,6 +338,11 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     options = parse()
+    if options.device == "cuda":
+        import on_gpu
+
+        on_gpu.time_search(options.bits, options.n, options.queries or [1, 32, 4096], options.k)
+        return
     peaks = measured_peaks()
     header = print_header(options, *peaks)
     rates = " ".join(f"{name:>9}" for name in options.contenders)

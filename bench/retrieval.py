@@ -32,6 +32,11 @@ from ssbhash.paper.grid import PAPER, SEEDS, Cell, Row, Summary, summarise
 METHODS = [f"{name}{PAPER}" for name in ("ssb-vae", "phs-gs", "vdsh-s")]
 TOLERANCE = 0.02
 FIGURES = ("P@100", "MAP@100", "distinct_codes", "train_seconds")
+# What codes keep of the items, and the classifier by itself, in a second table.
+ITEM_FIGURES = (
+    *("P@10", "P@10 by class", "P@10 re-ranked", "neighbours@100", "distinct", "tied@100"),
+    *("classifier accuracy", "classifier P@100"),
+)
 
 
 def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -150,6 +155,21 @@ def table(rows: list[Row], reference: list[Row]) -> tuple[list[str], bool]:
     return lines, good
 
 
+def item_table(rows: list[Row]) -> list[str]:
+    """Lines of the second table."""
+    found = {figure: summarise(rows, figure) for figure in ITEM_FIGURES}
+    head = f"{'labels':>6} {'bits':>4} {'method':<20}"
+    lines = [head + "".join(f"{name:>20}" for name in ITEM_FIGURES)]
+    for key in dict.fromkeys(found["P@10"]):
+        _, method, n_bits, supervision = key
+        line = f"{supervision:>6.0%} {n_bits:>4} {method:<20}"
+        for figure in ITEM_FIGURES:
+            value = found[figure].get(key)
+            line += f"{'-' if value is None else format(value.mean, '.3f'):>20}"
+        lines.append(line)
+    return lines
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is asked for; 1 if a bar is missed, 2 on bad input."""
     options = read_arguments(arguments)
@@ -174,6 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0 if good else 1
         print(f"{options.dataset}: {rows[0]['source']}; mean ± standard deviation over seeds")
         print("\n".join(lines))
+        print("\n".join(item_table(rows)))
         print("P@100 by floats:", *yardsticks(options), sep="\n")
     except (ValueError, OSError) as error:
         print(f"retrieval.py: error: {error}", file=sys.stderr)

@@ -1,6 +1,7 @@
 """Fused sampling beside torch eager: equality and distribution first, then time.
 
     python bench/sampling.py [--n-bits 1000000000] [--repeats 15]
+    python bench/sampling.py --device cuda
 
 One thread. Every row is best of N, the two sides interleaved in one process.
 Exits non-zero if engines disagree or a distribution is off.
@@ -140,7 +141,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--n-bits", type=int, default=10**9, help="bits for the statistical tests")
     parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     arguments = parser.parse_args()
+    if arguments.device == "cuda":
+        import on_gpu
+
+        on_gpu.time_sampling()
+        return 0
     torch.set_num_threads(1)
     ssbhash.set_num_threads(1)
     ssbhash.show_config()

@@ -35,7 +35,7 @@ query, database = order[:200], order[200:]
 few = hide_labels(y[database], supervision=0.1, seed=0)
 
 hasher = ssbhash.SSBVAE(n_bits=32).fit(X[database], few)
-codes = hasher.database_codes(X[database])  # uint8 [n, 4]: 4 bytes an item
+codes = hasher.transform(X[database])  # uint8 [n, 4]: 4 bytes an item
 queries = hasher.transform(X[query])
 
 distances, ids = ssbhash.search(codes, queries, k=5)

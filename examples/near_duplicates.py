@@ -26,11 +26,12 @@ copied = rng.choice(2000, 100, replace=False)
 copies = 0.8 * images[copied] + 0.1 + rng.normal(scale=0.3, size=(100, 32, 36))
 
 codes = difference_hash(np.concatenate([images, copies]))
-lims, distances, ids = ssbhash.within(codes, codes, radius=6)
-first = np.repeat(np.arange(len(codes)), np.diff(lims))
-pairs = [(int(a), int(b)) for a, b in zip(first, ids, strict=True) if a < b]
+first, second, distances = ssbhash.pairs_within(codes, radius=6)
+groups = ssbhash.groups_within(codes, radius=6)  # chains of pairs, in little memory
 true = {(int(original), 2000 + copy) for copy, original in enumerate(copied)}
+found = true & set(zip(first.tolist(), second.tolist(), strict=True))
 
 print(f"{len(codes):,} images, {len(codes) * (len(codes) - 1) // 2:,} pairs")
-print(f"{len(pairs)} pairs within 6 bits, {len(true & set(pairs))} of the {len(true)} copies")
-print("bits apart:", np.bincount(distances[first < ids], minlength=7).tolist(), "for 0 ... 6")
+print(f"{len(first)} pairs within 6 bits, {len(found)} of the {len(true)} copies")
+print("bits apart:", np.bincount(distances, minlength=7).tolist(), "for 0 ... 6")
+print(f"{len(np.unique(groups)):,} groups")

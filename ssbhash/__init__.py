@@ -34,6 +34,7 @@ from ssbhash.hamming import (
     search,
     within,
 )
+from ssbhash.index import HammingIndex, groups_within, rerank
 from ssbhash.sampling import binarize, sample, sample_relaxed
 from ssbhash.threads import get_num_threads, set_num_threads
 
@@ -53,6 +54,7 @@ __all__ = [
     "VDSH",
     "VDSHS",
     "BernoulliVAE",
+    "HammingIndex",
     "PairsResult",
     "PreparedCodes",
     "RangeResult",
@@ -63,12 +65,14 @@ __all__ = [
     "count_within",
     "distances",
     "get_num_threads",
+    "groups_within",
     "load",
     "merge",
     "pack",
     "paired_distances",
     "pairs_within",
     "prepare",
+    "rerank",
     "sample",
     "sample_relaxed",
     "search",

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 _Codes: TypeAlias = npt.NDArray[np.uint8]
 _Ids: TypeAlias = npt.NDArray[np.int64]
+_Places: TypeAlias = npt.NDArray[np.uint32]
 _Distances: TypeAlias = npt.NDArray[np.int32]
 _Floats: TypeAlias = npt.NDArray[np.float32]
 
@@ -55,6 +56,47 @@ def distances(codes: _Codes, queries: _Codes, *, n_threads: int) -> npt.NDArray[
 def paired_distances(
     first: _Codes, second: _Codes, *, n_threads: int
 ) -> npt.NDArray[np.uint16]: ...
+
+# ---- the index; see csrc/core/index
+
+class Segment:
+    """A part of an index that never changes."""
+
+    def __init__(
+        self,
+        codes: _Codes,
+        *,
+        ids: _Ids | None = None,
+        first_id: int = 0,
+        members: tuple[_Places, _Places] | None = None,
+        tables: Sequence[tuple[_Places, _Places, _Codes]] = ...,
+        ascending: bool = True,
+    ) -> None: ...
+
+def group_equal(codes: _Codes, *, most: int) -> tuple[_Codes, _Places, _Places] | None: ...
+def tables_for(*, n: int, n_bits: int) -> int: ...
+def build_tables(
+    codes: _Codes, *, n_tables: int, n_threads: int
+) -> list[tuple[_Places, _Places, _Codes]]: ...
+def share_probed(segment: Segment, queries: _Codes, *, k: int) -> float: ...
+def index_search(
+    segments: Sequence[tuple[Segment, _Codes | None]],
+    queries: _Codes,
+    *,
+    k: int,
+    max_distance: int,
+    excluded: _Ids | None,
+    n_threads: int,
+) -> tuple[_Distances, _Ids]: ...
+def index_within(
+    segments: Sequence[tuple[Segment, _Codes | None]],
+    queries: _Codes,
+    *,
+    radius: int,
+    excluded: _Ids | None,
+    n_threads: int,
+) -> tuple[_Ids, _Distances, _Ids]: ...
+def near_groups(codes: _Codes, *, radius: int, n_threads: int) -> _Ids: ...
 
 # ---- the machine
 

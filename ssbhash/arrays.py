@@ -54,10 +54,18 @@ def as_numpy(array: Any, name: str) -> npt.NDArray[Any]:
         raise TypeError(f"{name} cannot be read as a numpy array: {error}") from error
     if result.dtype.kind not in "biuf":
         got = f"dtype {result.dtype}" if result.ndim else type(array).__name__
-        raise TypeError(f"{name} must be a numeric array, got {got}")
+        hint = "; ssbhash.codes.from_hex and from_strings read text"
+        raise TypeError(
+            f"{name} must be a numeric array, got {got}{hint if _is_text(result) else ''}"
+        )
     if not result.dtype.isnative:
         result = result.astype(result.dtype.newbyteorder("="))
     return result
+
+
+def _is_text(array: npt.NDArray[Any]) -> bool:
+    is_object = array.dtype == object and array.size > 0
+    return array.dtype.kind in "SUT" or (is_object and isinstance(array.flat[0], str))
 
 
 def as_array(array: Any, name: str, tensors: bool) -> Any:
@@ -82,7 +90,20 @@ def _view(array: Any) -> npt.NDArray[Any]:
         return view
     if not hasattr(array, "__array__") and hasattr(array, "__dlpack__"):
         return np.from_dlpack(array)
-    return np.asarray(array)
+    view = np.asarray(array)
+    return _of_nullable(array) if view.dtype == object and hasattr(array, "to_numpy") else view
+
+
+def _of_nullable(table: Any) -> npt.NDArray[Any]:
+    """Convert a data frame or column of nullable numbers, of pandas or pyarrow types."""
+    columns = list(table.dtypes) if hasattr(table, "columns") else [table.dtype]
+    types = [getattr(one, "numpy_dtype", one) for one in columns]
+    if not all(isinstance(one, np.dtype) and one.kind in "biuf" for one in types):
+        return np.asarray(table)
+    try:
+        return np.asarray(table.to_numpy(dtype=np.result_type(*types)))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"it has missing values: {error}") from error
 
 
 def as_codes(array: Any, name: str, n_bits: int | None = None, *, tensors: bool = False) -> Codes:
@@ -100,7 +121,15 @@ def as_codes(array: Any, name: str, n_bits: int | None = None, *, tensors: bool 
     """
     codes = as_array(array, name, tensors)
     if dtype_name(codes) != "uint8":
-        raise TypeError(f"{name} must be packed codes of dtype uint8, got {dtype_name(codes)}")
+        hint = ""
+        if dtype_name(codes).startswith(("int", "uint")):
+            hint = (
+                "; ssbhash.codes.from_integers reads a whole number a code, .view(numpy.uint8) "
+                "reads rows of words"
+            )
+        raise TypeError(
+            f"{name} must be packed codes of dtype uint8, got {dtype_name(codes)}{hint}"
+        )
     if codes.ndim != 2 or codes.shape[1] == 0:
         raise ValueError(
             f"{name} must have shape [n, n_bytes], n_bytes >= 1, got {tuple(codes.shape)}"

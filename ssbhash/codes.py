@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -84,11 +84,11 @@ def _as_bool(array: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     is_other = array != is_set
     if is_other.any():
         value = array[is_other][0]
-        hint = (
-            "pack(bits > 0) packs -1/+1 codes"
-            if value == -1
-            else "binarize packs real values by their sign"
-        )
+        hint = "binarize packs real values by their sign"
+        if value == -1:
+            hint = "pack(bits > 0) packs -1/+1 codes"
+        elif array.dtype.kind in "iu":
+            hint += ", ssbhash.codes.from_integers reads whole numbers that are codes"
         raise ValueError(f"bits must hold only 0 and 1, got {value}; {hint}")
     return is_set
 
@@ -208,6 +208,7 @@ def from_strings(strings: Iterable[str]) -> Codes:
     ------
     ValueError
         If there is no string, lengths differ, or another character is met.
+        Blanks and line ends around a string do not count.
 
     Examples
     --------
@@ -215,15 +216,33 @@ def from_strings(strings: Iterable[str]) -> Codes:
     >>> from_strings(["100000001", "010000000"]).tolist()
     [[1, 1], [2, 0]]
     """
-    lines = [strings] if isinstance(strings, str) else list(strings)
-    n_bits = len(lines[0]) if lines else 0
-    if n_bits == 0:
-        raise ValueError("strings must hold at least one code of at least one bit")
+    lines = _lines(strings)
+    n_bits = len(lines[0])
     for row, line in enumerate(lines):
-        if len(line) != n_bits or line.strip("01"):
-            raise ValueError(f"strings must be {n_bits} characters of 0 and 1, row {row} is not")
+        if line.startswith(("0b", "0x")) or set(line) - set("01"):
+            raise ValueError(
+                f"strings must be of 0 and 1, row {row} is {line!r}; from_hex reads hexadecimal "
+                "digits, from_integers what bin() or hex() was given"
+            )
+        if len(line) != n_bits:
+            raise ValueError(
+                f"strings must have one length, {n_bits} as the first, row {row} has {len(line)}"
+            )
     characters = np.frombuffer("".join(lines).encode("ascii"), dtype=np.uint8)
     return np.packbits(characters.reshape(-1, n_bits) & 1, axis=1, bitorder="little")
+
+
+def _lines(strings: Iterable[str]) -> list[str]:
+    """Strings without the blanks and line ends of the file that they come from."""
+    lines = [strings] if isinstance(strings, str) else list(strings)
+    for row, line in enumerate(lines):
+        if not isinstance(line, str):
+            raise TypeError(f"strings must be text, row {row} is {type(line).__name__}")
+    lines = [line.strip() for line in lines]
+    if not lines or not all(lines):
+        row = lines.index("") if lines else 0
+        raise ValueError(f"strings must hold at least one code of at least one bit; row {row}")
+    return lines
 
 
 def to_strings(codes: CodesIn, n_bits: int) -> list[str]:
@@ -238,3 +257,176 @@ def to_strings(codes: CodesIn, n_bits: int) -> list[str]:
     """
     bits = unpack(as_codes(codes, "codes"), n_bits)
     return [row.tobytes().decode("ascii") for row in bits.view(np.uint8) | ord("0")]
+
+
+def from_hex(strings: Iterable[str], layout: str = "faiss", n_bits: int | None = None) -> Codes:
+    """Read codes written as hexadecimal digits.
+
+    Parameters
+    ----------
+    strings : iterable of str
+        Two digits a byte, first byte first, as `bytes.hex` writes them; "0x" may precede.
+    layout : str
+        How bits lie in the bytes, as in `from_layout`. "packbits" takes the first bit for
+        the most significant: so does imagehash.
+    n_bits : int, optional
+        Bits in a code; given, the padding bits are checked to be zero.
+
+    Returns
+    -------
+    uint8 [n, n_bytes]
+        Codes as `pack` makes them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there is no string, lengths differ, a digit is none, or one digit is left over.
+
+    Examples
+    --------
+    >>> from ssbhash.codes import from_hex
+    >>> from_hex(["ff01", "0xA000"]).tolist()
+    [[255, 1], [160, 0]]
+    >>> from_hex(["a000"], layout="packbits").tolist()
+    [[5, 0]]
+    """
+    rows = []
+    for row, line in enumerate(_lines(strings)):
+        digits = line.removeprefix("0x").removeprefix("0X")
+        try:
+            rows.append(bytes.fromhex(digits or "no digits"))
+        except ValueError as error:
+            odd = "; an odd number of digits: write a 0 before or behind" if len(digits) % 2 else ""
+            raise ValueError(
+                f"strings must be hexadecimal digits, row {row} is {line!r}{odd}"
+            ) from error
+        if len(rows[-1]) != len(rows[0]):
+            raise ValueError(
+                f"strings must have one length, {len(rows[0])} bytes as the first, row {row} has "
+                f"{len(rows[-1])}"
+            )
+    packed = np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), -1)
+    if _layout(layout)[1] == np.int8:
+        packed = packed.view(np.int8)
+    codes: Codes = from_layout(packed, layout, n_bits).copy()
+    return codes
+
+
+def to_hex(codes: Any, layout: str = "faiss") -> list[str]:
+    """Write codes as hexadecimal digits: the inverse of `from_hex`.
+
+    Parameters
+    ----------
+    codes : uint8 [n, n_bytes]
+        Packed codes.
+    layout : str
+        As in `from_hex`.
+
+    Returns
+    -------
+    list of str
+        2 * n_bytes digits each.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ssbhash.codes import to_hex
+    >>> to_hex(np.array([[255, 1]], np.uint8))
+    ['ff01']
+    """
+    return [row.tobytes().hex() for row in to_layout(codes, layout)]
+
+
+def from_integers(integers: Any, n_bits: int | None = None) -> Codes:
+    """Read codes that are whole numbers: bit j of a code is bit j of its number.
+
+    Parameters
+    ----------
+    integers : int [n], or [n, n_words]
+        An array of any integer type, where a negative number stands for its bits; several
+        words make a longer code, lowest bits first. Or a list of Python integers from 0, of
+        any length.
+    n_bits : int, optional
+        Bits in a code; by default those of the array's type, 64 for a list. Higher bits
+        must be zero.
+
+    Returns
+    -------
+    uint8 [n, n_bytes]
+        Codes as `pack` makes them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a number is not whole, or has more than `n_bits` bits.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ssbhash.codes import from_integers
+    >>> from_integers(np.array([2**63 + 5], np.uint64)).tolist()
+    [[5, 0, 0, 0, 0, 0, 0, 128]]
+    >>> from_integers([5, 7], n_bits=3).tolist()
+    [[5], [7]]
+    """
+    if n_bits is not None:
+        n_bits = as_count(n_bits, "n_bits", 1)
+    if isinstance(integers, list | tuple):
+        return _from_python_integers(integers, 64 if n_bits is None else n_bits)
+    array = as_numpy(integers, "integers")
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"integers must be whole numbers, got dtype {array.dtype}")
+    if array.ndim not in (1, 2) or 0 in array.shape[1:]:
+        raise ValueError(f"integers must have shape [n] or [n, n_words], got {array.shape}")
+    little = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<")))
+    codes = little.reshape(len(array), -1).view(np.uint8).reshape(len(array), -1)
+    if n_bits is None:
+        return codes
+    bits = np.unpackbits(codes, axis=1, bitorder="little")
+    if n_bits > bits.shape[1]:
+        raise ValueError(f"integers of {bits.shape[1]} bits cannot make n_bits={n_bits}")
+    if bits[:, n_bits:].any():
+        row = int(np.flatnonzero(bits[:, n_bits:].any(axis=1))[0])
+        raise ValueError(f"integers must have at most n_bits={n_bits} bits, row {row} has more")
+    return np.ascontiguousarray(codes[:, : -(-n_bits // 8)])
+
+
+def _from_python_integers(integers: Sequence[Any], n_bits: int) -> Codes:
+    n_bytes = -(-n_bits // 8)
+    rows = []
+    for row, one in enumerate(integers):
+        number = as_count(one, f"integers[{row}]", 0)
+        if number.bit_length() > n_bits:
+            raise ValueError(
+                f"integers must have at most n_bits={n_bits} bits, row {row} has "
+                f"{number.bit_length()}"
+            )
+        rows.append(number.to_bytes(n_bytes, "little"))
+    codes: Codes = np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), n_bytes).copy()
+    return codes
+
+
+def to_integers(codes: Any) -> npt.NDArray[np.uint64]:
+    """Write codes as whole numbers: the inverse of `from_integers`.
+
+    Parameters
+    ----------
+    codes : uint8 [n, n_bytes]
+        Packed codes.
+
+    Returns
+    -------
+    uint64 [n] or [n, n_words]
+        One number a code of at most 64 bits; longer codes as words of 64 bits, lowest first.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ssbhash.codes import to_integers
+    >>> to_integers(np.array([[5, 1]], np.uint8)).tolist()
+    [261]
+    """
+    packed = as_codes(codes, "codes")
+    whole = np.pad(packed, ((0, 0), (0, -packed.shape[1] % 8)))
+    words = np.ascontiguousarray(whole).view("<u8").astype(np.uint64)
+    return words[:, 0] if words.shape[1] == 1 else words

@@ -203,7 +203,9 @@ def search(
     database, queries, is_single = _checked(codes, query, n_bits, engine.NAME, mask, ids)
     k = as_count(k, "k", 1)
     n_columns = k if pad else min(k, len(database))
-    limit = None if max_distance is None else as_count(max_distance, "max_distance", 0)
+    limit = None
+    if max_distance is not None:
+        limit = min(as_count(max_distance, "max_distance", 0), 8 * queries.shape[1])
     excluded = _excluded(exclude, len(queries), is_single)
     n_wanted = min(k + excluded.shape[1], len(database))
     distances, found = engine.search(database, queries, n_wanted, resolve(n_threads), limit)

@@ -20,8 +20,8 @@ FLOORS = (
     ("threads",),
     ("engines",),
     ("codes", "config", "hamming", "sampling"),
-    ("asymmetric", "data", "index", "tie_groups"),
-    ("metrics",),
+    ("asymmetric", "data", "tie_groups"),
+    ("index", "metrics"),
     ("item_metrics",),
     ("kernels",),
     ("inputs",),
@@ -158,8 +158,9 @@ def test_no_circle_within_a_room(room: str) -> None:
 def test_numpy_half_needs_numpy_alone(module: str) -> None:
     if room_of(module) in [*NUMPY_ALONE, ""]:
         at_import = {x.module.split(".")[0] for x in imports_of(module) if x.at_import}
-        assert at_import <= {"ssbhash", "numpy", "numba", *sys.stdlib_module_names}
+        assert at_import <= {"ssbhash", "numpy", "numba", "torch", *sys.stdlib_module_names}
         assert "numba" not in at_import or module.startswith("ssbhash.engines.numba")
+        assert "torch" not in at_import or module == "ssbhash.engines.cuda"
 
 
 def test_no_name_hides_a_module() -> None:

@@ -24,7 +24,6 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.semi_supervised import SelfTrainingClassifier
 
 import ssbhash
-from ssbhash import search
 from ssbhash.metrics import precision_at
 from ssbhash.models import BASELINES, METHODS, ClassifierCodes
 
@@ -213,7 +212,7 @@ def test_names_of_features_are_of_the_fitted_width(name: str, items: Any) -> Non
 def test_a_model_is_saved_as_it_was_fitted(name: str, items: Any, tmp_path: Path) -> None:
     X, y, _ = items
     hasher = small(name).fit(X, y)
-    codes = hasher.database_codes(X)
+    codes = hasher.transform(X)
     hasher.set_params(n_bits=64, n_hidden_units=3)
     if name == "ssb-vae":
         hasher.set_params(preset="paper")
@@ -221,7 +220,7 @@ def test_a_model_is_saved_as_it_was_fitted(name: str, items: Any, tmp_path: Path
     loaded = type(hasher).load(tmp_path)
     assert loaded.n_bits == 9
     for one in (hasher, loaded):
-        np.testing.assert_array_equal(one.database_codes(X), codes)
+        np.testing.assert_array_equal(one.transform(X), codes)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -247,9 +246,7 @@ def test_frames_come_out_of_transform_alone(name: str, items: Any) -> None:
         assert isinstance(codes, pd.DataFrame)
         assert codes.index.tolist() == frame.index.tolist()
         np.testing.assert_array_equal(codes, expected)
-        for array in (hasher.database_codes(frame), hasher.logits(frame)):
-            assert isinstance(array, np.ndarray)
-        search(hasher.database_codes(frame), codes, k=2)
+        assert isinstance(hasher.logits(frame), np.ndarray)
 
 
 def test_tune_works_where_frames_are_asked_for(items: Any) -> None:
@@ -259,11 +256,3 @@ def test_tune_works_where_frames_are_asked_for(items: Any) -> None:
     with config_context(transform_output="pandas"):
         found = ssbhash.tune(small("phs-gs"), X, y, n_trials=1, n_folds=2, verbose=False)
     assert len(found.trials) == 1
-
-
-def test_moves_to_a_device_and_back(items: Any) -> None:
-    X, y, _ = items
-    hasher = small("ssb-vae").fit(X, y)
-    assert hasher.to("cpu") is hasher
-    with pytest.raises(ValueError, match="not available"):
-        hasher.to("no device")

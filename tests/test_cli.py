@@ -127,7 +127,7 @@ def test_train_encode_search_evaluate(tmp_path: Path, suffix: str) -> None:
     )
     assert report["items"] == report["labelled"] == N
     assert report["epochs"] == 5
-    call("encode", model, database, "--database", "-o", database.with_suffix(".codes.npy"))
+    call("encode", model, database, "-o", database.with_suffix(".codes.npy"))
     call("encode", model, queries, "-o", queries.with_suffix(".codes.npy"))
     codes, n_bits = read_codes(database.with_suffix(".codes.npy"))
     assert codes.shape == (N, 2)
@@ -178,14 +178,14 @@ def test_parameters_and_checkpoint(trained: Path, tmp_path: Path) -> None:
         "--set",
         "n_hidden_units=20",
         "--set",
-        "pair_weight=0.01",
+        "contrast_weight=0.01",
         "--set",
         "monitor=val_loss",
     ]
     call(*train, "-o", tmp_path / "a", "--epochs", 2)
     call(*train, "-o", tmp_path / "b", "--epochs", 4)
     saved = json.loads((tmp_path / "b" / "config.json").read_text())
-    assert saved["parameters"]["pair_weight"] == 0.01
+    assert saved["parameters"]["contrast_weight"] == 0.01
     assert saved["parameters"]["n_hidden_units"] == 20
     assert [row["epoch"] for row in saved["history"]] == [1, 2, 3, 4]
     first = json.loads((tmp_path / "a" / "config.json").read_text())["history"]
@@ -243,7 +243,10 @@ def test_evaluate_codes_and_labels(trained: Path) -> None:
     for name, value in expected.items():
         assert report[name] == pytest.approx(value, abs=1e-6)
     by_id = json.loads(call(*evaluate, "-k", 5, "--ties", "id", "--json"))
-    assert set(by_id) == {"bits", "items", "queries", "P@5", "R@5", "MAP@5"}
+    of_ties = {"P@5 expected", "distinct", "tied@5"}
+    assert set(by_id) == {"bits", "items", "queries", "P@5", "R@5", "MAP@5"} | of_ties
+    assert by_id["P@5"] == report["P@5 searched"]
+    assert by_id["P@5 expected"] == report["P@5"]
     assert "MAP@100" in call(*evaluate)
 
 
@@ -445,7 +448,7 @@ def tales(tmp_path_factory: pytest.TempPathFactory) -> Path:
     items = write_tales(folder / "t.csv")
     train = ["train", items, *FIELDS, "-o", folder / "m", "--bits", 16, "--min-df", 1]
     call(*train, "--epochs", 30, "-q")
-    call("encode", folder / "m", items, *FIELDS, "--database", "-o", folder / "c.npy")
+    call("encode", folder / "m", items, *FIELDS, "-o", folder / "c.npy")
     return folder
 
 
@@ -456,9 +459,9 @@ def test_every_format_gives_the_same_codes(tales: Path, tmp_path: Path, suffix: 
     packed.write_bytes(gzip.compress(path.read_bytes()))
     out = tmp_path / "c.npy"
     for data in (path, packed):
-        call("encode", tales / "m", data, *FIELDS, "--database", "-o", out)
+        call("encode", tales / "m", data, *FIELDS, "-o", out)
         assert out.read_bytes() == (tales / "c.npy").read_bytes()
-    encode = ["encode", tales / "m", "-", *FIELDS, "--database", "-o", out]
+    encode = ["encode", tales / "m", "-", *FIELDS, "-o", out]
     for content in (path.read_bytes(), packed.read_bytes()):
         result = CliRunner().invoke(application, list(map(str, encode)), input=content)
         assert result.exit_code == 0, result.output
@@ -503,7 +506,7 @@ def test_bad_questions(tales: Path, tmp_path: Path) -> None:
 def test_the_loaded_model_encodes_and_predicts(tales: Path) -> None:
     model = ssbhash.load(tales / "m")
     texts = [row["body"] for row in TALES]
-    np.testing.assert_array_equal(model.database_codes(texts), read_codes(tales / "c.npy")[0])
+    np.testing.assert_array_equal(model.transform(texts), read_codes(tales / "c.npy")[0])
     assert model.predict(["a cup of green tea", "one red ant"]) == ["tea", "ant"]
     assert model.predict_proba(np.array(texts)).shape == (30, 2)
     with pytest.raises(TypeError, match="one string"):
@@ -576,6 +579,24 @@ def test_evaluation_with_few_labels(trained: Path, tmp_path: Path) -> None:
         codes, y[known], read_codes(trained / "q.npy")[0], np.load(trained / "q.labels.npy"), 5
     )
     assert report["P@5"] == pytest.approx(expected["P@5"], abs=1e-6)
+
+
+def test_evaluation_says_where_ties_matter(tmp_path: Path) -> None:
+    """All codes are equal, and the file has the items of the queries' class first."""
+    np.save(tmp_path / "x.npy", np.zeros((8, 1), np.uint8))
+    np.save(tmp_path / "q.npy", np.zeros((3, 1), np.uint8))
+    np.save(tmp_path / "x.labels.npy", [0] * 4 + [1] * 4)
+    np.save(tmp_path / "q.labels.npy", [0] * 3)
+    command = ["evaluate", tmp_path / "x.npy", tmp_path / "q.npy", "-k", 2, "-k", 8, "--json"]
+    command += ["--labels", tmp_path / "x.labels.npy", "--query-labels", tmp_path / "q.labels.npy"]
+    arguments = [sys.executable, "-m", "ssbhash", *map(str, command)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    report = json.loads(done.stdout)
+    assert (report["P@2"], report["P@2 searched"]) == (0.5, 1)
+    assert (report["P@8"], report["P@8 searched"]) == (0.5, 0.5)
+    assert (report["distinct"], report["tied@8"]) == (0.125, 8)
+    (remark,) = done.stderr.splitlines()
+    assert "P@2 depends on the order of the items in the file: 0.500 or 1.000" in remark
 
 
 def test_version_and_short_help() -> None:

@@ -1,3 +1,4 @@
+import importlib.util
 import subprocess
 import sys
 
@@ -9,8 +10,18 @@ from hypothesis.extra import numpy as npst
 
 import ssbhash
 from ssbhash.arrays import as_codes, as_count, as_numpy
-from ssbhash.codes import from_layout, from_strings, to_layout, to_strings
+from ssbhash.codes import (
+    from_hex,
+    from_integers,
+    from_layout,
+    from_strings,
+    to_hex,
+    to_integers,
+    to_layout,
+    to_strings,
+)
 
+packed_codes = npst.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 20)))
 BITS = npst.arrays(bool, st.tuples(st.integers(0, 20), st.integers(1, 130)))
 
 
@@ -226,3 +237,120 @@ def test_counts_are_integers(value):
 def test_other_counts_are_refused(value):
     with pytest.raises(TypeError, match="k must be an integer"):
         as_count(value, "k", 1)
+
+
+def test_strings_come_from_files_with_their_line_ends():
+    expected = from_strings(["0101", "1111"])
+    for lines in (["0101\n", "1111\r\n"], (line for line in ("  0101", "1111 "))):
+        np.testing.assert_array_equal(from_strings(lines), expected)
+    with pytest.raises(ValueError, match="row 1"):
+        from_strings(["0101\n", "\n"])
+    with pytest.raises(ValueError, match=r"row 0 is '0b101'; .*from_integers"):
+        from_strings([bin(5), bin(7)])
+    with pytest.raises(ValueError, match="from_hex"):
+        from_strings(["ffd8e000c0f0f8fc"])
+    with pytest.raises(TypeError, match="row 1 is int"):
+        from_strings(["01", 1])
+
+
+@given(packed_codes, st.sampled_from(["faiss", "packbits", "ubinary", "binary"]))
+def test_hexadecimal_digits(codes, layout):
+    np.testing.assert_array_equal(from_hex(to_hex(codes, layout), layout), codes)
+    assert to_hex(codes) == [row.tobytes().hex() for row in codes]
+    spelled = [f" 0x{digits.upper()}\n" for digits in to_hex(codes)]
+    np.testing.assert_array_equal(from_hex(spelled), codes)
+
+
+def test_hexadecimal_digits_of_imagehash():
+    """imagehash writes the bits of its matrix, first one first, as one hexadecimal number."""
+    bits = np.random.default_rng(0).random((3, 64)) < 0.5
+    digits = [f"{int(''.join('01'[bit] for bit in row.tolist()), 2):016x}" for row in bits]
+    np.testing.assert_array_equal(from_hex(digits, layout="packbits"), ssbhash.pack(bits))
+
+
+@pytest.mark.parametrize(
+    ("strings", "options", "message"),
+    [
+        (["fff"], {}, "odd number of digits"),
+        (["fg"], {}, "row 0 is 'fg'"),
+        (["ff", "ffff"], {}, "row 1 has 2"),
+        ([], {}, "at least one code"),
+        (["0x"], {}, "row 0 is '0x'"),
+        (["ff"], {"n_bits": 3}, "padding bits"),
+        (["ff"], {"layout": "what"}, "layout must be"),
+    ],
+)
+def test_hexadecimal_digits_are_checked(strings, options, message):
+    with pytest.raises(ValueError, match=message):
+        from_hex(strings, **options)
+
+
+@given(packed_codes)
+def test_whole_numbers(codes):
+    integers = to_integers(codes)
+    n_bits = 8 * codes.shape[1]
+    np.testing.assert_array_equal(from_integers(integers, n_bits), codes)
+    plain = [int.from_bytes(row.tobytes(), "little") for row in codes]
+    np.testing.assert_array_equal(from_integers(plain, n_bits), codes)
+    if integers.ndim == 1:
+        assert integers.tolist() == plain
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "<i4", ">u4", "<i8", ">u8"])
+def test_bit_j_of_a_number_is_bit_j_of_its_code(dtype):
+    numbers = np.array([5, 100, 0], dtype)
+    codes = from_integers(numbers)
+    assert codes.shape == (3, np.dtype(dtype).itemsize)
+    bits = ssbhash.unpack(codes, 8 * codes.shape[1])
+    assert (bits @ (2.0 ** np.arange(bits.shape[1]))).tolist() == [5, 100, 0]
+    if np.dtype(dtype).kind == "i":
+        assert from_integers(np.array([-1], dtype)).tolist() == [[255] * codes.shape[1]]
+
+
+@pytest.mark.parametrize(
+    ("integers", "n_bits", "error", "message"),
+    [
+        ([8], 3, ValueError, "row 0 has 4"),
+        ([2**64], None, ValueError, "n_bits=64"),
+        ([-1], None, ValueError, "at least 0"),
+        ([0.5], None, TypeError, r"integers\[0\] must be an integer"),
+        (np.array([0.5]), None, TypeError, "whole numbers"),
+        (np.array([1, 8], np.uint8), 3, ValueError, "row 1 has more"),
+        (np.array([1], np.uint8), 9, ValueError, "8 bits cannot make n_bits=9"),
+        (np.zeros((1, 1, 1), int), None, ValueError, "shape"),
+    ],
+)
+def test_whole_numbers_are_checked(integers, n_bits, error, message):
+    with pytest.raises(error, match=message):
+        from_integers(integers, n_bits)
+
+
+def test_errors_name_the_converter():
+    words = np.array([[2**63 + 5]], np.uint64)
+    for use in (lambda: ssbhash.search(words, words, 1), lambda: ssbhash.pack(words)):
+        with pytest.raises((TypeError, ValueError), match="from_integers"):
+            use()
+    with pytest.raises(TypeError, match=r"\.view\(numpy\.uint8\)"):
+        ssbhash.search(words, words, 1)
+    assert ssbhash.search(words.view(np.uint8), from_integers(words), 1).ids.tolist() == [[0]]
+    for text in (["ff"], np.array(["ff"], object)):
+        with pytest.raises(TypeError, match="from_hex"):
+            ssbhash.search(text, text, 1)
+
+
+def test_nullable_frames_are_codes():
+    pd = pytest.importorskip("pandas")
+    codes = np.random.default_rng(0).integers(0, 256, (9, 4), dtype=np.uint8)
+    frame = pd.DataFrame(codes)
+    frames = [frame, frame.astype("UInt8")]
+    if importlib.util.find_spec("pyarrow"):
+        frames.append(frame.convert_dtypes(dtype_backend="pyarrow"))
+    for one in frames:
+        assert ssbhash.search(one, one, 1).ids.tolist() == [[i] for i in range(9)]
+        assert ssbhash.unpack(one, 32).shape == (9, 32)
+    gap = frame.astype("UInt8")
+    gap.iloc[3, 1] = pd.NA
+    with pytest.raises(TypeError, match="missing values"):
+        ssbhash.search(gap, codes, 1)
+    with pytest.raises(TypeError, match="numeric"):
+        ssbhash.search(frame.astype(str), codes, 1)

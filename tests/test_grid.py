@@ -64,7 +64,9 @@ def test_names_that_do_not_exist(weights):
         new_hasher(Cell("snippets", "phs-gs:paper", 16, 0.1, 0), weights)
 
 
-@pytest.mark.parametrize("method", ["ssb-vae", "vdsh-s:paper", "lsh", "classifier:tf-idf"])
+@pytest.mark.parametrize(
+    "method", ["ssb-vae", "vdsh-s:paper", "lsh", "classifier:tf-idf", "phs-gs"]
+)
 def test_run(method, digits, weights):
     cell = Cell("snippets", method, 12, 0.2, 20)
     row = run(cell, digits, weights)
@@ -79,8 +81,11 @@ def test_run(method, digits, weights):
     assert 0.1 < row["MAP@1000"] <= 1
     assert row["R@1000"] == pytest.approx(1)  # there are 600
     assert 1 < row["distinct_codes"] <= 600
-    assert ("asymmetric MAP@100" in row) == (method == "ssb-vae")
-    assert ("database codes MAP@100" in row) == (method == "ssb-vae")
+    assert ("asymmetric MAP@100" in row) == (method == "phs-gs")
+    assert 0 < row["distinct"] == row["distinct_codes"] / 600
+    assert 0 < row["neighbours@100"] <= 1
+    assert row["P@10 re-ranked"] > 0.3
+    assert ("classifier accuracy" in row) == (method != "lsh")
     assert row["train_seconds"] > 0
     json.dumps(row)
 

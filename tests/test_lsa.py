@@ -40,3 +40,15 @@ def test_equal_rows_leave_finite_directions():
     assert np.allclose(np.abs(directions[:, 0]), np.arange(5) / np.sqrt(30), atol=1e-3)
     empty = principal_directions(counts * 0, 3, seed=0)
     assert np.isfinite(empty).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_few_texts_with_words_in_common(seed):
+    rng = np.random.default_rng(seed)
+    kinds = (rng.random((12, 40)) < 0.2).astype(np.float32)
+    counts = scipy.sparse.csr_matrix(kinds[rng.integers(0, 12, 45)])
+    directions = principal_directions(counts, 40, seed=0)
+    assert np.isfinite(directions).all()
+    dense = counts.toarray().T
+    within = directions @ np.linalg.lstsq(directions, dense, rcond=1e-4)[0]
+    assert np.allclose(within, dense, atol=1e-3), "12 directions hold all of them"

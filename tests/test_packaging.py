@@ -74,3 +74,13 @@ def test_extension_links_no_openmp() -> None:
     assert "gomp" not in linked
     assert "libomp" not in linked
     assert "iomp" not in linked
+
+
+def test_the_sources_of_the_cuda_extension_are_there() -> None:
+    from ssbhash.engines import cuda_build
+
+    sources = cuda_build.source_folder()
+    assert (sources / "cuda" / "search.cu").is_file()
+    included = (sources / "cuda" / "word.cuh").read_text()
+    assert "core/search/search_kernels.hpp" in included
+    assert (sources / "core" / "search" / "search_kernels.hpp").is_file()

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from xml.etree import ElementTree
 
 import numpy as np
@@ -48,16 +49,12 @@ def test_markdown():
     ]
 
 
-def test_latex_and_html():
+def test_latex():
     (table,) = report.tables(ROWS, ["P@100"])
     latex = report.to_latex(table)
     assert r"\caption{tmc\_, 16 bits: P@100}" in latex
     assert r"ssb-vae:paper & \textbf{0.550} {\scriptsize$\pm$0.050} & 0.700 \\" in latex
     assert latex.count("{") == latex.count("}")
-    page = ElementTree.fromstring(f"<div>{report.to_html(table)}</div>")
-    cells = [["".join(c.itertext()) for c in line] for line in page.iter("tr")]
-    assert cells[1] == ["ssb-vae:paper", "0.550 ± 0.050", "0.700"]
-    assert [b.text for b in page.iter("b")] == ["0.550", "0.800"]
 
 
 def test_a_setting_that_was_not_run_is_an_empty_cell():
@@ -82,7 +79,16 @@ def test_files(tmp_path):
     assert names == {path.name for path in (tmp_path / "out").iterdir()}
     assert {"curves_tmc__16.png", "curves_tmc__16.svg", "report.html"} < names
     page = (tmp_path / "out" / "report.html").read_text()
-    assert page.count("<svg") == 1
+    assert page.count("<svg") == 3
+    assert page.count("<table") == 1, "one for each data set"
+    found = re.search("<table>.*</table>", page)
+    table = ElementTree.fromstring(found[0])
+    cells = [["".join(c.itertext()) for c in line] for line in table.iter("tr")]
+    assert cells[0] == ["method", "bits", "10%", "100%"]
+    assert cells[1] == ["ssb-vae:paper", "16", "0.550 ± 0.050", "0.700"]
+    assert [b.text for b in table.iter("b")] == ["0.550", "0.800"]
+    for name in names - {"report.html"}:
+        assert f'href="{name}"' in page
     assert "a &lt;b&gt; &amp; c" in page
     assert "2.50 hours" in page
     for outside in ("src=", 'href="http', "@import", "<script"):
@@ -137,3 +143,25 @@ def test_reproduce_refuses_before_it_runs(more, message, tmp_path, capfd):
     assert done.exit_code == 2
     assert message in done.output + capfd.readouterr().err
     assert not (tmp_path / "out" / "cells").exists()
+
+
+def test_own_data(tmp_path):
+    X, y = load_digits(return_X_y=True)
+    path = tmp_path / "mine.npz"
+    np.savez(path, X=X[:300], y=y[:300])
+    start = ["reproduce", "--dataset", str(path), "--out", str(tmp_path / "out"), "--bits", "8"]
+    more = ["--supervision", "0.5", "--seeds", "1", "--method", "lsh", "--method", "classifier"]
+    done = CliRunner().invoke(application, [*start, *more])
+    assert done.exit_code == 0, done.output
+    assert "### mine, 8 bits: P@100" in (tmp_path / "out" / "tables.md").read_text()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "cosine, no codes" in page
+    assert "mine.npz, SHA-256 " in page
+    np.savez(path, X=X[300:600], y=y[300:600])
+    done = CliRunner().invoke(application, [*start, *more])
+    assert done.exit_code == 2
+    assert "is a result of other data" in done.stderr
+    np.savez(path, X=X[:300], y=np.where(y[:300] > 4, -1, y[:300]))
+    grid._load.cache_clear()
+    done = CliRunner().invoke(application, [*start[:3], "--out", str(tmp_path / "b"), *more])
+    assert "every item needs a label" in done.stderr

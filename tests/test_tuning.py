@@ -178,9 +178,9 @@ def test_seconds_end_a_search() -> None:
 
 def test_own_space_and_refit() -> None:
     x, y = items()
-    space = {"pair_weight": optuna.distributions.FloatDistribution(1, 2)}
+    space = {"contrast_weight": optuna.distributions.FloatDistribution(1, 2)}
     found = tune(SSBVAE(**FEW), x, y, space=space, refit=True, **BUDGET)
-    assert found.trials[1].parameters.keys() == {"pair_weight"}
+    assert found.trials[1].parameters.keys() == {"contrast_weight"}
     assert found.hasher.transform(x).shape == (60, 1)
     best = clone(found.hasher).fit(x, y)
     assert np.array_equal(best.transform(x), found.hasher.transform(x))
@@ -190,7 +190,7 @@ def test_diverging_trial_is_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
     fit = SSBVAE.fit
 
     def diverge(self: Any, *arguments: Any, **options: Any) -> Any:
-        if self.pair_weight != SSBVAE().pair_weight:
+        if self.contrast_weight != SSBVAE().contrast_weight:
             raise RuntimeError("the loss is no longer finite")
         return fit(self, *arguments, **options)
 
@@ -201,7 +201,7 @@ def test_diverging_trial_is_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
     assert math.isnan(found.trials[1].score)
     json.dumps(found.to_dict(), allow_nan=False)
     with pytest.raises(RuntimeError, match="no longer finite"):
-        tune(SSBVAE(**FEW, pair_weight=4), *items(), **BUDGET)
+        tune(SSBVAE(**FEW, contrast_weight=4), *items(), **BUDGET)
 
 
 def test_interrupt_keeps_finished_trials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

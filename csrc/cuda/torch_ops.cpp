@@ -115,8 +115,7 @@ void scan(Tensor codes, MaybeTensor planes, MaybeTensor allowed, std::int64_t fi
 void distances(Tensor codes, Tensor queries, Tensor out) {
     const Queue queue(codes);
     check(device::searching::distances(codes_of(codes), pointer<std::uint8_t>(queries),
-                                       queries.size(0), pointer<std::uint16_t>(out),
-                                       queue.stream));
+                                       queries.size(0), pointer<std::uint16_t>(out), queue.stream));
 }
 
 device::DeviceLogits logits_of(const Tensor &logits, const Tensor &bad_row) {

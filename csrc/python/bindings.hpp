@@ -11,6 +11,7 @@
 #include <vector>
 
 void bind_search(pybind11::module_ &m);
+void bind_index(pybind11::module_ &m);
 void bind_sampling(pybind11::module_ &m);
 void bind_training(pybind11::module_ &m);
 

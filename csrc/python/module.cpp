@@ -3,6 +3,7 @@
 PYBIND11_MODULE(_core, m) {
     m.doc() = "ssbhash's native engine.";
     bind_search(m);
+    bind_index(m);
     bind_sampling(m);
     bind_training(m);
 }

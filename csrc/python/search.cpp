@@ -1,6 +1,7 @@
 // Bindings of the search engine: shapes in, GIL released. Typed in ssbhash/_core.pyi.
 #include "core/search/search.hpp"
 #include "core/base/dispatch.hpp"
+#include "core/index/near_pairs.hpp"
 #include "core/search/radius.hpp"
 #include "python/bindings.hpp"
 
@@ -174,7 +175,7 @@ py::tuple py_pairs_within(const PyDatabase &database, std::size_t radius, std::u
                           std::size_t n_threads) {
     const Database &rows = database.unfiltered();
     Pairs pairs;
-    counted([&] { pairs = pairs_within(rows, radius, max_results, scheduled(n_threads)); });
+    counted([&] { pairs = near_pairs(rows, radius, max_results, scheduled(n_threads)); });
     return py::make_tuple(as_array(std::move(pairs.first)), as_array(std::move(pairs.second)),
                           as_array(std::move(pairs.distances)));
 }

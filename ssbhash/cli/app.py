@@ -1,4 +1,4 @@
-"""The command line: `ssbhash train | encode | search | evaluate | tune | info | demo | reproduce`.
+"""The command line: `ssbhash train | encode | search | evaluate | tune | index | ...`.
 
 Bad input ends with exit status 2 and one line on standard error; Ctrl-C with 130. A further
 file of commands adds its functions to `COMMANDS`.
@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 
 from ssbhash._version import __version__
 from ssbhash.cli import commands, retrieval
+from ssbhash.cli.index import groups, index, pairs
 from ssbhash.cli.options import Json, Seed
 from ssbhash.cli.reproduce import reproduce
 from ssbhash.data import files
@@ -153,7 +154,8 @@ def demo(
 
 COMMANDS = (
     *(commands.train, retrieval.encode, retrieval.search, retrieval.evaluate),
-    *(commands.tune, info, demo, reproduce),
+    *(commands.tune, pairs, groups, info, demo, reproduce),
 )
 for command in COMMANDS:
     application.command()(command)
+application.add_typer(index, name="index")

@@ -202,10 +202,11 @@ def draw(path: Path, rows: list[Trained], data: Dataset) -> None:
     """Draw queries with their nearest neighbours, and precision by k."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12.5, 5.8), dpi=120, layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(1, 1))
-    _draw_neighbours(left, rows[0], data)
-    _draw_precision(right, rows, data)
+    # One above the other: readable on a phone too.
+    figure = Figure(figsize=(6.6, 11), dpi=110, layout="constrained")
+    top, bottom = figure.subplots(2, 1, height_ratios=(1.25, 1))
+    _draw_neighbours(top, rows[0], data)
+    _draw_precision(bottom, rows, data)
     with replacing(path) as file:
         figure.savefig(file, format="png")
 
@@ -228,7 +229,7 @@ def _train(
     started = time.perf_counter()
     hasher.fit(data.X, hidden)
     train_seconds = time.perf_counter() - started
-    database, queries = hasher.database_codes(data.X), hasher.transform(data.X_query)
+    database, queries = hasher.transform(data.X), hasher.transform(data.X_query)
     figures = metrics.evaluate(database, data.y, queries, data.y_query, K)
     many = np.tile(data.X, (7, 1))
     encode_seconds = min(_seconds(hasher.transform, many) for _ in range(3))
@@ -305,6 +306,7 @@ def _draw_neighbours(axes: Any, row: Trained, data: Dataset, n_columns: int = 10
     from ssbhash import search
 
     # The first query of each class, so that none is picked by its result, and the worst.
+    # Each row tells how many are right.
     chosen = [int(np.flatnonzero(data.y_query == digit)[0]) for digit in range(10)]
     precision = metrics.precision_at(
         row.database, data.y, row.queries, data.y_query, k=n_columns, per_query=True
@@ -312,9 +314,13 @@ def _draw_neighbours(axes: Any, row: Trained, data: Dataset, n_columns: int = 10
     chosen.append(int(np.argmin(precision)))
     ids = search(row.database, row.queries[chosen], n_columns).ids
     cell, gap = 10, 4
-    canvas = np.zeros((len(chosen) * cell, (n_columns + 1) * cell + gap))
+    canvas = np.zeros((len(chosen) * cell + gap, (n_columns + 1) * cell + gap))
     for line, (query, found) in enumerate(zip(chosen, ids, strict=True)):
-        top = line * cell + 1
+        is_worst = line == len(chosen) - 1
+        top = line * cell + 1 + gap * is_worst
+        n_right = int((data.y[found] == data.y_query[query]).sum())
+        words = f"{n_right} of {n_columns}" + (", the worst" if is_worst else "")
+        axes.text(canvas.shape[1] + 1, top + 4, words, va="center", fontsize=10)
         canvas[top : top + 8, 1:9] = data.X_query[query].reshape(8, 8)
         for column, item in enumerate(found):
             left = (column + 1) * cell + gap + 1
@@ -328,14 +334,17 @@ def _draw_neighbours(axes: Any, row: Trained, data: Dataset, n_columns: int = 10
     axes.imshow(canvas, cmap="gray_r", interpolation="nearest")
     axes.set_axis_off()
     axes.set_title(
-        f"A query of each digit, and its {n_columns} nearest of {len(data.y):,} by "
-        f"{row.n_bits}-bit codes\ngreen: same digit; thick red: another; last row: the worst query",
-        fontsize=11,
+        f"The first query of each digit, the worst of all {len(data.y_query)} below,\n"
+        f"and the {n_columns} nearest of {len(data.y):,} by {row.n_bits}-bit codes\n"
+        "green: same digit; thick red: another",
+        fontsize=12,
         loc="left",
     )
 
 
 def _draw_precision(axes: Any, rows: list[Trained], data: Dataset) -> None:
+    from matplotlib.ticker import PercentFormatter
+
     ends = []
     for row in rows:
         precision = metrics.precision_at(
@@ -353,10 +362,11 @@ def _draw_precision(axes: Any, rows: list[Trained], data: Dataset) -> None:
         above = min(end, above - 0.036 * (1 - low))  # names do not overlap
         axes.text(RANKS[-1] + 2, above, title, color=colour, va="center", fontsize=10)
     axes.set(xlabel="k", xlim=(0, RANKS[-1]), ylim=(low, 1))
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.set_title(
-        f"Precision of the k nearest: {len(data.y_query)} held-out queries, "
-        f"{SUPERVISION:.0%} labels\nsolid: learned codes; dashed: what they must beat",
-        fontsize=11,
+        f"Precision of the k nearest: {len(data.y_query)} held-out queries,\n"
+        f"{SUPERVISION:.0%} labels; solid: learned codes; dashed: what they must beat",
+        fontsize=12,
         loc="left",
     )
     axes.grid(alpha=0.25)

@@ -54,11 +54,11 @@ def labels_of(items: Items, supervision: float | None, seed: int) -> tuple[Any, 
     return (y if supervision is None else hide_labels(y, supervision, seed)), classes
 
 
-def encode(model: Path, items: Items, database: bool = False) -> tuple[Codes, int, float]:
+def encode(model: Path, items: Items) -> tuple[Codes, int, float]:
     """Codes, n_bits, and the seconds of encoding alone, without loading."""
     from ssbhash.models import Pipeline
 
     pipeline = Pipeline.load(model)
     started = time.perf_counter()
-    codes = pipeline.encode(items, database=database)
+    codes = pipeline.encode(items)
     return codes, int(pipeline.hasher.n_bits), time.perf_counter() - started

@@ -24,10 +24,15 @@ def reproduce(
     reference: Annotated[
         Path | None, typer.Option(help="Folder of the paper's weights [default: beside the data].")
     ] = None,
-    dataset: Annotated[list[str], typer.Option(help="Data set; repeat for more.")] = ["snippets"],  # noqa: B006
+    dataset: Annotated[
+        list[str], typer.Option(help="Data set, or your own .npz; repeat for more.")
+    ] = ["snippets"],  # noqa: B006
     method: Annotated[
-        list[str], typer.Option(help="Method; NAME:paper has the paper's weights.")
-    ] = _METHODS,
+        list[str] | None,
+        typer.Option(
+            help="Method; NAME:paper has the paper's weights [default: all that the data allow]."
+        ),
+    ] = None,
     bits: Annotated[list[int], typer.Option(help="Length of the codes.", min=1)] = [16, 32],  # noqa: B006
     supervision: Annotated[
         list[float], typer.Option(help="Share of the labels that are known.")
@@ -46,15 +51,18 @@ def reproduce(
     from ssbhash.data import files
     from ssbhash.paper import grid, report
 
-    if data is None:
+    own = [name for name in dataset if name.endswith(".npz")]
+    if data is None and len(own) < len(dataset):
         raise ValueError("no data folder: give --data or set SSBHASH_DATA")
     files.check_folder(out)
-    settings = product(dataset, bits, supervision, method, grid.SEEDS[:seeds])
+    # The paper has no weights for other data, and they come without the texts' terms.
+    methods = method or [name for name in _METHODS if not own or ":" not in name]
+    settings = product(dataset, bits, supervision, methods, grid.SEEDS[:seeds])
     cells = [grid.Cell(d, m, b, p, seed) for d, b, p, m, seed in settings]
     for cell in cells:
         grid.check(cell)
     found = grid.run_grid(
-        cells, data, reference_dir=reference, results_dir=out / "cells", n_jobs=jobs
+        cells, data or ".", reference_dir=reference, results_dir=out / "cells", n_jobs=jobs
     )
     progress = tqdm(found, total=len(cells), unit="run", disable=None)
     order = {cell: number for number, cell in enumerate(cells)}

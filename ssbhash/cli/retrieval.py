@@ -29,6 +29,9 @@ from ssbhash.cli.options import (
 from ssbhash.cli.output import Neighbours, report
 from ssbhash.data import Items, encode_labels, files, is_labelled
 
+# A difference in precision that a reader should know of.
+NOTABLE = 0.02
+
 
 class Show(str, Enum):
     """What results show of the items found."""
@@ -40,24 +43,17 @@ def encode(
     model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
     data: Annotated[Path, typer.Argument(help="Items, in the form that the model was trained on.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Codes, .npy.")],
-    database: Annotated[
-        bool, typer.Option("--database", help="Codes of items to be searched, not of queries.")
-    ] = False,
     text_field: TextField = "text",
     label_field: LabelField = "label",
     id_field: IdField = None,
     vector_field: VectorField = None,
     as_json: Json = False,
 ) -> None:
-    """Turn items into codes: `.npy`, uint8 [n, n_bytes].
-
-    The default method has codes of their own for items to be searched: queries meet
-    those of a certain class first.
-    """
+    """Turn items into codes: `.npy`, uint8 [n, n_bytes]."""
     items = files.read_items(
         data, text=text_field, label=label_field, id=id_field, vector=vector_field
     )
-    codes, n_bits, seconds = from_files.encode(model, items, database)
+    codes, n_bits, seconds = from_files.encode(model, items)
     files.write_codes(out, codes, n_bits)
     content = {"codes": str(out), "items": len(codes), "bits": n_bits, "seconds": round(seconds, 3)}
     report(content, as_json)
@@ -167,7 +163,9 @@ def evaluate(
     Give two code files with --labels and --query-labels, or --model with two data
     files (labels inside, or given). Items without a label are left out, and the report says
     how many have one. By default each figure is the expectation over all orders of items at
-    equal distance.
+    equal distance; "P@k searched" is that of what `search` returns, smaller rows first.
+    "distinct" is the share of distinct codes of DATABASE, "tied@k" the number of items at the
+    distance of the k-th.
     """
     from ssbhash import metrics
 
@@ -187,7 +185,7 @@ def evaluate(
                 items = Items(labels=files.read_labels(label_path, label=label_field))
         else:
             items = from_files.read(path, label_path, **names)
-            found, n_bits, _ = from_files.encode(model, items, path is database)
+            found, n_bits, _ = from_files.encode(model, items)
         from_files.require_labels(items, path, label_field, option)
         codes.append(found)
         bits.append(n_bits)
@@ -207,19 +205,44 @@ def evaluate(
         if not known.all():
             counts[f"labelled_{name}"] = int(known.sum())
             codes[side], encoded[side] = codes[side][known], encoded[side][known]
+    ks = k or [100]
+    engine: dict[str, Any] = {"n_bits": bits[0], "backend": backend, "n_threads": threads}
+    sides_of = codes[0], encoded[0], codes[1], encoded[1]
     figures = metrics.evaluate(
-        codes[0],
-        encoded[0],
-        codes[1],
-        encoded[1],
-        k or [100],
-        ties=ties.value,
-        denominator=denominator.value,
-        n_bits=bits[0],
-        backend=backend,
-        n_threads=threads,
+        *sides_of, ks, ties=ties.value, denominator=denominator.value, **engine
     )
+    figures |= _figures_of_ties(sides_of, ks, ties, engine)
     report({**counts, **{name: round(value, 6) for name, value in figures.items()}}, as_json)
+    _warn_of_ties(figures, ks)
+
+
+def _figures_of_ties(
+    sides: tuple[Any, Any, Any, Any], ks: list[int], ties: Ties, engine: dict[str, Any]
+) -> dict[str, float]:
+    """How far ties let a figure depend on the order of the items in the file."""
+    from ssbhash import item_metrics, metrics
+
+    figures = {}
+    for name, order in (("expected", Ties.expected), ("searched", Ties.id)):
+        if order is not ties:
+            values = metrics.precision_at(*sides, k=ks, ties=order.value, **engine)
+            figures = {f"P@{k} {name}": float(value) for k, value in zip(ks, values, strict=True)}
+    depth = max(ks)
+    ties_of = item_metrics.code_figures(*sides, k=depth, depth=depth, **engine)
+    del ties_of[f"P@{depth} by class"]  # of another order of the items
+    return figures | ties_of
+
+
+def _warn_of_ties(figures: dict[str, float], ks: list[int]) -> None:
+    for k in ks:
+        other = figures.get(f"P@{k} searched", figures.get(f"P@{k} expected", 0.0))
+        if abs(figures[f"P@{k}"] - other) > NOTABLE:
+            print(
+                f"ssbhash: P@{k} depends on the order of the items in the file: "
+                f"{figures[f'P@{k}']:.3f} or {other:.3f}, over random orders of ties or as search "
+                "returns them. Longer codes tie less",
+                file=sys.stderr,
+            )
 
 
 def _query_items(queries: str, names: dict[str, Any]) -> Items:

@@ -20,7 +20,13 @@ import numpy.typing as npt
 from ssbhash.arrays import Codes, as_codes
 from ssbhash.atomic import make_folder, replacing
 from ssbhash.data.items import Fields, Items
-from ssbhash.data.matrices import end_of_array, read_npy, read_npz, read_npz_labels
+from ssbhash.data.matrices import (
+    end_of_array,
+    read_arrays,
+    read_npy,
+    read_npz,
+    read_npz_labels,
+)
 from ssbhash.data.reading import STANDARD_INPUT, Malformed, display, parse_json, sound
 from ssbhash.data.tables import read_csv, read_json_lines, read_parquet, read_stream
 
@@ -31,6 +37,7 @@ __all__ = [
     "is_data_file",
     "json_bytes",
     "parse_json",
+    "read_arrays",
     "read_codes",
     "read_items",
     "read_labels",

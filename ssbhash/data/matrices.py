@@ -105,6 +105,13 @@ def read_npz(path: Path) -> tuple[Any, Array | None]:
         return archive.read("X" if "X" in others else others[0]), labels
 
 
+def read_arrays(path: Path) -> dict[str, Array]:
+    """Read every array of an archive."""
+    with sound(path), path.open("rb") as file, zipfile.ZipFile(file) as opened:
+        archive = Archive(opened)
+        return {name: archive.read(name) for name in archive.names}
+
+
 def read_npz_labels(path: Path) -> Array:
     """Read `y` of an archive."""
     with sound(path), path.open("rb") as file, zipfile.ZipFile(file) as opened:

@@ -37,9 +37,6 @@ __all__ = [
 
 NAME = "cuda"
 
-cuda_build.load()
-_ops: Any = torch.ops.ssbhash_cuda
-
 _ID_BITS = 40  # of a key, which is distance * 2**40 + id
 _NOTHING = torch.iinfo(torch.int64).max
 _TILE = 1024  # codes that a block scans together by planes
@@ -160,7 +157,7 @@ def distances(codes: Any, queries: Any, n_threads: int) -> Any:
     for page in _pages(Database(codes), home):
         here = on_home.to(page.codes.device)
         part = torch.empty((len(here), len(page.codes)), dtype=torch.int16, device=here.device)
-        _ops.distances(page.codes, here, part)
+        _kernels().distances(page.codes, here, part)
         parts.append(part.to(home))
     return _as_given(torch.cat(parts, dim=1).view(torch.uint16), queries)
 
@@ -251,7 +248,7 @@ def sample_unchecked(
     """Draw codes without waiting for the device: also the first row that is not finite."""
     codes = _codes_for(logits, n_samples)
     bad_row = _no_bad_row(logits)
-    _ops.sample(logits, _signed(seed), _signed(first_row), codes, bad_row)
+    _kernels().sample(logits, _signed(seed), _signed(first_row), codes, bad_row)
     return codes, bad_row
 
 
@@ -265,7 +262,7 @@ def binarize(logits: Any, thresholds: Any, n_threads: int) -> Any:
         exact = torch.where(nearest.double() > exact, below, nearest)
     codes = _codes_for(values, 1)[0]
     bad_row = _no_bad_row(values)
-    _ops.binarize(values, exact, codes, bad_row)
+    _kernels().binarize(values, exact, codes, bad_row)
     _require_finite(bad_row)
     return _as_given(codes, logits)
 
@@ -284,8 +281,13 @@ def relaxed_unchecked(
     """Draw relaxed bits without waiting for the device: NaN where the logit is not finite."""
     relaxed = torch.empty(logits.shape, dtype=torch.float32, device=logits.device)
     bad_row = _no_bad_row(logits)
-    _ops.sample_relaxed(logits, _signed(seed), _signed(first_row), tau, relaxed, bad_row)
+    _kernels().sample_relaxed(logits, _signed(seed), _signed(first_row), tau, relaxed, bad_row)
     return relaxed, bad_row
+
+
+def _kernels() -> Any:
+    cuda_build.load()
+    return torch.ops.ssbhash_cuda
 
 
 # ---- where things are
@@ -370,10 +372,10 @@ def _pages(database: Database, home: torch.device) -> Iterator[_Page]:
 
 
 def _planes_of(codes: Tensor) -> Tensor:
-    n_words = _ops.facts(codes, 0)[0]
+    n_words = _kernels().facts(codes, 0)[0]
     planes = torch.empty(n_words, dtype=torch.int32, device=codes.device)
     if len(codes):
-        _ops.make_planes(codes, planes)
+        _kernels().make_planes(codes, planes)
     return planes
 
 
@@ -382,7 +384,7 @@ class _Scan:
 
     def __init__(self, page: _Page, n_queries: int) -> None:
         self.page = page
-        _, _, has_planes, n_multiprocessors, _ = _ops.facts(page.codes, 0)
+        _, _, has_planes, n_multiprocessors, _ = _kernels().facts(page.codes, 0)
         n = len(page.codes)
         planes: Tensor | None
         if has_planes and n_queries >= _MIN_PLANE_QUERIES:
@@ -417,9 +419,9 @@ class _Scan:
                 (n_queries, 8 * codes.shape[1] + 1), dtype=torch.int32, device=codes.device
             )
         n_found = torch.zeros((n_queries, n_slices), dtype=torch.int64, device=codes.device)
-        n_scratch = _ops.facts(codes, n_queries)[1]
+        n_scratch = _kernels().facts(codes, n_queries)[1]
         scratch = torch.empty(n_scratch, dtype=torch.uint8, device=codes.device)
-        _ops.scan(
+        _kernels().scan(
             codes, self.planes, self.page.allowed, self.page.first_id, queries, k, limits, counts,
             starts, found, n_found, capacity, scratch,
         )  # fmt: skip

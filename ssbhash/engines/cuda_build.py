@@ -1,7 +1,7 @@
 """The CUDA extension: found, or built on first use from the sources in this package.
 
-torch builds it with nvcc for the devices present and keeps it in its own cache of extensions
-(TORCH_EXTENSIONS_DIR). SSBHASH_CUDA_LIBRARY names one that was built before.
+torch builds it with nvcc (and ninja) for the devices present and keeps it in its own cache of
+extensions (TORCH_EXTENSIONS_DIR). SSBHASH_CUDA_LIBRARY names one that was built before.
 """
 
 from __future__ import annotations
@@ -33,8 +33,10 @@ def why_absent() -> str:
 
     if not torch.cuda.is_available():
         return "torch finds no CUDA device"
-    if _built() is None and _nvcc() is None:
+    if _toolkit() is None:
         return "nvcc, CUDA's compiler, is not found: install the CUDA toolkit or set CUDA_HOME"
+    if torch.__version__ < torch.torch_version.TorchVersion("2.10"):
+        return f"torch {torch.__version__} is too old, 2.10 is needed"
     return ""
 
 
@@ -49,12 +51,14 @@ def load() -> None:
     """
     import torch
 
-    library = os.environ.get("SSBHASH_CUDA_LIBRARY") or _built()
-    if library is not None:
-        torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
+    library = os.environ.get("SSBHASH_CUDA_LIBRARY")
+    if library:
+        torch.ops.load_library(library)  # type: ignore[no-untyped-call]
         return
     from torch.utils import cpp_extension
 
+    # torch looks no further than for nvcc, which may be a wrapper of that name elsewhere.
+    cpp_extension.CUDA_HOME = str(_toolkit())
     sources = source_folder()
     cpp_extension.load(
         name="ssbhash_cuda",
@@ -74,13 +78,12 @@ def source_folder() -> Path:
     return repository if (repository / "cuda").is_dir() else _PACKAGE / "csrc"
 
 
-def _built() -> Path | None:
-    """Return the library that CMake built (SSBHASH_CUDA=ON), if any."""
-    return next(iter(_PACKAGE.glob("libssbhash_cuda.*")), None)
-
-
-def _nvcc() -> str | None:
-    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
-    folders = [os.path.join(home, "bin")] if home else []
-    path = os.pathsep.join([*folders, os.environ.get("PATH", ""), "/usr/local/cuda/bin"])
-    return shutil.which("nvcc", path=path)
+def _toolkit() -> Path | None:
+    """Return the folder of the CUDA toolkit, with its compiler and headers."""
+    homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
+    if nvcc := shutil.which("nvcc"):
+        homes.insert(2, os.path.dirname(os.path.dirname(os.path.realpath(nvcc))))
+    for home in filter(None, homes):
+        if Path(home, "bin", "nvcc").exists() and Path(home, "include", "cuda_runtime.h").exists():
+            return Path(home)
+    return None

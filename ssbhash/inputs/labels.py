@@ -33,6 +33,12 @@ class Labels:
         """Whether an item may have several classes."""
         return self.numbers.ndim == 2
 
+    def without(self, ids: npt.NDArray[np.int64]) -> Labels:
+        """Hide the labels of some items."""
+        numbers = self.numbers.copy()
+        numbers[ids] = -1
+        return Labels(numbers, self.classes)
+
     def to_json(self) -> dict[str, Any]:
         """Give what a saved model keeps: the classes, not the training labels."""
         return {

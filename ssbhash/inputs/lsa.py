@@ -129,7 +129,11 @@ def _orthonormal(columns: Floats) -> tuple[Floats, np.float32]:
     gram = (columns.T @ columns).astype(np.float64)
     # Rows of one kind only, or fewer of them than columns, leave the Gram matrix singular.
     gram[np.diag_indices_from(gram)] += 1e-7 * max(np.trace(gram) / len(gram), 1e-30)
-    factor = scipy.linalg.cholesky(gram)
+    try:
+        factor = scipy.linalg.cholesky(gram)
+    except np.linalg.LinAlgError:  # of a low rank: rounding has made it indefinite
+        basis, factor = np.linalg.qr(columns)
+        return basis, np.float32(abs(factor.diagonal()).min())
     inverse = scipy.linalg.solve_triangular(factor, np.eye(len(factor)))
     basis: Floats = columns @ inverse.astype(np.float32)
     return basis, np.float32(factor.diagonal().min())

@@ -357,6 +357,23 @@ class RowSource(Protocol):
         ...
 
 
+# Bytes of dense rows that are kept in memory, rather than made again for each batch.
+MOST_IN_MEMORY = 1 << 28
+
+
+def in_memory(rows: RowSource) -> RowSource:
+    """Rows as they are, or all of them made once where they are dense and few enough."""
+    if rows.sparse or rows.window_starts() is not None:
+        return rows
+    if 4 * len(rows) * rows.n_columns > MOST_IN_MEMORY:
+        return rows
+    array = np.empty((len(rows), rows.n_columns), np.float32)
+    for start in range(0, len(rows), BLOCK_ROWS):
+        ids = np.arange(start, min(start + BLOCK_ROWS, len(rows)))
+        array[ids] = np.asarray(rows.take(ids))
+    return DenseRows(array)
+
+
 def standardise(rows: Raw) -> StandardisedRows:
     """Measure mean and standard deviation of each feature, block by block."""
     scaler = StandardScaler(with_mean=isinstance(rows, DenseRows))

@@ -2,7 +2,15 @@
 
 from ssbhash.models import checks
 from ssbhash.models.base import Hasher
-from ssbhash.models.baselines import BASELINES, ITQ, LSH, ClassifierCodes, Sign
+from ssbhash.models.baselines import (
+    BASELINES,
+    ITQ,
+    LSH,
+    ClassifierCodes,
+    Concatenated,
+    Sign,
+    SpreadingCodes,
+)
 from ssbhash.models.methods import PHSGS, SSBVAE, VDSH, VDSHS, BernoulliVAE
 from ssbhash.models.pipeline import Pipeline, load
 from ssbhash.registry import METHODS
@@ -18,9 +26,11 @@ __all__ = [
     "VDSHS",
     "BernoulliVAE",
     "ClassifierCodes",
+    "Concatenated",
     "Hasher",
     "Pipeline",
     "Sign",
+    "SpreadingCodes",
     "checks",
     "load",
 ]

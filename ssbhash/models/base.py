@@ -187,23 +187,6 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
     def _codes(self, X: Any) -> Codes:
         return np.asarray(pack(self.logits(X) > 0))
 
-    def database_codes(self, X: Any) -> Codes:
-        """Encode items to be searched; queries are encoded by `transform`.
-
-        The two differ where a method says so: the default `SSBVAE`.
-
-        Parameters
-        ----------
-        X
-            [n, n_features], as in `fit`.
-
-        Returns
-        -------
-        uint8 [n, n_bytes]
-            Packed codes.
-        """
-        return self._codes(X)
-
     def logits(self, X: Any) -> Floats:
         """Compute the real numbers whose signs are the code.
 
@@ -356,7 +339,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
             targets = rows
         else:
             targets = standardise(row_source(aim, is_mostly_zero(aim)))
-        data = Data(rows, targets, labels)
+        data, shape = self._prepared(Data(rows, targets, labels), shape)
         network = self._build(replace(shape, n_features=rows.n_columns))
         model = Model(network, labels, getattr(rows, "statistics", {}), raw.sparse)
         options = replace(self._options(device, data), callbacks=tuple(callbacks))
@@ -398,6 +381,10 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         """Wrap the rows of features as the network takes them."""
         return rows if reconstruction == "multinomial" else standardise(rows)
 
+    def _prepared(self, data: Data, shape: Shape) -> tuple[Data, Shape]:
+        """Add what is measured on all training items before the network is built."""
+        return data, shape
+
     def _weights(self) -> Weights:
         return Weights(
             alpha=float(getattr(self, "alpha", 0) or 0),
@@ -412,7 +399,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
     def _options(self, device: str, data: Data) -> Options:
         return Options(
             n_epochs=self._epochs(len(data)),
-            batch_size=int(self.batch_size),
+            batch_size=self._batch_size(),
             learning_rate=float(self.learning_rate),
             validation_fraction=float(self.validation_fraction),
             patience=self.patience,
@@ -424,6 +411,9 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
             checkpoint=None if self.checkpoint is None else Path(self.checkpoint),
             fingerprint="" if self.checkpoint is None else self._fingerprint(data),
         )
+
+    def _batch_size(self) -> int:
+        return int(self.batch_size)
 
     def _epochs(self, n_items: int) -> int:
         return int(self.n_epochs)
@@ -503,7 +493,18 @@ class ClassifyingHasher(PartlyLabelledClassifier, Hasher):
         self.transduction_ = with_predictions(labels, predicted)
 
     def predict_proba(self, X: Any) -> Floats:
-        """Class probabilities, float32 [n, n_classes], in the order of `classes_`."""
+        """Estimate class probabilities.
+
+        Parameters
+        ----------
+        X
+            [n, n_features], as in `fit`.
+
+        Returns
+        -------
+        float32 [n, n_classes]
+            In the order of `classes_`. Each row sums to 1; multi-label: each entry by itself.
+        """
         model = self._fitted()
         rows = model.rows(self._checked(X, reset=False))
         network = model.network
@@ -511,7 +512,29 @@ class ClassifyingHasher(PartlyLabelledClassifier, Hasher):
         return probabilities(scores, network.shape.multilabel)
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
-        """Class ids [n]; multi-label: int64 indicator matrix of probabilities above 1/2."""
+        """Predict classes.
+
+        Parameters
+        ----------
+        X
+            [n, n_features], as in `fit`.
+
+        Returns
+        -------
+        array [n], or int64 [n, n_classes]
+            The most probable of `classes_`; multi-label: indicators of probabilities above 1/2.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from ssbhash import SSBVAE
+        >>> X = np.repeat(np.eye(2), 20, axis=0)
+        >>> y = np.array(["ant"] * 20 + ["bee"] * 20, dtype=object)
+        >>> y[1::2] = None  # unlabelled
+        >>> hasher = SSBVAE(n_bits=8, n_epochs=20, n_hidden_units=16, verbose=False).fit(X, y)
+        >>> hasher.predict(X[[0, 39]]).tolist(), hasher.score(X, y)
+        (['ant', 'bee'], 1.0)
+        """
         predicted = self.predict_proba(X)
         if self._model.network.shape.multilabel:
             return (predicted > 0.5).astype(np.int64)

@@ -18,6 +18,7 @@ from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import normalize
+from sklearn.semi_supervised import LabelSpreading
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -26,6 +27,7 @@ from ssbhash.codes import pack
 from ssbhash.inputs import CsrShards, Labels, as_float32, is_mostly_zero, read_labels
 from ssbhash.models.checks import check_matrix
 from ssbhash.models.classifying import PartlyLabelledClassifier
+from ssbhash.models.projections import orthogonal_hyperplanes, rotation_to_signs
 
 Floats = npt.NDArray[np.float32]
 
@@ -61,10 +63,6 @@ class _Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         x = self._checked(X, reset=False)
         blocks = range(0, x.shape[0], _BLOCK_ROWS)
         return np.concatenate([pack(self._logits(x[i : i + _BLOCK_ROWS]) > 0) for i in blocks])
-
-    def database_codes(self, X: Any) -> Codes:
-        """Encode items to be searched: as `transform` does, where `SSBVAE` makes a difference."""
-        return self._codes(X)
 
     def logits(self, X: Any) -> Floats:
         """Real values whose signs are the bits, float32 [n, n_bits]."""
@@ -227,12 +225,7 @@ class ITQ(_Hasher):
         pca = _principal_components(x, n_bits, self.seed)
         projected = np.zeros((x.shape[0], n_bits))
         projected[:, : pca.n_components_] = pca.transform(x)
-        rng = np.random.default_rng(self.seed)
-        rotation = np.linalg.qr(rng.standard_normal((n_bits, n_bits)))[0]
-        for _ in range(n_iterations):
-            signs = np.where(projected @ rotation > 0, 1.0, -1.0)
-            u, _, vt = np.linalg.svd(signs.T @ projected)
-            rotation = (u @ vt).T
+        rotation = rotation_to_signs(projected, n_iterations, self.seed)
         self.weights_ = pca.components_.T @ rotation[: pca.n_components_]
         self.offsets_ = pca.mean_ @ self.weights_
         return self
@@ -318,7 +311,7 @@ class ClassifierCodes(PartlyLabelledClassifier, _Hasher):
         inputs = self._features(x)
         self._classifiers = self._fit_classifiers(inputs, labels)
         self.mean_ = self._probabilities(inputs).mean(axis=0)
-        self.weights_ = _orthogonal_hyperplanes(len(self.classes_), int(self.n_bits), self.seed)
+        self.weights_ = orthogonal_hyperplanes(len(self.classes_), int(self.n_bits), self.seed)
         return self
 
     def predict_proba(self, X: Any) -> Floats:
@@ -362,7 +355,110 @@ class ClassifierCodes(PartlyLabelledClassifier, _Hasher):
         return np.asarray(centred @ self.weights_)
 
 
-BASELINES: dict[str, type] = {"lsh": LSH, "sign": Sign, "itq": ITQ, "classifier": ClassifierCodes}
+class SpreadingCodes(ClassifierCodes):
+    """Classifier codes of label spreading in place of a logistic regression.
+
+    Labels spread over the graph of the ten nearest neighbours (Zhou et al., NeurIPS 2003);
+    an item that was not in it takes the mean of its neighbours. Parameters, attributes and
+    errors are those of `ClassifierCodes`, but for `C`, which has no effect.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.random.default_rng(0).standard_normal((100, 5))
+    >>> y = np.where(np.arange(100) < 20, X[:, 0] > 0, -1)  # 20 labels
+    >>> SpreadingCodes(n_bits=16).fit(X, y).transform(X).shape
+    (100, 2)
+    """
+
+    def _fit_classifiers(self, inputs: Any, labels: Labels) -> list[Any]:
+        columns = labels.numbers.T if labels.multilabel else [labels.numbers]
+        n_neighbours = min(10, inputs.shape[0])
+        return [
+            LabelSpreading(kernel="knn", n_neighbors=n_neighbours, alpha=0.8, max_iter=300).fit(
+                inputs, column
+            )
+            if len(np.unique(column[column >= 0])) > 1
+            else float(column.max())
+            for column in columns
+        ]
+
+    def _probabilities(self, inputs: Any) -> npt.NDArray[Any]:
+        with np.errstate(invalid="ignore"):
+            found = super()._probabilities(inputs)
+        # Items that no label reaches.
+        return np.where(np.isfinite(found), found, 1 / len(self.classes_))
+
+
+class Concatenated(PartlyLabelledClassifier, _Hasher):
+    """Bits of classifier codes beside bits of ITQ: three lines that a method has to beat.
+
+    Parameters
+    ----------
+    n_bits : int
+        Length of the code, at least 2.
+    class_share : float
+        Share of the bits that are classifier codes, rounded up.
+    seed : int
+        Of both.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.random.default_rng(0).standard_normal((100, 5))
+    >>> y = np.where(np.arange(100) < 20, X[:, 0] > 0, -1)  # 20 labels
+    >>> Concatenated(n_bits=16).fit(X, y).transform(X).shape
+    (100, 2)
+    """
+
+    def __init__(self, n_bits: int = 32, *, class_share: float = 0.5, seed: int = 0) -> None:
+        self.n_bits = n_bits
+        self.class_share = class_share
+        self.seed = seed
+
+    def fit(self, X: Any, y: Any = None) -> Concatenated:
+        """Fit both parts to X [n, n_features] and y; see `ClassifierCodes.fit`.
+
+        Raises
+        ------
+        ValueError
+            As `ClassifierCodes.fit`, or if a part would have no bit.
+        """
+        x = self._checked(X, reset=True)
+        n_bits = int(self.n_bits)
+        n_class_bits = int(np.ceil(self.class_share * n_bits))
+        if not 0 < n_class_bits < n_bits:
+            raise ValueError(
+                f"class_share={self.class_share} of n_bits={n_bits} leaves no bit for one part"
+            )
+        self.parts_ = (
+            ClassifierCodes(n_class_bits, seed=self.seed).fit(x, y),
+            ITQ(n_bits - n_class_bits, seed=self.seed).fit(x),
+        )
+        return self
+
+    def predict(self, X: Any) -> npt.NDArray[Any]:
+        """Class ids, as `ClassifierCodes.predict`."""
+        check_is_fitted(self)
+        return self.parts_[0].predict(X)
+
+    def _logits(self, x: Any) -> npt.NDArray[Any]:
+        return np.concatenate([part._logits(x) for part in self.parts_], axis=1)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        return tags
+
+
+BASELINES: dict[str, type] = {
+    "lsh": LSH,
+    "sign": Sign,
+    "itq": ITQ,
+    "classifier": ClassifierCodes,
+    "spreading": SpreadingCodes,
+    "concatenated": Concatenated,
+}
 
 
 class _Features:
@@ -411,10 +507,3 @@ def _principal_components(x: Any, n_components: int, seed: int) -> PCA:
         if not is_narrow:  # which finds all but the last
             n_components = min(n_components, min(x.shape) - 1)
     return PCA(n_components, svd_solver=solver, random_state=seed).fit(x)
-
-
-def _orthogonal_hyperplanes(n_classes: int, n_bits: int, seed: int) -> npt.NDArray[np.float64]:
-    rng = np.random.default_rng(seed)
-    n_blocks = -(-n_bits // n_classes)
-    blocks = [np.linalg.qr(rng.standard_normal((n_classes,) * 2))[0] for _ in range(n_blocks)]
-    return np.concatenate(blocks, axis=1)[:, :n_bits]

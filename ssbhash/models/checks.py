@@ -30,12 +30,9 @@ _WEIGHTS = (
     "alpha",
     "beta",
     "gamma",
-    "reconstruction_weight",
-    "point_weight",
-    "pair_weight",
-    "codeword_weight",
+    "contrast_weight",
 )
-_SHARES = ("validation_fraction", "dropout")
+_SHARES = ("validation_fraction", "dropout", "class_share")
 _CHOICES = {
     "preset": ("default", "paper"),
     "monitor": ("val_loss", "val_accuracy"),
@@ -54,7 +51,8 @@ def check(hasher: Any) -> None:
         If one has the wrong type, or is out of range.
     """
     for name in _COUNTS:
-        as_count(getattr(hasher, name, 1), name, 1)
+        if name != "batch_size" or hasher.batch_size is not None or not hasattr(hasher, "preset"):
+            as_count(getattr(hasher, name, 1), name, 1)
     as_count(getattr(hasher, "n_labelled", 0), "n_labelled", 0)
     if hasher.n_epochs is not None or not hasattr(hasher, "preset"):
         as_count(hasher.n_epochs, "n_epochs", 1)

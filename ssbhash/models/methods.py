@@ -5,54 +5,69 @@ Importing this module needs the `train` extra (torch, scikit-learn, scipy, tqdm)
 
 from __future__ import annotations
 
+import logging
+import math
 from dataclasses import KW_ONLY, dataclass, fields, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
 
-from ssbhash.arrays import Codes
-from ssbhash.codes import pack
-from ssbhash.inputs import DenseRows, Raw, RowSource, fit_latent, fit_scale
+from ssbhash.inputs import DenseRows, Raw, RowSource, fit_latent, fit_scale, in_memory
 from ssbhash.models.base import ClassifyingHasher, Hasher, load, probabilities
-from ssbhash.models.database_codes import database_threshold
 from ssbhash.models.fitted import Model
+from ssbhash.models.projections import (
+    orthogonal_hyperplanes,
+    principal_axes,
+    rotation_to_signs,
+)
 from ssbhash.nn import (
     Autoencoder,
     BernoulliVAENetwork,
+    ClassAndItemNetwork,
     PHSGSNetwork,
-    SelfTaughtNetwork,
+    Shape,
     SSBVAENetwork,
     VDSHNetwork,
     VDSHSNetwork,
     Weights,
 )
-from ssbhash.training import Data, Options
+from ssbhash.training import Data, Options, believe, split
 
 __all__ = ["PHSGS", "SSBVAE", "VDSH", "VDSHS", "BernoulliVAE", "load"]
 
-# Items whose logits tell the thresholds of database codes.
-THRESHOLD_ITEMS = 1 << 16
+logger = logging.getLogger(__name__)
+
+# Items that the projections of codes are measured on, and steps of the rotation.
+PROJECTED_ITEMS = 1 << 14
+ITQ_ITERATIONS = 50
 
 
 @dataclass(eq=False, repr=False)
 class SSBVAE(ClassifyingHasher):
     """Self-supervised Bernoulli autoencoder (Nanculef et al., arXiv 2007.08799).
 
-    The model's own class probabilities take the place of hidden labels where the code is
-    taught which items belong together: unlabelled pairs teach too.
+    Predicted class probabilities take the place of hidden labels, so that unlabelled items
+    teach too. One half of the bits says the class, the other which item of the class it is.
 
     Parameters
     ----------
     preset
-        "default": averaged terms that need no tuning, see `ssbhash.nn.self_taught`;
-        sparse features are projected by latent semantic analysis (LSA) first. "paper":
-        reconstruction + beta KL + alpha (gamma point + pair), exactly as published. A
-        parameter of the other preset raises ValueError in `fit`.
+        "default": class bits beside item bits, without weights to tune, see
+        `ssbhash.nn.class_and_item`; sparse features are projected onto their latent semantic
+        subspace first (LSA); nothing is reconstructed, so `target`, `reconstruction`, `beta` and
+        `temperature` have no effect. "paper": reconstruction + beta KL + alpha (gamma point +
+        pair), exactly as published. A parameter of the other preset raises ValueError in
+        `fit`.
     n_epochs
-        None for 15, or as many as make 1,000 steps (30 with preset "paper").
-    reconstruction_weight, point_weight, pair_weight, codeword_weight
-        Of the terms; preset "default" only.
+        None for 10, or as many as make 500 steps (30 with preset "paper").
+    batch_size
+        None for 200 (100 with preset "paper").
+    class_share
+        Share of the bits that say the class, rounded up; preset "default" only. They keep the
+        item instead where the labels predict held-out labels no better than class frequencies.
+    contrast_weight
+        Of telling an item's neighbour from other items; preset "default" only.
     dropout
         Share of inputs and hidden units dropped; preset "default" only.
     n_lsa_components
@@ -69,6 +84,12 @@ class SSBVAE(ClassifyingHasher):
     n_bits, beta, ...
         See `Hasher`.
 
+    Attributes
+    ----------
+    report_
+        Preset "default", after `fit`: the classifiers tried on held-out labels with their log
+        losses, those chosen, and how many bits say the class.
+
     Examples
     --------
     >>> from sklearn.datasets import load_digits
@@ -81,13 +102,11 @@ class SSBVAE(ClassifyingHasher):
     """
 
     method: ClassVar[str] = "ssb-vae"
-    network: ClassVar[type[Autoencoder]] = SelfTaughtNetwork
+    network: ClassVar[type[Autoencoder]] = ClassAndItemNetwork
     only: ClassVar[dict[str, tuple[str, ...]]] = {
         "default": (
-            "reconstruction_weight",
-            "point_weight",
-            "pair_weight",
-            "codeword_weight",
+            "class_share",
+            "contrast_weight",
             "dropout",
             "n_lsa_components",
             "n_labelled",
@@ -98,39 +117,15 @@ class SSBVAE(ClassifyingHasher):
     _: KW_ONLY
     n_epochs: int | None = None  # type: ignore[assignment]
     preset: str = "default"
-    reconstruction_weight: float = 3.0
-    point_weight: float = 2.0
-    pair_weight: float = 10.0
-    codeword_weight: float = 1.0
+    batch_size: int | None = None  # type: ignore[assignment]
+    class_share: float = 0.5
+    contrast_weight: float = 1.0
     dropout: float = 0.3
     n_lsa_components: int = 400
     n_labelled: int = 32
     alpha: float | None = None
     gamma: float | None = None
     temperature: float = 2 / 3
-
-    def database_codes(self, X: Any) -> Codes:
-        """Codes of items to be searched, uint8 [n, n_bytes]; queries take those of `transform`.
-
-        They differ in bits that an item is not certain of, so that a query meets items of a
-        certain class first (`ssbhash.models`). They are the same with preset "paper", where an
-        item may have several labels, and where the model expects to lose precision by it.
-
-        Examples
-        --------
-        >>> from sklearn.datasets import load_digits
-        >>> from ssbhash import SSBVAE, search
-        >>> X, y = load_digits(return_X_y=True)
-        >>> y[200:] = -1  # unlabelled
-        >>> hasher = SSBVAE(n_bits=16, n_epochs=2, n_hidden_units=64).fit(X[:1700], y[:1700])
-        >>> codes = hasher.database_codes(X[:1700])
-        >>> search(codes, hasher.transform(X[1700:]), k=10).ids.shape
-        (97, 10)
-        """
-        network = self._fitted().network
-        if not isinstance(network, SelfTaughtNetwork):
-            return super().database_codes(X)
-        return np.asarray(pack(self.logits(X) > network.database_threshold.cpu().numpy()))
 
     def _check(self) -> None:
         super()._check()
@@ -145,28 +140,35 @@ class SSBVAE(ClassifyingHasher):
 
     def _finish(self, model: Model, rows: RowSource) -> None:
         super()._finish(model, rows)
-        network, shape = model.network, model.network.shape
-        if not isinstance(network, SelfTaughtNetwork) or shape.multilabel:
+        network = model.network
+        if not isinstance(network, ClassAndItemNetwork):
             return
-        n = min(len(rows), THRESHOLD_ITEMS)
+        n = min(len(rows), PROJECTED_ITEMS)
         some = np.arange(n, dtype=np.int64) * len(rows) // n
-        logits = model.encode(network.code_logits, rows, shape.n_bits, some)
+        shape, seed = network.shape, int(self.seed)
         scores = model.encode(network.class_scores, rows, shape.n_classes, some)
-        threshold = database_threshold(logits, probabilities(scores, multilabel=False))
-        network.database_threshold.copy_(torch.from_numpy(threshold))
+        embedded = model.encode(network.embedded, rows, len(network.item_mean), some)
+        mean = embedded.mean(0)
+        axes = principal_axes(embedded - mean, shape.n_bits - shape.n_class_bits)
+        rotation = rotation_to_signs((embedded - mean) @ axes, ITQ_ITERATIONS, seed)
+        found = {
+            "class_mean": probabilities(scores, shape.multilabel).mean(0),
+            "hyperplanes": orthogonal_hyperplanes(shape.n_classes, shape.n_class_bits, seed),
+            "item_mean": mean,
+            "rotation": axes @ rotation,
+        }
+        for name, value in found.items():
+            network.get_buffer(name).copy_(torch.from_numpy(value))
 
     def _network(self) -> type[Autoencoder]:
-        return SSBVAENetwork if self.preset == "paper" else SelfTaughtNetwork
+        return SSBVAENetwork if self.preset == "paper" else ClassAndItemNetwork
 
     def _weights(self) -> Weights:
         return replace(
             super()._weights(),
             alpha=1e-3 if self.alpha is None else float(self.alpha),
             gamma=1e3 if self.gamma is None else float(self.gamma),
-            reconstruction=float(self.reconstruction_weight),
-            point=float(self.point_weight),
-            pair=float(self.pair_weight),
-            codeword=float(self.codeword_weight),
+            contrast=float(self.contrast_weight),
             dropout=float(self.dropout),
         )
 
@@ -177,18 +179,44 @@ class SSBVAE(ClassifyingHasher):
             return fit_scale(rows)
         return fit_latent(rows, int(self.n_lsa_components), int(self.seed))
 
+    def _prepared(self, data: Data, shape: Shape) -> tuple[Data, Shape]:
+        if self.preset == "paper":
+            return data, shape
+        assert data.labels is not None
+        rows = in_memory(data.x)
+        held_out = split(len(data), float(self.validation_fraction), int(self.seed))[1]
+        seen = data.labels.without(held_out)
+        beliefs = believe(rows, seen, int(self.seed))
+        n_class_bits = math.ceil(float(self.class_share) * shape.n_bits)
+        if not beliefs.informative:
+            n_class_bits = 0
+            logger.warning(
+                "the labels do not predict held-out labels better than class frequencies do "
+                "(log loss %.3f, %.3f): all bits keep the item",
+                beliefs.report["log_loss"],
+                beliefs.report["log_loss_of_frequencies"],
+            )
+        self.report_ = beliefs.report | {"n_class_bits": n_class_bits}
+        data = replace(data, x=rows, target=rows, beliefs=beliefs)
+        return data, replace(shape, n_targets=0, n_class_bits=n_class_bits)
+
     def _options(self, device: str, data: Data) -> Options:
         options = super()._options(device, data)
         if self.preset == "paper":
             return options
         return replace(options, n_labelled=int(self.n_labelled))
 
+    def _batch_size(self) -> int:
+        if self.batch_size is not None:
+            return int(self.batch_size)
+        return 100 if self.preset == "paper" else 200
+
     def _epochs(self, n_items: int) -> int:
         if self.n_epochs is not None:
             return int(self.n_epochs)
         if self.preset == "paper":
             return 30
-        return max(15, -(-1000 // -(-n_items // int(self.batch_size))))
+        return max(10, -(-500 // -(-n_items // self._batch_size())))
 
 
 @dataclass(eq=False, repr=False)

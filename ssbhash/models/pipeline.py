@@ -87,11 +87,6 @@ class Pipeline:
         codes: Codes = self.hasher.transform(self._inputs(_items(X)))
         return codes
 
-    def database_codes(self, X: Any) -> Codes:
-        """Turn items to be searched into codes; see `Hasher.database_codes`."""
-        codes: Codes = self.hasher.database_codes(self._inputs(_items(X)))
-        return codes
-
     def logits(self, X: Any) -> npt.NDArray[np.float32]:
         """Real numbers, float32 [n, n_bits], whose signs are the code."""
         logits: npt.NDArray[np.float32] = self.hasher.logits(self._inputs(_items(X)))
@@ -112,10 +107,9 @@ class Pipeline:
             return [names[number] for number in found] if self.classes else found.tolist()
         return [[names[number] for number in np.flatnonzero(row)] for row in found]
 
-    def encode(self, items: Items, *, database: bool = False) -> Codes:
-        """Turn what a file holds into codes; with `database` those of `database_codes`."""
-        x = self._inputs(items)
-        codes: Codes = self.hasher.database_codes(x) if database else self.hasher.transform(x)
+    def encode(self, items: Items) -> Codes:
+        """Turn what a file holds into codes."""
+        codes: Codes = self.hasher.transform(self._inputs(items))
         return codes
 
     def to(self, device: Any) -> Pipeline:
@@ -203,7 +197,7 @@ def load(folder: str | Path, device: Any = "cpu") -> Any:
     Returns
     -------
     Pipeline or Hasher
-        Both have `transform`, `database_codes`, `logits` and, where the method learns
+        Both have `transform`, `logits` and, where the method learns
         from labels, `predict` and `predict_proba`. A `Pipeline` takes a list of texts if it
         was trained on texts, and predicts classes by name.
 
@@ -226,7 +220,7 @@ def load(folder: str | Path, device: Any = "cpu") -> Any:
     >>> folder = tempfile.mkdtemp()
     >>> pipeline.fit(items).save(folder)
     >>> model = ssbhash.load(folder)
-    >>> codes = model.database_codes(texts)
+    >>> codes = model.transform(texts)
     >>> ssbhash.search(codes, model.transform(["black ants"]), k=3).ids.shape
     (1, 3)
     >>> model.predict(["a cup of tea"])

@@ -2,9 +2,9 @@
 
 from ssbhash.nn.autoencoder import Autoencoder, Shape, Terms, TrainingBatch, Weights
 from ssbhash.nn.bernoulli_vae import BernoulliVAENetwork
+from ssbhash.nn.class_and_item import ClassAndItemNetwork
 from ssbhash.nn.layers import TILE, Encoder, Linear
 from ssbhash.nn.phs_gs import PHSGSNetwork
-from ssbhash.nn.self_taught import SelfTaughtNetwork
 from ssbhash.nn.ssb_vae import SSBVAENetwork
 from ssbhash.nn.vdsh import VDSHNetwork, VDSHSNetwork
 
@@ -12,11 +12,11 @@ __all__ = [
     "TILE",
     "Autoencoder",
     "BernoulliVAENetwork",
+    "ClassAndItemNetwork",
     "Encoder",
     "Linear",
     "PHSGSNetwork",
     "SSBVAENetwork",
-    "SelfTaughtNetwork",
     "Shape",
     "Terms",
     "TrainingBatch",

@@ -17,7 +17,11 @@ Terms = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a network, and what its decoder models."""
+    """Sizes of a network, and what its decoder models.
+
+    `n_targets` is 0 where nothing is reconstructed; `n_class_bits` of the bits come from the
+    class, where a network tells them apart.
+    """
 
     n_features: int
     n_targets: int
@@ -26,24 +30,21 @@ class Shape:
     n_hidden_units: int = 500
     multilabel: bool = False
     reconstruction: str = "multinomial"
+    n_class_bits: int = 0
 
 
 @dataclass(frozen=True)
 class Weights:
     """Weights of the loss terms, and what else a network has to be told.
 
-    `alpha`, `beta` and `gamma` are the paper's; the terms of the self-taught network have
-    weights of their own names.
+    `alpha`, `beta` and `gamma` are the paper's.
     """
 
     alpha: float = 0.0
     beta: float = 0.0
     gamma: float = 0.0
     temperature: float = 2 / 3
-    reconstruction: float = 1.0
-    point: float = 0.0
-    pair: float = 0.0
-    codeword: float = 0.0
+    contrast: float = 0.0
     dropout: float = 0.0
 
 
@@ -52,6 +53,8 @@ class TrainingBatch:
     """Items of one step: features, reconstruction target, labels [m, C], which are known [m].
 
     With several processes these are one process's share of a batch of `n_in_batch` items.
+    `beliefs` [m, C] are class probabilities, known before the training. The first `n_pairs`
+    items are followed by a neighbour of each.
     """
 
     x: Batch
@@ -59,6 +62,8 @@ class TrainingBatch:
     labels: Tensor | None = None
     known: Tensor | None = None
     n_in_batch: int | None = None
+    beliefs: Tensor | None = None
+    n_pairs: int = 0
 
     @property
     def pair_scale(self) -> float:
@@ -74,7 +79,8 @@ class Autoencoder(nn.Module):
         super().__init__()
         self.shape, self.weights = shape, weights
         self.encoder = Encoder(shape.n_features, shape.n_hidden_units, generator)
-        self.decoder = Decoder(shape.n_bits, shape.n_targets, generator)
+        if shape.n_targets:
+            self.decoder = Decoder(shape.n_bits, shape.n_targets, generator)
 
     def begin(self) -> None:
         """Prepare for a training; called once, before it."""

@@ -25,6 +25,7 @@ from ssbhash._version import __version__
 from ssbhash.arrays import Codes, as_count
 from ssbhash.asymmetric import expected_distances
 from ssbhash.data import files
+from ssbhash.item_metrics import code_figures, neighbour_figures
 from ssbhash.models import BASELINES, ClassifierCodes
 from ssbhash.paper import datasets
 from ssbhash.paper.datasets import Dataset
@@ -39,7 +40,7 @@ PAPER = ":paper"
 # The classifier on idf-weighted terms themselves, without the truncated SVD.
 ON_TERMS = "classifier:tf-idf"
 # Methods whose logits are those of a Bernoulli posterior.
-BERNOULLI = ("ssb-vae", "phs-gs", "bernoulli-vae")
+BERNOULLI = ("phs-gs", "bernoulli-vae", *(f"{name}:paper" for name in ("ssb-vae", "phs-gs")))
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ class Cell:
     def name(self) -> str:
         """File name of its result."""
         method = self.method.replace(":", "-")
-        return f"{self.dataset}_{method}_{self.n_bits}_{self.supervision:g}_{self.seed}.json"
+        dataset = Path(self.dataset).stem if datasets.is_own(self.dataset) else self.dataset
+        return f"{dataset}_{method}_{self.n_bits}_{self.supervision:g}_{self.seed}.json"
 
     @classmethod
     def of(cls, row: Row) -> Cell:
@@ -122,9 +124,7 @@ def check(cell: Cell) -> None:
     """
     from ssbhash.models import METHODS
 
-    if cell.dataset not in datasets.LOADERS:
-        known = ", ".join(datasets.LOADERS)
-        raise ValueError(f"dataset must be one of {known}; got {cell.dataset!r}")
+    datasets.check_name(cell.dataset)
     known_methods = *METHODS, *BASELINES, ON_TERMS
     if cell.method not in known_methods and cell.method.removesuffix(PAPER) not in METHODS:
         known = ", ".join(known_methods)
@@ -173,7 +173,8 @@ def run(cell: Cell, data: Dataset, weights: PaperWeights | None = None) -> Row:
     -------
     dict
         The cell's fields; `P@k`, `R@k` and `MAP@k` for k in `CUTOFFS`, expected over
-        ties; those of `_two_sided`; `precision_by_radius` and `recall_by_radius`;
+        ties; those of `ssbhash.item_metrics`, `_asymmetric` and `_classified` where a
+        method has a posterior or a classifier; `precision_by_radius` and `recall_by_radius`;
         `distinct_codes` of the database; `train_seconds`; `encode_seconds` of database
         and queries; `source` of the features; `version`.
 
@@ -201,7 +202,10 @@ def run(cell: Cell, data: Dataset, weights: PaperWeights | None = None) -> Row:
     return {
         **asdict(cell),
         **metrics.evaluate(*sides, CUTOFFS, n_bits=cell.n_bits),
-        **_two_sided(cell, hasher, data, query_codes),
+        **code_figures(*sides, n_bits=cell.n_bits),
+        **neighbour_figures(codes, data.X, query_codes, data.X_query, (data.y, data.y_query)),
+        **(_asymmetric(hasher, data, codes) if cell.method in BERNOULLI else {}),
+        **(_classified(hasher, data) if hasattr(hasher, "predict_proba") else {}),
         "precision_by_radius": curve.precision.tolist(),
         "recall_by_radius": curve.recall.tolist(),
         "distinct_codes": len(np.unique(codes, axis=0)),
@@ -212,27 +216,30 @@ def run(cell: Cell, data: Dataset, weights: PaperWeights | None = None) -> Row:
     }
 
 
-def _two_sided(cell: Cell, hasher: Any, data: Dataset, query_codes: Codes) -> Row:
-    """Measure what treats database and queries differently, at the same size of codes.
-
-    "database codes ...": codes of the database of their own, of the default SSB-VAE.
-    "asymmetric ...": these codes by expected distance to the query's posterior, where the
-    method has a Bernoulli posterior.
-    """
-    found: Row = {}
-    if cell.method.removesuffix(PAPER) not in BERNOULLI:
-        return found
-    own = hasher.database_codes(data.X)
-    labels = data.y, data.y_query
-    if cell.method == "ssb-vae":  # on every seed, though some models leave them the same
-        sides = own, labels[0], query_codes, labels[1]
-        row = metrics.evaluate(*sides, CUTOFFS, n_bits=cell.n_bits)
-        found |= {f"database codes {name}": value for name, value in row.items()}
+def _asymmetric(hasher: Any, data: Dataset, codes: Codes) -> Row:
+    """Measure the order by expected distance to a query's posterior: "asymmetric ..."."""
     logits = hasher.logits(data.X_query)
     row = metrics.evaluate_distances(
-        lambda part: expected_distances(own, logits[part]), *labels, CUTOFFS
+        lambda part: expected_distances(codes, logits[part]), data.y, data.y_query, CUTOFFS
     )
-    return found | {f"asymmetric {name}": value for name, value in row.items()}
+    return {f"asymmetric {name}": value for name, value in row.items()}
+
+
+def _classified(hasher: Any, data: Dataset) -> Row:
+    """Measure the classifier by itself, beside which the code is to be seen.
+
+    "classifier accuracy" (one class an item); "classifier P@100": of the order by the
+    probability that the query and an item have the same class.
+    """
+    found, asked = hasher.predict_proba(data.X), hasher.predict_proba(data.X_query)
+    row = metrics.evaluate_distances(
+        lambda part: -(asked[part] @ found.T), data.y, data.y_query, 100
+    )
+    figures = {"classifier P@100": row["P@100"]}
+    if data.y.ndim == 1:
+        right = hasher.predict(data.X_query) == data.y_query
+        figures["classifier accuracy"] = float(right.mean())
+    return figures
 
 
 def run_grid(
@@ -287,9 +294,13 @@ class _Task:
         path = None if self.results_dir is None else self.results_dir / cell.name
         if path is not None and path.is_file():
             row: Row = files.parse_json(path.read_bytes(), path)
+            own = datasets.is_own(cell.dataset)
+            if own and row["source"] != datasets.source_of_own(Path(cell.dataset)):
+                raise ValueError(f"{path} is a result of other data: choose another --out")
             return row
         data = _load(cell.dataset, self.data_dir, self.reference_dir)
         row = run(cell, data, _weights(self.reference_dir))
+        row["cosine P@100"] = _cosine(cell.dataset, self.data_dir, self.reference_dir)
         if path is not None:
             files.write_json(path, row)
         return row
@@ -301,6 +312,18 @@ def _load(name: str, data_dir: Path, reference_dir: Path) -> Dataset:
 
 
 @lru_cache(maxsize=1)
+@lru_cache(maxsize=1)
+def _cosine(name: str, data_dir: Path, reference_dir: Path) -> float:
+    """P@100 by the cosine of the features: the yardstick, without codes."""
+    from sklearn.metrics.pairwise import cosine_distances
+
+    data = _load(name, data_dir, reference_dir)
+    found = metrics.evaluate_distances(
+        lambda part: cosine_distances(data.X_query[part], data.X), data.y, data.y_query
+    )
+    return found["P@100"]
+
+
 def _weights(reference_dir: Path) -> PaperWeights | None:
     path = reference_dir / "hyperparameters.csv"
     return PaperWeights(path) if path.is_file() else None

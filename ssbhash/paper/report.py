@@ -6,7 +6,7 @@ import csv
 import html
 import io
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,17 +19,20 @@ from ssbhash.paper.grid import CUTOFFS, Row, Summary, summarise
 
 FIGURES = (
     *("P@100", "P@1000", "P@5000", "MAP@100", "MAP@1000", "MAP@5000"),
-    *("database codes P@100", "database codes MAP@100"),
     *("asymmetric P@100", "asymmetric MAP@100"),
+    *("P@10", "P@10 by class", "P@10 re-ranked", "neighbours@100", "distinct", "tied@100"),
+    *("classifier accuracy", "classifier P@100"),
 )
-IN_PAGE = ("P@100", "database codes P@100", "MAP@100", "asymmetric MAP@100")
+IN_PAGE = ("P@100", "MAP@100", "P@10 by class", "P@10 re-ranked", "neighbours@100", "distinct")
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums }
 th, td { padding: .2rem .6rem; text-align: right; border-bottom: 1px solid #ddd }
 th:first-child, td:first-child { text-align: left }
-svg { width: 100%; height: auto }
+.panels { display: flex; flex-wrap: wrap; gap: 1rem }
+.panels svg { flex: 1 1 20rem; max-width: 27rem; height: auto }
+.wide { overflow-x: auto }
 """
 _NOTE = (
     "Mean over seeds ± its standard error; best of a column in bold. Expected over ties. "
@@ -52,7 +55,7 @@ class Table:
     @property
     def title(self) -> str:
         """What it shows."""
-        return f"{self.dataset}, {self.n_bits} bits: {self.figure}"
+        return f"{name_of(self.dataset)}, {self.n_bits} bits: {self.figure}"
 
     def is_best(self, method: str, level: float) -> bool:
         """Whether no method has a larger mean at this level."""
@@ -131,24 +134,6 @@ def to_latex(table: Table) -> str:
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
 
-def to_html(table: Table) -> str:
-    """Write a table as HTML."""
-
-    def show(cell: Summary, best: bool) -> str:
-        text = f"{cell.mean:.3f}"
-        return (f"<b>{text}</b>" if best else text) + _error(cell, " ± ")
-
-    head = "".join(f"<th>{level:.0%}</th>" for level in table.levels)
-    body = "".join(
-        f"<tr><td>{html.escape(method)}</td>"
-        + "".join(f"<td>{text}</td>" for text in row)
-        + "</tr>"
-        for method, row in zip(table.methods, table.rows(show, ""), strict=True)
-    )
-    title = html.escape(table.title)
-    return f"<h3>{title}</h3><table><tr><th>method</th>{head}</tr>{body}</table>"
-
-
 def to_csv(made: Iterable[Table]) -> str:
     """Write tables as one CSV, a line for each cell."""
     text = io.StringIO()
@@ -171,38 +156,106 @@ def plot(rows: Sequence[Row], dataset: str, n_bits: int) -> Any:
     """
     from matplotlib.figure import Figure
 
+    figure = Figure(figsize=(13.5, 5.2), layout="constrained")
     here = [row for row in rows if (row["dataset"], row["n_bits"]) == (dataset, n_bits)]
-    lowest = min(row["supervision"] for row in here)
-    figure = Figure(figsize=(15, 4.5), layout="constrained")
-    by_level, by_rank, by_radius = figure.subplots(1, 3)
-    for number, method in enumerate(dict.fromkeys(row["method"] for row in here)):
-        own = [row for row in here if row["method"] == method]
-        style = {"color": f"C{number % 10}", "label": method, "marker": "osD^v"[number // 10 % 5]}
+    panels = figure.subplots(1, 3)
+    for draw, axes in zip(_PANELS, panels, strict=True):
+        draw(axes, here)
+    figure.suptitle(f"{name_of(dataset)}, {n_bits} bits")
+    _add_legend(figure, panels[0])
+    return figure
+
+
+def plot_panels(rows: Sequence[Row], dataset: str, n_bits: int) -> list[Any]:
+    """Draw the same as figures of their own, each as wide as a phone."""
+    from matplotlib.figure import Figure
+
+    here = [row for row in rows if (row["dataset"], row["n_bits"]) == (dataset, n_bits)]
+    figures = []
+    for draw in _PANELS:
+        figure = Figure(figsize=(4.4, 4.8), layout="constrained")
+        axes = figure.subplots()
+        draw(axes, here)
+        _add_legend(figure, axes)
+        figures.append(figure)
+    return figures
+
+
+def name_of(dataset: str) -> str:
+    """Name a data set in titles and file names: of a path its last part."""
+    return Path(dataset).stem if dataset.endswith(".npz") else dataset
+
+
+def _draw_by_level(axes: Any, rows: Sequence[Row]) -> None:
+    from matplotlib.ticker import PercentFormatter
+
+    for own, style in _methods(rows):
         found = sorted((key[3], cell) for key, cell in summarise(own, "P@100").items())
         errors = [
             0 if math.isnan(cell.standard_error) else cell.standard_error for _, cell in found
         ]
         levels, means = [level for level, _ in found], [cell.mean for _, cell in found]
-        by_level.errorbar(levels, means, errors, capsize=2, **style)
-        least = [row for row in own if row["supervision"] == lowest]
-        if not least:
-            continue
-        ranks = [np.mean([row[f"P@{k}"] for row in least]) for k in CUTOFFS]
-        by_rank.plot(CUTOFFS, ranks, **style)
+        axes.errorbar(levels, means, errors, capsize=2, **style)
+    yardsticks = [row["cosine P@100"] for row in rows if "cosine P@100" in row]
+    if yardsticks:
+        axes.axhline(yardsticks[0], color="#555555", linestyle=":", label="cosine, no codes")
+    levels = sorted({row["supervision"] for row in rows})
+    if levels[0] < 0.1:
+        axes.set_xscale("log")
+        axes.set_xticks(levels)
+        axes.minorticks_off()
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    axes.set(xlabel="labels known", ylabel="P@100", title="precision by supervision")
+    axes.grid(alpha=0.3)
+
+
+def _draw_by_rank(axes: Any, rows: Sequence[Row]) -> None:
+    lowest, least = _least(rows)
+    for own, style in _methods(least):
+        axes.plot(CUTOFFS, [np.mean([row[f"P@{k}"] for row in own]) for k in CUTOFFS], **style)
+    axes.set(xlabel="k", ylabel="P@k", title=f"precision by rank, {lowest:.0%} labels")
+    axes.set_xscale("log")
+    axes.grid(alpha=0.3)
+
+
+def _draw_by_radius(axes: Any, rows: Sequence[Row]) -> None:
+    lowest, least = _least(rows)
+    for own, style in _methods(least):
         recall, precision = (
-            np.mean([row[f"{name}_by_radius"] for row in least], axis=0)
+            np.mean([row[f"{name}_by_radius"] for row in own], axis=0)
             for name in ("recall", "precision")
         )
-        by_radius.plot(recall, precision, **{**style, "marker": "."})
-    by_level.set(xlabel="supervision", ylabel="P@100", title=f"{dataset}, {n_bits} bits")
-    by_rank.set(xlabel="k", ylabel="P@k", title=f"{lowest:.0%} labels", xscale="log")
-    by_radius.set(xlabel="recall", ylabel="precision", title=f"by radius, {lowest:.0%} labels")
-    if lowest < 0.1:
-        by_level.set_xscale("log")
-    by_level.legend(fontsize="small")
-    for axes in (by_level, by_rank, by_radius):
-        axes.grid(alpha=0.3)
-    return figure
+        axes.plot(recall, precision, **{**style, "marker": "."})
+    axes.set(xlabel="recall", ylabel="precision", title=f"by radius, {lowest:.0%} labels")
+    axes.grid(alpha=0.3)
+
+
+_PANELS = _draw_by_level, _draw_by_rank, _draw_by_radius
+
+
+def _least(rows: Sequence[Row]) -> tuple[float, list[Row]]:
+    """Rows of the lowest level of supervision."""
+    lowest = min(row["supervision"] for row in rows)
+    return lowest, [row for row in rows if row["supervision"] == lowest]
+
+
+def _methods(rows: Sequence[Row]) -> Iterator[tuple[list[Row], dict[str, Any]]]:
+    """Rows of each method, and how it is drawn."""
+    for number, method in enumerate(dict.fromkeys(row["method"] for row in rows)):
+        style = {"color": f"C{number % 10}", "label": method, "marker": "osD^v"[number // 10 % 5]}
+        yield [row for row in rows if row["method"] == method], style
+
+
+def _add_legend(figure: Any, axes: Any) -> None:
+    """Put the legend below, where it covers nothing."""
+    width = figure.get_size_inches()[0]
+    figure.legend(
+        *axes.get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=max(2, int(width / 2.2)),
+        fontsize="small",
+        frameon=False,
+    )
 
 
 def write(rows: Sequence[Row], out: Path) -> list[Path]:
@@ -211,7 +264,7 @@ def write(rows: Sequence[Row], out: Path) -> list[Path]:
     Parameters
     ----------
     rows : sequence of dict
-        Results of `experiments.run`.
+        Results of `grid.run_grid`.
     out : path
         The folder; made where missing.
 
@@ -228,14 +281,13 @@ def write(rows: Sequence[Row], out: Path) -> list[Path]:
         "tables.csv": to_csv(made).encode(),
     }
     pictures = {}
-    for table in made:
-        key = table.dataset, table.n_bits
-        if key not in pictures:
-            figure = plot(rows, *key)
-            name = f"curves_{table.dataset}_{table.n_bits}"
-            written[f"{name}.png"] = _saved(figure, "png")
-            written[f"{name}.svg"] = pictures[key] = _saved(figure, "svg")
-    written["report.html"] = _page(rows, made, pictures).encode()
+    for key in dict.fromkeys((table.dataset, table.n_bits) for table in made):
+        figure = plot(rows, *key)
+        name = f"curves_{name_of(key[0])}_{key[1]}"
+        written[f"{name}.png"] = _saved(figure, "png")
+        written[f"{name}.svg"] = _saved(figure, "svg")
+        pictures[key] = [_saved(panel, "svg").decode() for panel in plot_panels(rows, *key)]
+    written["report.html"] = _page(rows, made, pictures, list(written)).encode()
     for name, content in written.items():
         with replacing(out / name) as file:
             file.write(content)
@@ -243,26 +295,58 @@ def write(rows: Sequence[Row], out: Path) -> list[Path]:
 
 
 def _page(
-    rows: Sequence[Row], made: Sequence[Table], pictures: dict[tuple[str, int], bytes]
+    rows: Sequence[Row],
+    made: Sequence[Table],
+    pictures: dict[tuple[str, int], list[str]],
+    names: Sequence[str],
 ) -> str:
     parts = []
-    for (dataset, n_bits), picture in pictures.items():
+    for dataset in dict.fromkeys(dataset for dataset, _ in pictures):
         source = next(row["source"] for row in rows if row["dataset"] == dataset)
-        parts.append(f"<h2>{html.escape(dataset)}, {n_bits} bits</h2><p>{html.escape(source)}</p>")
-        svg = picture.decode()
-        parts.append(svg[svg.index("<svg") :])
-        parts += [
-            to_html(table)
-            for table in made
-            if (table.dataset, table.n_bits) == (dataset, n_bits) and table.figure in IN_PAGE
-        ]
+        parts.append(f"<h2>{html.escape(name_of(dataset))}</h2><p>{html.escape(source)}</p>")
+        tables_of_it = [table for table in made if table.dataset == dataset]
+        first, *others = (_one_table(tables_of_it, figure) for figure in IN_PAGE)
+        parts.append(f"{first}<details><summary>More figures</summary>{''.join(others)}</details>")
+        for (other, n_bits), panels in pictures.items():
+            if other == dataset:
+                parts.append(f"<h3>{n_bits} bits</h3><div class=panels>")
+                parts += [panel[panel.index("<svg") :] for panel in panels]
+                parts.append("</div>")
     seconds = sum(row["train_seconds"] for row in rows)
     about = f"{len(rows)} runs, {seconds / 3600:.2f} hours of training, ssbhash {__version__}."
+    links = ", ".join(f'<a href="{html.escape(name)}">{html.escape(name)}</a>' for name in names)
     return (
-        "<!doctype html><html lang=en><meta charset=utf-8><title>ssbhash: retrieval</title>"
+        "<!doctype html><html lang=en><meta charset=utf-8>"
+        '<meta name=viewport content="width=device-width"><title>ssbhash: retrieval</title>'
         f"<style>{_STYLE}</style><h1>Retrieval by binary codes</h1><p>{about} {_NOTE}</p>"
         + "\n".join(parts)
-        + "</html>\n"
+        + f"<h2>Files</h2><p>All figures and curves: {links}.</p></html>\n"
+    )
+
+
+def _one_table(made: Sequence[Table], figure: str) -> str:
+    """Write a figure of a data set as one table: width and method by level of supervision."""
+    tables_of_it = [table for table in made if table.figure == figure]
+    if not tables_of_it:
+        return ""
+    levels = sorted({level for table in tables_of_it for level in table.levels})
+    lines = []
+    for table in tables_of_it:
+        for method in table.methods:
+            texts = []
+            for level in levels:
+                cell = table.cells.get((method, level))
+                text = "" if cell is None else f"{cell.mean:.3f}"
+                if cell is not None and table.is_best(method, level):
+                    text = f"<b>{text}</b>"
+                texts.append(f"<td>{text}{'' if cell is None else _error(cell, ' ± ')}</td>")
+            lines.append(
+                f"<tr><td>{html.escape(method)}</td><td>{table.n_bits}</td>{''.join(texts)}</tr>"
+            )
+    head = "".join(f"<th>{level:.0%}</th>" for level in levels)
+    return (
+        f"<p>{figure} by share of labels that are known.</p><div class=wide><table>"
+        f"<tr><th>method</th><th>bits</th>{head}</tr>{''.join(lines)}</table></div>"
     )
 
 

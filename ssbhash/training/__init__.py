@@ -1,15 +1,19 @@
 """The training loop, its optimiser, checkpoints, and several processes."""
 
 from ssbhash.training import distributed
-from ssbhash.training.loop import Callback, Data, Options, Outcome, Training
+from ssbhash.training.beliefs import Beliefs, believe
+from ssbhash.training.loop import Callback, Data, Options, Outcome, Training, split
 from ssbhash.training.torch_state import own_torch_state
 
 __all__ = [
+    "Beliefs",
     "Callback",
     "Data",
     "Options",
     "Outcome",
     "Training",
+    "believe",
     "distributed",
     "own_torch_state",
+    "split",
 ]

@@ -18,13 +18,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ssbhash.arrays import NotFiniteError
-from ssbhash.inputs import Batch, Ids, Labels, RowSource, SparseBatch
+from ssbhash.inputs import Ids, Labels, RowSource, SparseBatch
 from ssbhash.nn import Autoencoder, TrainingBatch
 from ssbhash.training import checkpoint, distributed
+from ssbhash.training.beliefs import Beliefs
 from ssbhash.training.optimizer import Optimizer, with_prefix, without_prefix
 from ssbhash.training.torch_threads import as_many_as_pay
 
 History = list[dict[str, float]]
+# Items of a step: a batch, a neighbour of each (or none), and labelled items that join them.
+StepIds = tuple[Ids, Ids, Ids]
 Callback = Callable[[dict[str, float]], object]
 
 
@@ -38,11 +41,15 @@ class Data:
         Rows of features, and what the decoder reconstructs.
     labels
         Labels of the same items; None for a method without labels.
+    beliefs
+        Class probabilities and neighbours of the same items; a neighbour joins the batch of
+        each item.
     """
 
     x: RowSource
     target: RowSource
     labels: Labels | None = None
+    beliefs: Beliefs | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -77,7 +84,18 @@ class Data:
             labels = np.equal.outer(numbers, np.arange(len(self.labels.classes)))
             known = numbers >= 0
         one_hot = torch.from_numpy(labels.astype(np.float32, copy=False))
-        return TrainingBatch(x, target, one_hot.to(device), torch.from_numpy(known).to(device))
+        batch = TrainingBatch(x, target, one_hot.to(device), torch.from_numpy(known).to(device))
+        if self.beliefs is None:
+            return batch
+        beliefs = torch.from_numpy(self.beliefs.probabilities[ids])
+        return replace(batch, beliefs=beliefs.to(device))
+
+    def neighbour(self, ids: Ids, rng: np.random.Generator) -> Ids:
+        """Draw a neighbour of each item; none where neighbours are not known."""
+        if self.beliefs is None:
+            return ids[:0]
+        neighbours = self.beliefs.neighbours
+        return neighbours[ids, rng.integers(0, neighbours.shape[1], len(ids))]
 
 
 @dataclass(frozen=True)
@@ -127,7 +145,9 @@ class Training:
         network.to(self.device)
         network.begin()
         self.optimizer = Optimizer(network, options.learning_rate, data.sparse)
-        self.train_ids, self.validation_ids = self._split()
+        self.train_ids, self.validation_ids = split(
+            len(data), options.validation_fraction, options.seed
+        )
         self.outcome = Outcome()
         self.best: tuple[float, dict[str, Tensor]] | None = None
 
@@ -219,16 +239,6 @@ class Training:
             checkpoint.write(folder, about, tensors)
         distributed.wait()
 
-    def _split(self) -> tuple[Ids, Ids]:
-        ids = np.random.default_rng((self.options.seed, 0)).permutation(len(self.data))
-        n_validation = round(self.options.validation_fraction * len(ids))
-        if self.options.validation_fraction and not 0 < n_validation < len(ids):
-            raise ValueError(
-                f"validation_fraction={self.options.validation_fraction} of {len(ids)} items "
-                "leaves no item for validation or for training"
-            )
-        return np.sort(ids[n_validation:]), np.sort(ids[:n_validation])
-
     def _generator(self, epoch: int) -> torch.Generator:
         entropy = (self.options.seed, epoch, 1 + distributed.rank())
         state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
@@ -262,9 +272,8 @@ class Training:
         self.network.train()
         sums: dict[str, Tensor] = {}
         for own in self._batches(shuffled):
-            joining = self._joining(known, rng)
-            ids = np.concatenate([own, joining]) if len(joining) else own
-            weight = 1.0 if self.alone else distributed.weight(ids)
+            ids = own, self.data.neighbour(own, rng), self._joining(known, rng)
+            weight = 1.0 if self.alone else distributed.weight(own)
             try:
                 terms = self._step(ids, generator, weight)
             except NotFiniteError as error:
@@ -287,13 +296,20 @@ class Training:
         self._remember_best(row)
         return row
 
-    def _step(self, ids: Ids, generator: torch.Generator, weight: float) -> dict[str, Tensor]:
+    def _batch(self, ids: StepIds) -> TrainingBatch:
+        own, neighbours, _ = ids
+        batch = self.data.batch(np.concatenate(ids), self.device)
+        return replace(batch, n_pairs=len(own)) if len(neighbours) else batch
+
+    def _step(self, ids: StepIds, generator: torch.Generator, weight: float) -> dict[str, Tensor]:
         """Take a step along the gradient of `weight` times the loss; returns the terms."""
-        batch = self.data.batch(ids if self.alone else distributed.share(ids), self.device)
+        own, neighbours, joining = ids
+        share = distributed.share
+        batch = self._batch(ids if self.alone else (share(own), share(neighbours), share(joining)))
         touched = batch.x.by_column.columns if isinstance(batch.x, SparseBatch) else None
         if not self.alone:
-            batch = replace(batch, n_in_batch=len(ids))
-            whole = self.data.x.take(ids).to(self.device)
+            batch = replace(batch, n_in_batch=len(own) + len(joining))
+            whole = self.data.x.take(np.concatenate(ids)).to(self.device)
             touched = whole.by_column.columns if isinstance(whole, SparseBatch) else None
         self.optimizer.catch_up(touched)
         terms = self._terms(batch, generator)
@@ -310,19 +326,24 @@ class Training:
         sums: dict[str, float] = {}
         n_right, n_known = 0.0, 0
         for ids in self._batches(self.validation_ids):
-            batch = self.data.batch(ids, self.device)
+            neighbours = self.data.neighbour(ids, np.random.default_rng(self.options.seed))
+            batch = self._batch((ids, neighbours, ids[:0]))
             for name, value in self._terms(batch, generator).items():
                 share = len(ids) / len(self.validation_ids)
                 sums[f"val_{name}"] = sums.get(f"val_{name}", 0.0) + share * float(value)
             if batch.labels is not None and batch.known is not None:
-                right, known = self._right(batch.x, batch.labels, batch.known)
+                right, known = self._right(batch, len(ids))
                 n_right, n_known = n_right + right, n_known + known
         if n_known:
             sums["val_accuracy"] = n_right / n_known
         return sums
 
-    def _right(self, x: Batch, labels: Tensor, known: Tensor) -> tuple[float, int]:
-        scores = self.network.class_scores(x)
+    def _right(self, batch: TrainingBatch, n: int) -> tuple[float, int]:
+        """Labels predicted right among the first n items, and known ones."""
+        assert batch.labels is not None
+        assert batch.known is not None
+        scores, labels = self.network.class_scores(batch.x)[:n], batch.labels[:n]
+        known = batch.known[:n]
         if self.network.shape.multilabel:
             right = ((scores > 0) == (labels > 0.5))[known].float().mean(1).sum()
         else:
@@ -356,6 +377,24 @@ class Training:
         for name, tensor in state.items():
             into[name].copy_(tensor)
         return into
+
+
+def split(n_items: int, validation_fraction: float, seed: int) -> tuple[Ids, Ids]:
+    """Ids of the items to train on, and of those held out.
+
+    Raises
+    ------
+    ValueError
+        If either is empty where some are to be held out.
+    """
+    ids = np.random.default_rng((seed, 0)).permutation(n_items)
+    n_validation = round(validation_fraction * n_items)
+    if validation_fraction and not 0 < n_validation < n_items:
+        raise ValueError(
+            f"validation_fraction={validation_fraction} of {n_items} items "
+            "leaves no item for validation or for training"
+        )
+    return np.sort(ids[n_validation:]), np.sort(ids[:n_validation])
 
 
 def shuffle(ids: Ids, rng: np.random.Generator, window_starts: Ids | None) -> Ids:

@@ -190,7 +190,7 @@ def tune(
     >>> hasher = SSBVAE(n_bits=16, n_epochs=1, n_hidden_units=32)
     >>> result = tune(hasher, X[:300], y[:300], n_trials=2, n_folds=2)
     >>> sorted(result.best_parameters)[:2], result.gain >= 0
-    (['codeword_weight', 'dropout'], True)
+    (['class_share', 'contrast_weight'], True)
     """
     optuna = import_optuna()
     _check_budget(n_trials, seconds, n_folds, k)
@@ -229,10 +229,8 @@ def default_space(hasher: Hasher) -> dict[str, BaseDistribution]:
 
     if known.get("preset") == "default":
         return {
-            "reconstruction_weight": log_uniform(0.3, 30),
-            "point_weight": log_uniform(0.2, 20),
-            "pair_weight": log_uniform(0.5, 50),
-            "codeword_weight": log_uniform(0.1, 10),
+            "class_share": distributions.FloatDistribution(0.1, 0.9),
+            "contrast_weight": log_uniform(0.1, 10),
             "dropout": distributions.FloatDistribution(0.0, 0.6),
         }
     powers = tuple(2.0**-exponent for exponent in range(18))

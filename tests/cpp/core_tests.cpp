@@ -200,6 +200,33 @@ void check_changed_rows(const InstructionSet &isa) {
     }
 }
 
+// Long calls ask whether to stop.
+void check_interrupts(const InstructionSet &isa) {
+    constexpr std::size_t n = 5000, n_bytes = 8, n_queries = 300, k = 3;
+    const auto data = make_codes(n, n_bytes, 3);
+    const Codes codes{data.data(), n, n_bytes}, queries{data.data(), n_queries, n_bytes};
+    const Schedule stopped{2, [] { return true; }};
+    std::vector<std::int32_t> distances(n_queries * k, 1);
+    std::vector<std::int64_t> ids(n_queries * k, 1);
+    const std::vector<std::int64_t> radii(n_queries, 20);
+    const auto interrupts = [&](const char *what, const auto &call) {
+        bool thrown = false;
+        try {
+            call();
+        } catch (const Interrupted &) {
+            thrown = true;
+        }
+        require(thrown, what, isa, n_bytes, n, n_queries, 0);
+    };
+    interrupts("prepare", [&] { const Planes planes(codes, isa, stopped); });
+    interrupts("merge", [&] {
+        merge({{distances.data(), ids.data(), k}}, n_queries, k, stopped, distances.data(),
+              ids.data());
+    });
+    interrupts("within", [&] { within({codes}, queries, radii.data(), 1u << 30, stopped); });
+    interrupts("pairs", [&] { pairs_within({codes}, 3, 1u << 30, stopped); });
+}
+
 void check_threads() {
     std::vector<int> done(1000, 0);
     parallel_for(done.size(), 4, [&](std::size_t i, const Check &) { ++done[i]; });
@@ -244,6 +271,7 @@ int main() {
                                     16, 17, 24, 32, 33, 64, 65, 128, 257, 512, 513})
             n_ordered += check_width(n_bytes, *isa);
         check_changed_rows(*isa);
+        check_interrupts(*isa);
         require(n_ordered >= 10, "ordered", *isa, 0, 0, 0, n_ordered);
         std::printf("%s: ok, %zu ordered\n", isa->name, n_ordered);
     }

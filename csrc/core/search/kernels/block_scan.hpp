@@ -90,19 +90,20 @@ void scan_segment(const Tile &tile, const Segment &segment, State<kHigh> &state)
     state.n_slots = kept;
 }
 
-// The allowed codes among those that were hit. One bit is looked up for each hit; once as many
-// were looked up as the block has codes, the plane of all its allowed codes is built.
+// The allowed codes among those that were hit. The first hits are looked up one by one; then the
+// plane of all allowed codes of the block is built, at the cost of some kLookUps of these.
 template <typename Lane>
 class AllowedHits {
   public:
     static constexpr std::size_t kLanesOf = sizeof(Word) / sizeof(Lane);
+    static constexpr std::size_t kLookUps = kBlockCodes / 8;
 
     explicit AllowedHits(const Block &block) : block_(block) {}
 
     void keep(Lane *hits) {
         if (!block_.allowed)
             return;
-        if (n_looked_up_ < kBlockCodes) {
+        if (n_looked_up_ < kLookUps) {
             for (std::size_t lane = 0; lane < kLanesOf; ++lane)
                 for (Lane left = hits[lane]; left; left &= left - 1, ++n_looked_up_) {
                     const auto bit = static_cast<std::size_t>(__builtin_ctzll(left));
@@ -123,10 +124,24 @@ class AllowedHits {
     }
 
     void build() {
-        for (std::size_t lane = 0; lane < kLanesOf; ++lane)
-            for (std::size_t bit = 0; bit < 8 * sizeof(Lane); ++bit)
-                plane_[lane] |= static_cast<Lane>(is_allowed_at(bit * kLanesOf + lane)) << bit;
+        if (block_.order)
+            build_by([&](std::size_t position) { return std::size_t{block_.order[position]}; });
+        else
+            build_by([&](std::size_t position) {
+                return static_cast<std::size_t>(id_at(block_, position));
+            });
         has_plane_ = true;
+    }
+
+    template <typename IdOf>
+    SSBHASH_INLINE void build_by(const IdOf &id_of) {
+        const std::uint8_t *allowed = block_.allowed;
+        std::size_t position = 0;
+        for (std::size_t bit = 0; bit < 8 * sizeof(Lane); ++bit)
+            for (std::size_t lane = 0; lane < kLanesOf && position < block_.n; ++lane) {
+                const std::size_t id = id_of(position++);
+                plane_[lane] |= static_cast<Lane>(allowed[id / 8] >> id % 8 & 1) << bit;
+            }
     }
 
     const Block &block_;

@@ -1,0 +1,192 @@
+"""Search and sampling on a GPU beside their peers: equality first, then device events.
+
+Called by `bench/hamming.py --device cuda` and `bench/sampling.py --device cuda`. The ceilings are
+bytes copied on the card in a second, as measured here, and logic operations by NVIDIA's table of
+rates (64 a clock and multiprocessor) at the card's highest clock. Under the emulator
+(SSBHASH_CUDA_LIBRARY) it runs too, with times that mean nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import math
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+import ssbhash
+from ssbhash.engines import cuda
+
+HAS_GPU = torch.cuda.is_available()
+DEVICE = torch.device("cuda" if HAS_GPU else "cpu")
+TABLE = torch.tensor([byte.bit_count() for byte in range(256)], dtype=torch.int32)
+
+
+def seconds_of(run: Callable[[], Any], repeats: int = 7) -> float:
+    """Time the best of several runs after one to warm up."""
+    run()
+    best = math.inf
+    for _ in range(repeats if HAS_GPU else 1):
+        if HAS_GPU:
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            run()
+            end.record()
+            end.synchronize()
+            best = min(best, begin.elapsed_time(end) / 1e3)
+        else:
+            start = time.perf_counter()
+            run()
+            best = min(best, time.perf_counter() - start)
+    return best
+
+
+def ceilings() -> tuple[float, float]:
+    """Measure bytes a second of a copy, and take logic operations a second from the table."""
+    n = 1 << (30 if HAS_GPU else 20)
+    memory = torch.zeros(n, dtype=torch.uint8, device=DEVICE)
+    bandwidth = 2 * n / seconds_of(memory.clone)
+    if not HAS_GPU:
+        return bandwidth, math.nan
+    card = torch.cuda.get_device_properties(DEVICE)
+    clock = 1e3 * getattr(card, "clock_rate", math.nan)
+    print(f"# {card.name}, {card.multi_processor_count} multiprocessors, torch {torch.__version__}")
+    return bandwidth, 64 * card.multi_processor_count * clock
+
+
+def by_rows(codes: torch.Tensor, queries: torch.Tensor, k: int) -> Any:
+    """Search by the plain kernel that counts bits, whatever the number of queries."""
+    fewest, cuda._MIN_PLANE_QUERIES = cuda._MIN_PLANE_QUERIES, sys.maxsize
+    try:
+        return ssbhash.search(codes, queries, k, backend="cuda")
+    finally:
+        cuda._MIN_PLANE_QUERIES = fewest
+
+
+def by_matrix_product(codes: torch.Tensor, queries: torch.Tensor, k: int) -> Any:
+    """Search by torch's int8 matrix units: a dot product of -1 and 1 is n_bits - 2 distances."""
+    signs = [2 * ssbhash.arrays.unpacked_tensor(part, 8 * part.shape[1]).to(torch.int8) - 1
+             for part in (codes, queries)]  # fmt: skip
+    best = None
+    for begin in range(0, len(codes), 1 << 20):
+        page = signs[0][begin : begin + (1 << 20)]
+        dots = torch._int_mm(signs[1], page.T)
+        found = ((8 * codes.shape[1] - dots) // 2).topk(min(k, len(page)), largest=False).values
+        best = found if best is None else torch.cat([best, found], 1).topk(k, largest=False).values
+    return best, None
+
+
+def by_table(codes: torch.Tensor, queries: torch.Tensor, k: int) -> Any:
+    """Search by torch: xor, and bits counted by a table."""
+    table = TABLE.to(codes.device)
+    found = []
+    for query in queries:
+        distances = table[(codes ^ query).int()].sum(1)
+        found.append(distances.topk(min(k, len(codes)), largest=False).values)
+    return torch.stack(found), None
+
+
+def faiss_gpu(codes: torch.Tensor, queries: torch.Tensor, k: int) -> Callable[[], Any] | None:
+    if not importlib.util.find_spec("faiss"):
+        return None
+    import faiss
+
+    if not hasattr(faiss, "GpuIndexBinaryFlat"):
+        return None
+    index = faiss.GpuIndexBinaryFlat(faiss.StandardGpuResources(), 8 * codes.shape[1])
+    index.add(codes.cpu().numpy())
+    rows = queries.cpu().numpy()
+    return lambda: index.search(rows, k)
+
+
+def time_search(widths: list[int], n: int, batches: list[int], ks: list[int]) -> None:
+    """Print billions of codes compared a second."""
+    bandwidth, logic = ceilings()
+    print(f"# copy {bandwidth / 1e9:.0f} GB/s; logic by the table {logic / 1e9:.0f} G operations/s")
+    print(
+        f"{'bits':>5}{'n':>10}{'queries':>8}{'k':>6}  contender      G codes/s  of bytes  of logic"
+    )
+    for n_bits in widths:
+        generator = torch.Generator().manual_seed(n_bits)
+        size = (n, n_bits // 8)
+        codes = torch.randint(256, size, dtype=torch.uint8, generator=generator).to(DEVICE)
+        prepared = ssbhash.prepare(codes, backend="cuda")
+        for n_queries in batches:
+            size = (n_queries, n_bits // 8)
+            queries = torch.randint(256, size, dtype=torch.uint8, generator=generator).to(DEVICE)
+            for k in ks:
+                time_problem(codes, prepared, queries, k, (bandwidth, logic))
+
+
+def time_problem(
+    codes: torch.Tensor, prepared: Any, queries: torch.Tensor, k: int, peaks: tuple[float, float]
+) -> None:
+    runs: dict[str, Callable[[], Any]] = {
+        "ours": lambda: ssbhash.search(codes, queries, k, backend="cuda"),
+        "ours, prepared": lambda: ssbhash.search(prepared, queries, k, backend="cuda"),
+        "popcount rows": lambda: by_rows(codes, queries, k),
+    }
+    if HAS_GPU and len(queries) > 16 and len(codes) * codes.shape[1] <= 1 << 30:
+        runs["torch int8"] = lambda: by_matrix_product(codes, queries, k)
+    if len(queries) <= 32:
+        runs["torch table"] = lambda: by_table(codes, queries, k)
+    if run := faiss_gpu(codes, queries, k):
+        runs["faiss-gpu"] = run
+    truth = runs["ours"]()
+    for name, run in runs.items():
+        found = run()
+        distances = torch.as_tensor(found[0]).to(DEVICE).int()
+        same = torch.equal(distances.sort(1).values, truth.distances)
+        if name in ("ours, prepared", "popcount rows"):
+            same &= torch.equal(found[1], truth.ids)
+        if not same:
+            sys.exit(f"MISMATCH: {name} on {tuple(codes.shape)} codes, k={k}")
+    n_bits, n_compared = 8 * codes.shape[1], len(codes) * len(queries)
+    for name, run in runs.items():
+        seconds = seconds_of(run)
+        of_bytes = codes.nbytes / seconds / peaks[0]
+        of_logic = n_compared * (n_bits / 32) / seconds / peaks[1]  # two operations an adder
+        print(
+            f"{n_bits:>5}{len(codes):>10}{len(queries):>8}{k:>6}  {name:<14}"
+            f"{n_compared / seconds / 1e9:>10.1f}{100 * of_bytes:>9.1f}%{100 * of_logic:>9.1f}%",
+            flush=True,
+        )
+
+
+def time_sampling() -> None:
+    """Print what drawing, relaxing and thresholding reach of the card's bandwidth."""
+    bandwidth, _ = ceilings()
+    print(f"# copy {bandwidth / 1e9:.0f} GB/s")
+    print(f"{'n x bits, type':<26}{'what':<12}{'torch ms':>10}{'ours ms':>10}{'of bytes':>10}")
+    n = 1 << (22 if HAS_GPU else 9)
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        logits = torch.randn(n, 64).to(dtype).to(DEVICE)
+        host = logits[:64].cpu()
+        for name, ours, theirs, written in (
+            (
+                "sample",
+                lambda x: cuda.sample_unchecked(x, 1, 0)[0][0],
+                lambda x: torch.rand_like(x) < x.sigmoid(),
+                1 / 8,
+            ),
+            (
+                "relaxed",
+                lambda x: cuda.relaxed_unchecked(x, 2 / 3, 1, 0)[0],
+                lambda x: ((x + torch.rand_like(x).logit()) * 1.5).sigmoid(),
+                4,
+            ),
+        ):
+            public = ssbhash.sample if name == "sample" else ssbhash.sample_relaxed
+            if not torch.equal(ours(logits)[:64].cpu(), public(host, 1)):
+                sys.exit(f"MISMATCH: {name} of {dtype} differs from the CPU's")
+            times = [seconds_of(functools.partial(run, logits)) for run in (theirs, ours)]
+            moved = logits.numel() * (logits.element_size() + written)
+            print(
+                f"{f'{n} x 64, {dtype}':<26}{name:<12}{1e3 * times[0]:>10.3f}"
+                f"{1e3 * times[1]:>10.3f}{100 * moved / times[1] / bandwidth:>9.1f}%",
+                flush=True,
+            )

@@ -1,0 +1,240 @@
+#include "core/index/collector.hpp"
+
+#include <algorithm>
+#include <limits>
+
+namespace ssbhash {
+namespace {
+
+// Measured at 64 bits: what a list costs beside its codes, in codes read.
+constexpr std::size_t kListCost = 24;
+constexpr std::size_t kRunBytes = 1 << 16; // between questions whether to stop
+constexpr std::size_t kOffered = 64;       // little, so that the limit falls soon
+constexpr std::uint32_t kNever = std::numeric_limits<std::uint32_t>::max();
+
+struct List {
+    std::uint32_t begin, end;
+};
+
+} // namespace
+
+bool is_before(const Neighbour &a, const Neighbour &b) {
+    return a.distance != b.distance ? a.distance < b.distance : a.id < b.id;
+}
+
+// Which lists a query has read, and what the next ones would cost. The radius grows in one table
+// at a time, there where that costs least (Qin et al., "GPH", ICDE 2018, choose radii so).
+class Collector::Probes {
+  public:
+    Probes(const Segment &segment, const std::uint8_t *query)
+        : segment_(segment), parts_(*segment.parts) {
+        for (std::size_t t = 0; t < parts_.n_tables(); ++t) {
+            steps_[t].assign(parts_.width(t) + 1, kNever);
+            keys_[t] = parts_.key(t, query);
+            plan(t);
+        }
+    }
+
+    // Every row closer than this was offered.
+    std::int32_t n_proved() const { return static_cast<std::int32_t>(step_); }
+
+    // The table whose next lists cost least.
+    std::size_t cheapest() const {
+        std::size_t best = 0;
+        for (std::size_t t = 1; t < parts_.n_tables(); ++t)
+            if (cost_[t] < cost_[best])
+                best = t;
+        return best;
+    }
+    std::size_t cost(std::size_t t) const { return cost_[t]; }
+
+    template <typename Read>
+    void read(std::size_t t, Read &&read_list) {
+        table_ = t;
+        steps_[t][radius_[t]] = step_;
+        const std::vector<List> &lists = lists_[t];
+        const std::uint8_t *codes = segment_.tables[t].codes;
+        const std::size_t n_bytes = segment_.codes.n_bytes;
+        for (std::size_t i = 0; i < lists.size(); ++i) {
+            if (i + 8 < lists.size()) {
+                const std::uint8_t *soon = codes + lists[i + 8].begin * n_bytes;
+                __builtin_prefetch(soon);
+                __builtin_prefetch(soon + 64);
+            }
+            read_list(codes, lists[i]);
+        }
+    }
+
+    // What was read is dealt with: find the next lists of that table.
+    void advance() {
+        ++step_;
+        ++radius_[table_];
+        plan(table_);
+    }
+
+    // The row at a place in the table that is being read; kNever if a list read before has it.
+    std::uint32_t new_row(std::size_t place) const {
+        const std::uint8_t *code = segment_.tables[table_].codes + place * segment_.codes.n_bytes;
+        for (std::size_t t = 0; t < parts_.n_tables(); ++t) {
+            const int apart = __builtin_popcount(parts_.key(t, code) ^ keys_[t]);
+            if (steps_[t][static_cast<std::size_t>(apart)] < step_)
+                return kNever;
+        }
+        return segment_.tables[table_].rows[place];
+    }
+
+  private:
+    // Find the lists at the next radius of a table.
+    void plan(std::size_t t) {
+        lists_[t].clear();
+        cost_[t] = std::numeric_limits<std::size_t>::max();
+        if (radius_[t] > parts_.width(t))
+            return;
+        const Masks &masks = masks_of(parts_.width(t));
+        const std::uint32_t *starts = segment_.tables[t].starts;
+        std::size_t cost = 0;
+        for (std::size_t i = masks.first[radius_[t]]; i < masks.first[radius_[t] + 1]; ++i) {
+            const std::uint32_t key = keys_[t] ^ masks.masks[i];
+            const List list{starts[key], starts[key + 1]};
+            if (list.begin > list.end || list.end > segment_.codes.n)
+                throw Damaged();
+            if (list.begin == list.end)
+                continue;
+            lists_[t].push_back(list);
+            cost += list.end - list.begin + kListCost;
+        }
+        cost_[t] = cost;
+    }
+
+    const Segment &segment_;
+    const Parts &parts_;
+    std::uint32_t step_ = 0;
+    std::size_t table_ = 0;
+    std::uint32_t keys_[kMaxTables];
+    std::size_t radius_[kMaxTables] = {}, cost_[kMaxTables];
+    std::vector<List> lists_[kMaxTables];
+    std::vector<std::uint32_t> steps_[kMaxTables]; // [radius] when it was read
+};
+
+Collector::Collector(const Segment &segment, const Query &query, const SearchKernels &kernels)
+    : Sink{query.limit, &make_room}, segment_(segment), query_(query), kernels_(kernels),
+      counts_(query.k ? 8 * segment.codes.n_bytes + 1 : 0), offered_(kOffered), last_kept_(kNoId) {
+    found = offered_.data();
+    capacity = offered_.size();
+}
+
+bool Collector::probe(std::size_t most_read, const Check &check) {
+    const std::size_t n_bytes = segment_.codes.n_bytes;
+    Probes probes(segment_, query_.code);
+    probes_ = &probes;
+    std::size_t left = most_read;
+    while (probes.n_proved() < limit) {
+        const std::size_t t = probes.cheapest();
+        if (probes.cost(t) > left) {
+            probes_ = nullptr;
+            return false;
+        }
+        left -= probes.cost(t);
+        probes.read(t, [&](const std::uint8_t *codes, const List &list) {
+            kernels_.scan_rows(
+                {codes + list.begin * n_bytes, list.end - list.begin, nullptr, list.begin, nullptr},
+                n_bytes, query_.code, *this);
+        });
+        consume(); // before the step counts as done
+        probes.advance();
+        check();
+    }
+    probes_ = nullptr;
+    return true;
+}
+
+void Collector::scan_all_rows(const Check &check) {
+    const Codes &codes = segment_.codes;
+    const std::size_t run = std::max<std::size_t>(256, kRunBytes / codes.n_bytes);
+    for (std::size_t first = 0; first < codes.n; first += run) {
+        kernels_.scan_rows({codes.row(first), std::min(run, codes.n - first), nullptr,
+                            static_cast<std::int64_t>(first), nullptr},
+                           codes.n_bytes, query_.code, *this);
+        check();
+    }
+    consume();
+}
+
+void Collector::make_room(Sink &sink) { static_cast<Collector &>(sink).consume(); }
+
+void Collector::consume() {
+    const std::size_t n = n_found;
+    n_found = 0;
+    for (std::size_t i = 0; i < n; ++i) {
+        const Neighbour &one = offered_[i];
+        if (one.distance >= limit)
+            continue;
+        const auto place = static_cast<std::size_t>(one.id);
+        const std::size_t row = probes_ ? probes_->new_row(place) : place;
+        if (row != kNever)
+            add_row(row, one.distance);
+    }
+}
+
+void Collector::add_row(std::size_t row, std::int32_t distance) {
+    if (row >= segment_.codes.n)
+        throw Damaged();
+    if (!segment_.members) {
+        add_item(row, distance);
+        return;
+    }
+    const std::size_t begin = segment_.first_member[row], end = segment_.first_member[row + 1];
+    if (begin > end || end > segment_.n_items)
+        throw Damaged();
+    // Members ascend: once one comes too late, so do the others, and k of a row are enough.
+    n_added_ = 0;
+    for (std::size_t i = begin; i < end; ++i) {
+        if (segment_.members[i] >= segment_.n_items)
+            throw Damaged();
+        if (!add_item(segment_.members[i], distance) || (query_.k > 0 && n_added_ == query_.k))
+            return;
+    }
+}
+
+// False if neither this item nor any with a larger id is wanted at this distance.
+bool Collector::add_item(std::size_t item, std::int32_t distance) {
+    const std::int64_t id = segment_.id(item);
+    if (distance >= limit || (distance + 1 == limit && id >= last_kept_))
+        return false;
+    if (!segment_.is_allowed(item) || id == query_.excluded)
+        return true;
+    kept_.push_back({distance, id});
+    if (query_.k == 0)
+        return true;
+    ++n_added_;
+    ++counts_[static_cast<std::size_t>(distance)];
+    ++below;
+    while (below - counts_[static_cast<std::size_t>(limit) - 1] >= query_.k) {
+        below -= counts_[static_cast<std::size_t>(--limit)];
+        last_kept_ = kNoId;
+    }
+    if (kept_.size() >= 4 * query_.k + 64)
+        keep_smallest();
+    return true;
+}
+
+// `below` of those kept have a distance below the limit, and the k-th of them is at limit - 1.
+void Collector::keep_smallest() {
+    if (below < query_.k) // the limit is the caller's still
+        return;
+    const auto kth = kept_.begin() + static_cast<std::ptrdiff_t>(query_.k - 1);
+    std::nth_element(kept_.begin(), kth, kept_.end(), is_before);
+    last_kept_ = kth->id;
+    kept_.resize(query_.k);
+    counts_[static_cast<std::size_t>(limit) - 1] -= static_cast<std::uint32_t>(below - query_.k);
+    below = query_.k;
+}
+
+std::vector<Neighbour> Collector::take() {
+    std::sort(kept_.begin(), kept_.end(), is_before);
+    if (query_.k > 0 && kept_.size() > query_.k)
+        kept_.resize(query_.k);
+    return std::move(kept_);
+}
+
+} // namespace ssbhash

@@ -1,0 +1,58 @@
+// What one query finds in one segment.
+#pragma once
+
+#include "core/base/threads.hpp"
+#include "core/index/segment.hpp"
+#include "core/search/search_kernels.hpp"
+
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+namespace ssbhash {
+
+constexpr std::int64_t kNoId = std::numeric_limits<std::int64_t>::max(); // no item has it
+
+struct Query {
+    const std::uint8_t *code;
+    std::size_t k;         // 0: all within max_distance
+    std::int32_t limit;    // only distances below it
+    std::int64_t excluded; // an id that is left out, or kNoId
+};
+
+// A sink of rows that keeps the items wanted: the k smallest (distance, id), or all.
+class Collector : public Sink {
+  public:
+    Collector(const Segment &segment, const Query &query, const SearchKernels &kernels);
+    Collector(const Collector &) = delete;
+    Collector &operator=(const Collector &) = delete;
+
+    // Through the tables; false once the lists would hold more than `most_read` codes.
+    bool probe(std::size_t most_read, const Check &check);
+    void scan_all_rows(const Check &check);
+    void add_row(std::size_t row, std::int32_t distance);
+
+    // What was found, ascending.
+    std::vector<Neighbour> take();
+
+  private:
+    class Probes;
+
+    static void make_room(Sink &sink);
+    void consume();
+    bool add_item(std::size_t item, std::int32_t distance);
+    void keep_smallest();
+
+    const Segment &segment_;
+    const Query query_;
+    const SearchKernels &kernels_;
+    std::vector<std::uint32_t> counts_;
+    std::vector<Neighbour> offered_, kept_;
+    std::int64_t last_kept_;         // of distance limit - 1, only smaller ids are wanted
+    std::size_t n_added_ = 0;        // of the row being added
+    const Probes *probes_ = nullptr; // null: rows are offered, not places in a table
+};
+
+bool is_before(const Neighbour &a, const Neighbour &b);
+
+} // namespace ssbhash

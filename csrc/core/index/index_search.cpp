@@ -1,0 +1,184 @@
+#include "core/index/index_search.hpp"
+
+#include "core/base/dispatch.hpp"
+#include "core/index/collector.hpp"
+#include "core/search/radius.hpp"
+#include "core/search/search.hpp"
+#include "core/search/top_k.hpp"
+
+#include <algorithm>
+
+namespace ssbhash {
+namespace {
+
+using Found = std::vector<std::vector<Neighbour>>;
+
+constexpr std::size_t kQueriesATask = 8;
+// Measured at 64 bits: codes read by lists, as a share of all, that cost less than a scan does.
+// Many queries scan together, five times as fast; a few of them tell whether lists serve the rest.
+constexpr std::size_t kScanShare = 5, kBatchShare = 50;
+constexpr std::size_t kBatch = 64, kTrials = 16;
+
+// One segment searched for all queries; what it finds is merged into `found`.
+class SegmentSearch {
+  public:
+    SegmentSearch(const Segment &segment, const IndexQueries &queries, const Schedule &schedule,
+                  Found &found)
+        : segment_(segment), queries_(queries), schedule_(schedule), found_(found) {}
+
+    void run() {
+        std::vector<std::size_t> unproved(queries_.codes.n);
+        for (std::size_t i = 0; i < unproved.size(); ++i)
+            unproved[i] = i;
+        if (segment_.parts)
+            unproved = probe_tables();
+        if (unproved.empty())
+            return;
+        // Rows are in the order of their first items, so the k nearest rows hold the k nearest
+        // items; not so where first items are left out.
+        const bool in_order =
+            segment_.members ? !segment_.allowed && !queries_.excluded : segment_.ascending;
+        if (!in_order)
+            scan_rows(unproved);
+        else
+            scan_flat(unproved);
+    }
+
+  private:
+    Query query(std::size_t i) const {
+        const std::size_t n_bits = 8 * queries_.codes.n_bytes;
+        auto limit = static_cast<std::int32_t>(std::min(queries_.max_distance, n_bits) + 1);
+        if (queries_.k > 0 && found_[i].size() == queries_.k) // a tie may win by its id
+            limit = std::min(limit, found_[i].back().distance + 1);
+        return {queries_.codes.row(i), queries_.k, limit,
+                queries_.excluded ? queries_.excluded[i] : kNoId};
+    }
+
+    void add(std::size_t i, Collector &collector) {
+        std::vector<Neighbour> more = collector.take();
+        std::vector<Neighbour> &own = found_[i];
+        if (own.empty()) {
+            own = std::move(more);
+            return;
+        }
+        const auto middle = static_cast<std::ptrdiff_t>(own.size());
+        own.insert(own.end(), more.begin(), more.end());
+        std::inplace_merge(own.begin(), own.begin() + middle, own.end(), is_before);
+        if (queries_.k > 0 && own.size() > queries_.k)
+            own.resize(queries_.k);
+    }
+
+    template <typename Do>
+    void for_queries(std::size_t n, Do &&run_it) {
+        const std::size_t n_tasks = (n + kQueriesATask - 1) / kQueriesATask;
+        parallel_for(
+            n_tasks, schedule_.n_threads,
+            [&](std::size_t task, const Check &check) {
+                const std::size_t end = std::min((task + 1) * kQueriesATask, n);
+                for (std::size_t i = task * kQueriesATask; i < end; ++i)
+                    run_it(i, check);
+            },
+            schedule_.poll);
+    }
+
+    // The queries that the tables did not serve.
+    std::vector<std::size_t> probe_tables() {
+        const std::size_t n = queries_.codes.n;
+        const bool is_batch = n >= kBatch && !segment_.allowed && !queries_.excluded;
+        const std::size_t most_read = segment_.codes.n / (is_batch ? kBatchShare : kScanShare);
+        std::vector<std::uint8_t> is_proved(n);
+        const auto probe = [&](std::size_t begin, std::size_t end) {
+            for_queries(end - begin, [&](std::size_t i, const Check &check) {
+                Collector collector(segment_, query(begin + i), active_isa().search);
+                is_proved[begin + i] = collector.probe(most_read, check);
+                if (is_proved[begin + i])
+                    add(begin + i, collector);
+            });
+        };
+        const std::size_t n_trials = is_batch ? kTrials : n;
+        probe(0, n_trials);
+        const auto n_proved = static_cast<std::size_t>(std::count(
+            is_proved.begin(), is_proved.begin() + static_cast<std::ptrdiff_t>(n_trials), 1));
+        if (n_trials < n && 2 * n_proved >= n_trials)
+            probe(n_trials, n);
+        std::vector<std::size_t> unproved;
+        for (std::size_t i = 0; i < n; ++i)
+            if (!is_proved[i])
+                unproved.push_back(i);
+        return unproved;
+    }
+
+    void scan_rows(const std::vector<std::size_t> &which) {
+        for_queries(which.size(), [&](std::size_t i, const Check &check) {
+            Collector collector(segment_, query(which[i]), active_isa().search);
+            collector.scan_all_rows(check);
+            add(which[i], collector);
+        });
+    }
+
+    // By the engine of `search`, all queries at once.
+    void scan_flat(const std::vector<std::size_t> &which) {
+        const std::size_t n_bytes = queries_.codes.n_bytes;
+        std::vector<std::uint8_t> some(which.size() * n_bytes);
+        for (std::size_t i = 0; i < which.size(); ++i)
+            std::copy_n(queries_.codes.row(which[i]), n_bytes, some.data() + i * n_bytes);
+        const Codes codes{some.data(), which.size(), n_bytes};
+        Database database{segment_.codes};
+        database.allowed = segment_.allowed;
+        if (queries_.k == 0) {
+            const std::vector<std::int64_t> radii(which.size(),
+                                                  static_cast<std::int64_t>(queries_.max_distance));
+            const Range range = within(database, codes, radii.data(), ~std::uint64_t{0}, schedule_);
+            for (std::size_t i = 0; i < which.size(); ++i)
+                collect(which[i], range.distances.data(), range.ids.data(),
+                        static_cast<std::size_t>(range.lims[i]),
+                        static_cast<std::size_t>(range.lims[i + 1]));
+            return;
+        }
+        const std::size_t k =
+            std::min(queries_.k + (queries_.excluded != nullptr), segment_.codes.n);
+        std::vector<std::int32_t> distances(which.size() * k);
+        std::vector<std::int64_t> ids(which.size() * k);
+        ssbhash::search(database, codes, k, schedule_, distances.data(), ids.data());
+        for (std::size_t i = 0; i < which.size(); ++i)
+            collect(which[i], distances.data(), ids.data(), i * k, (i + 1) * k);
+    }
+
+    void collect(std::size_t i, const std::int32_t *distances, const std::int64_t *rows,
+                 std::size_t begin, std::size_t end) {
+        Collector collector(segment_, query(i), active_isa().search);
+        for (std::size_t j = begin; j < end; ++j)
+            if (rows[j] != kMissing.id)
+                collector.add_row(static_cast<std::size_t>(rows[j]), distances[j]);
+        add(i, collector);
+    }
+
+    const Segment &segment_;
+    const IndexQueries &queries_;
+    const Schedule &schedule_;
+    Found &found_;
+};
+
+} // namespace
+
+std::vector<std::vector<Neighbour>> search_index(const std::vector<Segment> &segments,
+                                                 const IndexQueries &queries,
+                                                 const Schedule &schedule) {
+    Found found(queries.codes.n);
+    for (const Segment &segment : segments)
+        if (segment.codes.n > 0)
+            SegmentSearch(segment, queries, schedule, found).run();
+    return found;
+}
+
+double share_probed(const Segment &segment, const Codes &queries, std::size_t k) {
+    std::size_t n_proved = 0;
+    for (std::size_t i = 0; i < queries.n; ++i) {
+        const auto limit = static_cast<std::int32_t>(8 * queries.n_bytes + 1);
+        Collector collector(segment, {queries.row(i), k, limit, kNoId}, active_isa().search);
+        n_proved += collector.probe(segment.codes.n / kScanShare, [] {});
+    }
+    return static_cast<double>(n_proved) / static_cast<double>(queries.n);
+}
+
+} // namespace ssbhash

@@ -1,0 +1,27 @@
+// Searching the segments of an index.
+#pragma once
+
+#include "core/base/threads.hpp"
+#include "core/index/segment.hpp"
+
+#include <cstdint>
+#include <vector>
+
+namespace ssbhash {
+
+struct IndexQueries {
+    Codes codes;
+    std::size_t k;                // 0: all within max_distance
+    std::size_t max_distance;     // inclusive
+    const std::int64_t *excluded; // [codes.n] an id that each leaves out, or null
+};
+
+// What each query finds in all segments, ascending by (distance, id). An id is in one segment.
+std::vector<std::vector<Neighbour>> search_index(const std::vector<Segment> &segments,
+                                                 const IndexQueries &queries,
+                                                 const Schedule &schedule);
+
+// The share of queries, of k nearest, that a segment's tables serve: for less than a scan costs.
+double share_probed(const Segment &segment, const Codes &queries, std::size_t k);
+
+} // namespace ssbhash

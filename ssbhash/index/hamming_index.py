@@ -1,0 +1,471 @@
+"""HammingIndex: items come and go under ids of their own; every search is exact."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ssbhash.arrays import Codes, as_codes, as_count, as_numpy, like
+from ssbhash.hamming import RangeResult, SearchResult
+from ssbhash.index import searching
+from ssbhash.index.folder import Folder
+from ssbhash.index.log import Change
+from ssbhash.index.segments import LAYOUTS, Ids, Layout, Part
+from ssbhash.index.state import State
+from ssbhash.index.store import Store
+from ssbhash.index.two_stages import Reranker
+from ssbhash.threads import resolve
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+# Queries whose neighbours are held at once, to be counted.
+_COUNTED_AT_ONCE = 64
+
+
+class HammingIndex:
+    """An exact index of binary codes that grows and shrinks.
+
+    Results are those of `ssbhash.search` over the codes present: the k smallest
+    (distance, id). Any number of threads may search while one changes the index; each
+    search sees one state. `HammingIndex.open` keeps an index in a folder.
+
+    Parameters
+    ----------
+    n_bits : int
+        Bits in a code.
+    layout : {"auto", "flat", "distinct", "postings"}
+        How sealed parts are laid out; "auto" takes what measures best. Results are equal.
+
+    Examples
+    --------
+    >>> import numpy as np, ssbhash
+    >>> index = ssbhash.HammingIndex(n_bits=3)
+    >>> codes = ssbhash.pack(np.array([[0, 0, 0], [1, 0, 0], [1, 1, 1]]))
+    >>> index.add(codes, ids=[10, 20, 30]).tolist()
+    [10, 20, 30]
+    >>> index.remove([10])
+    >>> distances, ids = index.search(codes[0], k=2)
+    >>> distances.tolist(), ids.tolist()
+    ([1, 3], [20, 30])
+    """
+
+    def __init__(self, n_bits: int, *, layout: Layout = "auto") -> None:
+        n_bits = as_count(n_bits, "n_bits", 1)
+        self._store = Store(n_bits, _checked_layout(layout), None)
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        mode: str = "r",
+        *,
+        n_bits: int | None = None,
+        layout: Layout = "auto",
+    ) -> HammingIndex:
+        """Open an index that lives in a folder.
+
+        Segments are mapped into memory, so that processes share them and opening takes
+        no time. What `add`, `remove` and `update` have returned from survives the end
+        of the process; `commit` makes it survive a power failure too.
+
+        Parameters
+        ----------
+        path : path
+            The folder.
+        mode : {"r", "a"}
+            "r" reads, any number of processes at a time; "a" reads and writes, one process.
+        n_bits : int, optional
+            Bits in a code. With it, mode "a" makes a folder that does not exist.
+        layout : str
+            As for `HammingIndex`; of what is written from now on.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no index.
+        BlockingIOError
+            If another process writes.
+        ValueError
+            If a file is damaged, foreign, or of another number of bits.
+        """
+        if mode not in ("r", "a"):
+            raise ValueError(f"mode must be 'r' or 'a', got {mode!r}")
+        _checked_layout(layout)
+        folder = Folder(Path(path), writes=mode == "a", n_bits=n_bits)
+        try:
+            index = cls.__new__(cls)
+            index._store = Store(folder.n_bits, layout, folder)
+        except BaseException:
+            folder.close()
+            raise
+        return index
+
+    @property
+    def n_bits(self) -> int:
+        """Bits in a code."""
+        return self._store.n_bits
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of a packed code."""
+        return self._store.n_bytes
+
+    def __len__(self) -> int:
+        return len(self._store.state)
+
+    def __contains__(self, one: Any) -> bool:
+        if isinstance(one, str) != (self._store.names is not None):
+            return False
+        return bool(self._store.present([one], self._store.state)[1][0])
+
+    def __repr__(self) -> str:
+        folder = self._store.folder
+        where = "" if folder is None else f", path={str(folder.path)!r}"
+        return f"HammingIndex(n_bits={self.n_bits}, n={len(self)}{where})"
+
+    # Changes
+
+    def add(self, codes: Any, ids: Any = None) -> Any:
+        """Add codes.
+
+        Parameters
+        ----------
+        codes : uint8 [n, n_bytes] or [n_bytes]
+            Packed codes.
+        ids : integers or strings [n], optional
+            An id for each, not yet in the index; integers from 0. By default they
+            continue after the largest id there ever was.
+
+        Returns
+        -------
+        int64 [n] or list of str
+            The ids.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If codes do not fit n_bits, or an id is there already, repeated or out of range.
+
+        Examples
+        --------
+        >>> import numpy as np, ssbhash
+        >>> index = ssbhash.HammingIndex(n_bits=8)
+        >>> index.add(np.array([[1], [2]], np.uint8)).tolist()
+        [0, 1]
+        """
+        rows = self._rows(codes)
+        with self._store.changing() as state:
+            new, names = self._store.new_ids(ids, len(rows))
+            if ids is not None:
+                numbers, is_present = self._store.present(ids, state)
+                if is_present.any():
+                    one = int(np.argmax(is_present))
+                    known = int(numbers[one]) if names is None else names[one]
+                    raise ValueError(f"id {known!r} is in the index already")
+            self._store.apply(Change(np.empty(0, np.int64), new, rows, names))
+        return new if names is None else names
+
+    def remove(self, ids: Any) -> None:
+        """Remove items by their ids.
+
+        Raises
+        ------
+        KeyError
+            If an id is not in the index; nothing is removed then.
+        """
+        with self._store.changing() as state:
+            gone = np.unique(self._store.existing(ids, state))
+            self._store.apply(Change(gone, np.empty(0, np.int64), self._store.no_codes, None))
+
+    def update(self, codes: Any, ids: Any) -> None:
+        """Give items new codes, or add them where they are not in the index; all at once.
+
+        Parameters are those of `add`.
+        """
+        rows = self._rows(codes)
+        with self._store.changing() as state:
+            new, names = self._store.new_ids(ids, len(rows))
+            old, is_present = self._store.present(ids, state)
+            self._store.apply(Change(np.sort(old[is_present]), new, rows, names))
+
+    def compact(self) -> None:
+        """Merge all segments into one and drop what was removed."""
+        with self._store.changing():
+            self._store.compact()
+
+    def commit(self, *, sync: bool = True) -> None:
+        """Make what was changed safe; with `sync`, from a power failure too.
+
+        Changes are in the folder's log when `add`, `remove` and `update` return, so the
+        end of the process loses none. Without a folder there is nothing to do.
+        """
+        with self._store.writing:
+            if self._store.folder is not None and sync:
+                self._store.folder.sync()
+
+    def refresh(self) -> bool:
+        """See what a writer in another process has changed since; False if nothing."""
+        folder = self._store.folder
+        with self._store.writing:
+            if folder is None or folder.writes or not folder.has_changed():
+                return False
+            self._store.load()
+            return True
+
+    def save(self, path: str | Path) -> None:
+        """Write a copy of the index as a folder, which must not exist yet or be empty."""
+        with self._store.writing:
+            state, parts, names = self._store.state, self._store.sealed(), self._store.names
+        with closing(Folder(Path(path), writes=True, n_bits=self.n_bits, is_new=True)) as folder:
+            folder.install(parts, state.next_id, names)
+
+    def verify(self) -> None:
+        """Check every byte of the folder against its checksums.
+
+        Raises
+        ------
+        ValueError
+            If something is damaged; the sentence names the file.
+        """
+        if self._store.folder is not None:
+            self._store.folder.verify()
+
+    def close(self) -> None:
+        """Let go of the folder, so that another process may write."""
+        with self._store.writing:
+            if self._store.folder is not None:
+                self._store.folder.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Questions
+
+    def search(
+        self,
+        query: Any,
+        k: int = 10,
+        *,
+        mask: Any = None,
+        ids: Any = None,
+        exclude: Any = None,
+        max_distance: int | None = None,
+        rerank: tuple[Any, Any] | None = None,
+        candidates: int = 100,
+        metric: str = "cosine",
+        backend: str = "auto",
+        n_threads: int | None = None,
+    ) -> SearchResult[Any, Any]:
+        """Find the k nearest codes of each query, exactly.
+
+        Parameters
+        ----------
+        query : uint8 [n_queries, n_bytes] or [n_bytes]
+            Packed queries; a single one gives 1-D results.
+        k : int
+            Neighbours for each query; where fewer items count, all of them are found.
+        mask : bool [n], optional
+            Only items whose id i has mask[i]; for integer ids.
+        ids : integers or strings, optional
+            Only these items; ids that are not in the index match nothing.
+        exclude : id, or ids [n_queries], optional
+            An id that each query leaves out: its own, as a rule.
+        max_distance : int, optional
+            Only items at most this far.
+        rerank : (vectors, query_vectors), optional
+            Order the nearest by vectors instead: `vectors[id]` is that of an item. See
+            `ssbhash.rerank`, also for `candidates` and `metric`.
+        candidates : int
+            With `rerank`: how many are ordered, and all that tie with the last of them.
+        metric : {"cosine", "inner", "posterior"}
+            With `rerank`: what orders them.
+        backend : {"auto", "native", "numba", "reference"}
+            The engine; all give identical results.
+        n_threads : int, optional
+            Threads at most.
+
+        Returns
+        -------
+        SearchResult
+            `distances` int32 and `ids` int64 (or str), [n_queries, min(k, n that count)],
+            ascending by (distance, id). With `exclude` or `max_distance` a query may find
+            fewer; its rest is id -1 (or None) at distance 2**31 - 1.
+        """
+        queries, is_single = self._queries(query)
+        k = as_count(k, "k", 1)
+        n_candidates = max(k, as_count(candidates, "candidates", 1))
+        state, parts, excluded = self._asked(mask, ids, exclude, len(queries))
+        n = sum(part.n_alive for part in parts)
+        engine = excluded, backend, resolve(n_threads)
+        most = 8 * self.n_bytes
+        if max_distance is not None:
+            most = min(most, as_count(max_distance, "max_distance", 0))
+        found: tuple[Any, Ids]
+        if rerank is None:
+            found = searching.nearest(parts, queries, min(k, n), most, *engine)
+        else:
+            found = Reranker(*rerank, metric, len(queries), state.codes_of)(
+                lambda some, n_wanted: searching.nearest(parts, some, n_wanted, most, *engine),
+                lambda some, which, radius: searching.within(
+                    parts, some, radius, None if excluded is None else excluded[which], *engine[1:]
+                ),
+                queries,
+                min(k, n),
+                min(n_candidates, n),
+            )
+        distances, numbers = (part[0] for part in found) if is_single else found
+        return SearchResult(like(distances, query), self._shown(numbers, query))
+
+    def within(
+        self,
+        query: Any,
+        radius: int,
+        *,
+        mask: Any = None,
+        ids: Any = None,
+        exclude: Any = None,
+        backend: str = "auto",
+        n_threads: int | None = None,
+    ) -> RangeResult[Any, Any]:
+        """Find all codes at most `radius` bits from each query (inclusive).
+
+        Parameters are those of `search`; the result is that of `ssbhash.within`.
+        """
+        queries, _ = self._queries(query)
+        _, parts, excluded = self._asked(mask, ids, exclude, len(queries))
+        lims, distances, numbers = searching.within(
+            parts,
+            queries,
+            min(as_count(radius, "radius", 0), 8 * self.n_bytes),
+            excluded,
+            backend,
+            resolve(n_threads),
+        )
+        return RangeResult(like(lims, query), like(distances, query), self._shown(numbers, query))
+
+    def count_within(
+        self,
+        query: Any,
+        radius: int,
+        *,
+        mask: Any = None,
+        ids: Any = None,
+        exclude: Any = None,
+        backend: str = "auto",
+        n_threads: int | None = None,
+    ) -> Any:
+        """Count the codes at most `radius` bits from each query: int64 [n_queries], or an int.
+
+        Parameters are those of `within`.
+        """
+        queries, is_single = self._queries(query)
+        radius = min(as_count(radius, "radius", 0), 8 * self.n_bytes)
+        _, parts, excluded = self._asked(mask, ids, exclude, len(queries))
+        counts = np.zeros(len(queries), np.int64)
+        for first in range(0, len(queries), _COUNTED_AT_ONCE):
+            some = slice(first, first + _COUNTED_AT_ONCE)
+            own = None if excluded is None else excluded[some]
+            lims = searching.within(parts, queries[some], radius, own, backend, resolve(n_threads))[
+                0
+            ]
+            counts[some] = np.diff(lims)
+        return int(counts[0]) if is_single else like(counts, query)
+
+    def get(self, ids: Any) -> Codes:
+        """Return the codes of ids: uint8 [n, n_bytes]; of a single id [n_bytes].
+
+        Raises
+        ------
+        KeyError
+            If an id is not in the index.
+        """
+        state = self._store.state
+        is_single = isinstance(ids, str) or np.ndim(ids) == 0
+        codes = state.codes_of(self._store.existing([ids] if is_single else ids, state))
+        single: Codes = codes[0] if is_single else codes
+        return single
+
+    def ids(self) -> Any:
+        """Return all ids, ascending: int64 [n], or strings in the order of insertion."""
+        parts = self._store.state.all_parts()
+        own = [part.segment.ids_of(part.items()) for part in parts]
+        return self._store.shown(np.sort(np.concatenate([*own, np.empty(0, np.int64)])))
+
+    def stats(self) -> dict[str, Any]:
+        """Count items, bytes and segments.
+
+        Returns
+        -------
+        dict
+            `n`, `n_bits`, `n_removed` (not dropped yet), `nbytes` (arrays, mapped ones
+            too), `n_growing` and `segments`: a dict for each, with `n`, `n_rows`
+            (distinct codes, where equal ones are grouped), `layout` and `nbytes`.
+        """
+        state = self._store.state
+        parts = state.all_parts()
+        return {
+            "n": len(state),
+            "n_bits": self.n_bits,
+            "n_removed": sum(len(part.segment) - part.n_alive for part in parts),
+            "nbytes": sum(part.segment.nbytes for part in parts),
+            "n_growing": len(state.tail.segment),
+            "segments": [
+                {
+                    "n": part.n_alive,
+                    "n_rows": len(part.segment.rows),
+                    "layout": part.segment.layout,
+                    "nbytes": part.segment.nbytes,
+                }
+                for part in state.parts
+            ],
+        }
+
+    def _rows(self, codes: Any) -> Codes:
+        rows = as_numpy(codes, "codes")
+        return as_codes(rows[None] if rows.ndim == 1 else rows, "codes", self.n_bits)
+
+    def _queries(self, query: Any) -> tuple[Codes, bool]:
+        queries = as_numpy(query, "query")
+        is_single = queries.ndim == 1
+        return as_codes(queries[None] if is_single else queries, "query", self.n_bits), is_single
+
+    def _asked(
+        self, mask: Any, ids: Any, exclude: Any, n_queries: int
+    ) -> tuple[State, tuple[Part, ...], Ids | None]:
+        """Take the state, its items that count, and what each query leaves out."""
+        state = self._store.state
+        parts = state.all_parts()
+        if mask is not None:
+            if ids is not None:
+                raise ValueError("give mask or ids, not both")
+            bits = as_numpy(mask, "mask")
+            if bits.dtype != bool or bits.ndim != 1 or self._store.names is not None:
+                raise ValueError(
+                    f"mask must be bool [n] over integer ids, got {bits.dtype} {list(bits.shape)}"
+                )
+            parts = state.masked(bits)
+        elif ids is not None:
+            numbers, is_present = self._store.present(ids, state)
+            parts = state.only(numbers[is_present])
+        if exclude is None:
+            return state, parts, None
+        numbers, _ = self._store.present(exclude, state)
+        if len(numbers) not in (1, n_queries):
+            raise ValueError(f"there are {n_queries} queries but {len(numbers)} ids to exclude")
+        return state, parts, np.ascontiguousarray(np.broadcast_to(numbers, n_queries))
+
+    def _shown(self, numbers: Ids, query: Any) -> Any:
+        return like(numbers, query) if self._store.names is None else self._store.shown(numbers)
+
+
+def _checked_layout(layout: Layout) -> Layout:
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}; got {layout!r}")
+    return layout

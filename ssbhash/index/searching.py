@@ -1,0 +1,112 @@
+"""Searching the parts of an index by any engine: the native one in C++, the others by `Database`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ssbhash.arrays import Codes
+from ssbhash.engines import (
+    MISSING_DISTANCE,
+    MISSING_ID,
+    Database,
+    get,
+    native_module,
+)
+from ssbhash.index.segments import Ids, Part
+
+Distances = npt.NDArray[np.int32]
+
+
+def nearest(
+    parts: Sequence[Part],
+    queries: Codes,
+    k: int,
+    max_distance: int,
+    excluded: Ids | None,
+    backend: str,
+    n_threads: int,
+) -> tuple[Distances, Ids]:
+    """K nearest of each query [n_queries, k], filled up with id -1 at the largest distance."""
+    if k == 0:
+        return np.empty((len(queries), 0), np.int32), np.empty((len(queries), 0), np.int64)
+    if _is_native(backend):
+        found: tuple[Distances, Ids] = native_module().index_search(
+            _native(parts),
+            queries,
+            k=k,
+            max_distance=max_distance,
+            excluded=excluded,
+            n_threads=n_threads,
+        )
+        return found
+    shape = (len(queries), k)
+    all_distances, all_ids = [np.full(shape, MISSING_DISTANCE)], [np.full(shape, MISSING_ID)]
+    for part in parts:
+        database, ids = _database(part)
+        n_wanted = min(k + (excluded is not None), len(ids))
+        distances, rows = get(backend).search(database, queries, n_wanted, n_threads)
+        part_ids = ids[rows]
+        lost = distances > max_distance
+        if excluded is not None:
+            lost |= part_ids == excluded[:, None]
+        all_distances.append(np.where(lost, MISSING_DISTANCE, distances))
+        all_ids.append(np.where(lost, MISSING_ID, part_ids))
+    joined, joined_ids = np.concatenate(all_distances, axis=1), np.concatenate(all_ids, axis=1)
+    order = np.lexsort((joined_ids, joined), axis=1)[:, :k]
+    return (
+        np.take_along_axis(joined, order, axis=1).astype(np.int32),
+        np.take_along_axis(joined_ids, order, axis=1),
+    )
+
+
+def within(
+    parts: Sequence[Part],
+    queries: Codes,
+    radius: int,
+    excluded: Ids | None,
+    backend: str,
+    n_threads: int,
+) -> tuple[npt.NDArray[np.int64], Distances, Ids]:
+    """All within a radius, in CSR form."""
+    if _is_native(backend):
+        found: tuple[npt.NDArray[np.int64], Distances, Ids] = native_module().index_within(
+            _native(parts), queries, radius=radius, excluded=excluded, n_threads=n_threads
+        )
+        return found
+    rows, distances, ids = [np.empty(0, np.int64)], [np.empty(0, np.int32)], [np.empty(0, np.int64)]
+    radii = np.full(len(queries), radius, np.int64)
+    for part in parts:
+        database, part_ids = _database(part)
+        lims, part_distances, found_rows = get(backend).within(database, queries, radii, n_threads)
+        rows.append(np.repeat(np.arange(len(queries)), np.diff(lims)))
+        distances.append(part_distances)
+        ids.append(part_ids[found_rows])
+    query, distance, item = np.concatenate(rows), np.concatenate(distances), np.concatenate(ids)
+    if excluded is not None:
+        kept = item != excluded[query]
+        query, distance, item = query[kept], distance[kept], item[kept]
+    order = np.lexsort((item, distance, query))
+    lims = np.searchsorted(query[order], np.arange(len(queries) + 1)).astype(np.int64)
+    return lims, distance[order], item[order]
+
+
+def _is_native(backend: str) -> bool:
+    return get(backend).NAME == "native"
+
+
+def _native(parts: Sequence[Part]) -> list[tuple[Any, Any]]:
+    return [(part.segment.native, part.alive) for part in parts]
+
+
+def _database(part: Part) -> tuple[Database, Ids]:
+    """Return the codes that count as a matrix by ascending id, and these ids."""
+    items = part.items()
+    ids = part.segment.ids_of(items)
+    if not part.segment.ascending:
+        order = np.argsort(ids)
+        items, ids = items[order], ids[order]
+    return Database(np.ascontiguousarray(part.segment.codes_of(items))), ids

@@ -1,0 +1,206 @@
+"""Segments: the parts of an index that never change, and how each is laid out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ssbhash.arrays import Codes
+from ssbhash.engines import native_module
+
+Ids: TypeAlias = npt.NDArray[np.int64]
+Plane: TypeAlias = npt.NDArray[np.uint8]  # bit i % 8 of byte i // 8 stands for item i
+Places: TypeAlias = npt.NDArray[np.uint32]
+Layout: TypeAlias = Literal["auto", "flat", "distinct", "postings"]
+LAYOUTS = ("auto", "flat", "distinct", "postings")
+
+# Fewer rows than this are scanned as fast as any table serves them.
+_MIN_TABLE_ROWS = 1 << 15
+# Tables of wider codes would take more than ten times the memory of the codes.
+_MAX_TABLES = 8
+# Grouping equal codes takes 4 bytes an item and pays where a third of them go.
+_MOST_DISTINCT = 0.7
+# Of this many rows as queries, half must be served by the tables.
+_TRIALS = 64
+_TRIAL_K = 10
+MAX_ITEMS = (1 << 32) - 2
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """Items under ascending ids, with what speeds up searching them.
+
+    Attributes
+    ----------
+    rows : uint8 [n_rows, n_bytes]
+        The code of each item; where `members` is given, the distinct codes.
+    ids : int64 [n_items] or None
+        None: the ids are consecutive from `first_id`.
+    members : (uint32 [n_rows + 1], uint32 [n_items]) or None
+        The items of row i are `members[1][members[0][i]:members[0][i + 1]]`.
+    tables : tuples of arrays
+        Postings (see `csrc/core/index/postings.hpp`); empty without.
+    ascending : bool
+        Whether ids ascend; only those of the growing part may not.
+    """
+
+    rows: Codes
+    ids: Ids | None = None
+    first_id: int = 0
+    members: tuple[Places, Places] | None = None
+    tables: tuple[tuple[Places, Places, Codes], ...] = ()
+    ascending: bool = True
+    native: Any = field(init=False, repr=False, default=None)
+
+    def __post_init__(self) -> None:
+        core = native_module()
+        if core is not None:
+            made = core.Segment(
+                self.rows,
+                ids=self.ids,
+                first_id=self.first_id,
+                members=self.members,
+                tables=list(self.tables),
+                ascending=self.ascending,
+            )
+            object.__setattr__(self, "native", made)
+
+    def __len__(self) -> int:
+        return len(self.rows) if self.members is None else len(self.members[1])
+
+    @property
+    def layout(self) -> str:
+        """Name of the layout."""
+        if self.tables:
+            return "postings"
+        return "flat" if self.members is None else "distinct"
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays, wherever they lie."""
+        arrays = [self.rows, *(self.members or ()), *(a for table in self.tables for a in table)]
+        return int(sum(a.nbytes for a in arrays)) + (0 if self.ids is None else self.ids.nbytes)
+
+    @cached_property
+    def _row_of_item(self) -> Places | None:
+        if self.members is None:
+            return None
+        first, items = self.members
+        row_of_item = np.empty(len(items), np.uint32)
+        row_of_item[items] = np.repeat(np.arange(len(self.rows), dtype=np.uint32), np.diff(first))
+        return row_of_item
+
+    def codes_of(self, items: npt.NDArray[np.int64] | slice) -> Codes:
+        """Codes of some items."""
+        codes: Codes = self.rows[items if self.members is None else self._row_of_item[items]]  # type: ignore[index]
+        return codes
+
+    def ids_of(self, items: npt.NDArray[np.int64]) -> Ids:
+        """Ids of some items."""
+        ids: Ids = self.first_id + items if self.ids is None else self.ids[items]
+        return ids
+
+    def all_ids(self) -> Ids:
+        """Ids of all items."""
+        return self.ids_of(np.arange(len(self))) if self.ids is None else self.ids
+
+    def find(self, ids: Ids) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """Item of each id, and whether the segment has it."""
+        n = len(self)
+        if self.ids is None:
+            items = ids - self.first_id
+            return items, (ids >= self.first_id) & (items < n)
+        order = self._order
+        known = self.ids if order is None else self.ids[order]
+        items = np.searchsorted(known, ids)
+        is_here = items < n
+        is_here[is_here] = known[items[is_here]] == ids[is_here]
+        if order is not None and n:
+            items = order[np.minimum(items, n - 1)]
+        return items, is_here
+
+    @cached_property
+    def _order(self) -> npt.NDArray[np.int64] | None:
+        """Items by id and age, the latest of an id first; None where ids ascend."""
+        if self.ascending or self.ids is None:
+            return None
+        return np.lexsort((-np.arange(len(self)), self.ids))
+
+
+def build(codes: Codes, ids: Ids, layout: Layout, n_threads: int) -> Segment:
+    """Lay out items whose ids ascend, as measured to be best or as told."""
+    consecutive = len(ids) == 0 or int(ids[-1]) - int(ids[0]) == len(ids) - 1
+    kept = None if consecutive else np.ascontiguousarray(ids)
+    first_id = int(ids[0]) if len(ids) else 0
+    flat = Segment(codes, kept, first_id)
+    core = native_module()
+    if core is None or layout == "flat" or len(codes) == 0:
+        return flat
+    if layout == "auto" and len(codes) < _MIN_TABLE_ROWS:
+        return flat
+    rows, members = codes, None
+    most = len(codes) if layout == "distinct" else int(_MOST_DISTINCT * len(codes))
+    grouped = core.group_equal(codes, most=most)
+    if grouped is not None:
+        rows, members = grouped[0], grouped[1:]
+    distinct = flat if members is None else Segment(rows, kept, first_id, members)
+    if layout == "distinct":
+        return distinct
+    n_tables = core.tables_for(n=len(rows), n_bits=8 * rows.shape[1])
+    if layout == "auto" and (len(rows) < _MIN_TABLE_ROWS or n_tables > _MAX_TABLES):
+        return distinct
+    tables = tuple(core.build_tables(rows, n_tables=n_tables, n_threads=n_threads))
+    posted = Segment(rows, kept, first_id, members, tables)
+    if layout == "auto":
+        trials = rows[np.linspace(0, len(rows) - 1, _TRIALS).astype(np.int64)]
+        if core.share_probed(posted.native, trials, k=_TRIAL_K) < 0.5:
+            return distinct
+    return posted
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A segment, and which of its items count: those neither removed nor filtered away."""
+
+    segment: Segment
+    alive: Plane | None
+    n_alive: int
+
+    @classmethod
+    def whole(cls, segment: Segment) -> Part:
+        """Return a part of which every item counts."""
+        return cls(segment, None, len(segment))
+
+    def are_alive(self, items: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Whether each of some items counts."""
+        if self.alive is None:
+            return np.ones(len(items), bool)
+        return (self.alive[items // 8] >> (items % 8).astype(np.uint8) & 1).astype(bool)
+
+    def without(self, items: npt.NDArray[np.int64]) -> Part:
+        """Return the part with these items, which count, left out."""
+        if len(items) == 0:
+            return self
+        n = len(self.segment)
+        alive = np.full((n + 7) // 8, 255, np.uint8) if self.alive is None else self.alive.copy()
+        np.bitwise_and.at(alive, items // 8, ~(1 << (items % 8)).astype(np.uint8))
+        return Part(self.segment, alive, self.n_alive - len(items))
+
+    def only(self, counts: npt.NDArray[np.bool_]) -> Part:
+        """Return the part with just those of its items for which `counts` holds."""
+        plane = np.packbits(counts, bitorder="little")
+        if self.alive is not None:
+            plane &= self.alive
+        n_alive = int(np.unpackbits(plane, count=len(self.segment), bitorder="little").sum())
+        return Part(self.segment, plane, n_alive)
+
+    def items(self) -> npt.NDArray[np.int64]:
+        """Items that count."""
+        n = len(self.segment)
+        if self.alive is None:
+            return np.arange(n)
+        return np.flatnonzero(np.unpackbits(self.alive, count=n, bitorder="little"))

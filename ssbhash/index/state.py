@@ -1,0 +1,141 @@
+"""The state of an index at one moment: immutable, so that a search sees one and only one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from ssbhash.arrays import Codes
+from ssbhash.index.segments import MAX_ITEMS, Ids, Layout, Part, Segment, build
+
+# Rows of the growing part: a scan of this many takes some 20 microseconds at 64 bits.
+TAIL_ITEMS = 1 << 16
+# Segments of about one size that are merged into one: each item is laid out again log_4 times.
+_FANOUT = 4
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """Sealed parts, the growing one, and the smallest id not used yet."""
+
+    parts: tuple[Part, ...]
+    tail: Part
+    next_id: int = 0
+
+    def all_parts(self) -> tuple[Part, ...]:
+        """Return every part that holds items."""
+        return (*self.parts, self.tail) if len(self.tail.segment) else self.parts
+
+    def advanced(self, ids: Ids) -> State:
+        """Return the state with later automatic ids after these."""
+        return replace(self, next_id=max(self.next_id, int(ids.max()) + 1 if len(ids) else 0))
+
+    def __len__(self) -> int:
+        return sum(part.n_alive for part in self.all_parts())
+
+    def find(self, ids: Ids) -> Iterator[tuple[int, npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+        """For each part: its number, which of `ids` it has, and their items."""
+        for number, part in enumerate((*self.parts, self.tail)):
+            items, is_here = part.segment.find(ids)
+            which = np.flatnonzero(is_here)
+            which = which[part.are_alive(items[which])]
+            yield number, which, items[which]
+
+    def contains(self, ids: Ids) -> npt.NDArray[np.bool_]:
+        """Whether each id is in the index."""
+        found = np.zeros(len(ids), bool)
+        for _, which, _ in self.find(ids):
+            found[which] = True
+        return found
+
+    def codes_of(self, ids: Ids) -> Codes:
+        """Codes of ids that are in the index."""
+        codes = np.empty((len(ids), self.tail.segment.rows.shape[1]), np.uint8)
+        every = (*self.parts, self.tail)
+        for number, which, items in self.find(ids):
+            codes[which] = every[number].segment.codes_of(items)
+        return codes
+
+    def without(self, ids: Ids) -> State:
+        """Return the state without some ids, which are in the index."""
+        every = [*self.parts, self.tail]
+        for number, _, items in self.find(ids):
+            every[number] = every[number].without(items)
+        return replace(self, parts=tuple(every[:-1]), tail=every[-1])
+
+    def only(self, ids: Ids) -> tuple[Part, ...]:
+        """Return parts with just these of the items; few are gathered, for many a plane serves."""
+        every = (*self.parts, self.tail)
+        found = list(self.find(np.unique(ids)))
+        n_found = sum(len(which) for _, which, _ in found)
+        if n_found < len(self) // 50 + 64:
+            own = np.concatenate([every[i].segment.ids_of(items) for i, _, items in found])
+            codes = np.concatenate([every[i].segment.codes_of(items) for i, _, items in found])
+            order = np.argsort(own)
+            return (Part.whole(Segment(codes[order], own[order])),) if n_found else ()
+        parts = []
+        for number, _, items in found:
+            counts = np.zeros(len(every[number].segment), bool)
+            counts[items] = True
+            parts.append(every[number].only(counts))
+        return tuple(part for part in parts if part.n_alive)
+
+    def masked(self, mask: npt.NDArray[np.bool_]) -> tuple[Part, ...]:
+        """Return parts with just the items whose id i has mask[i]."""
+        parts = []
+        for part in self.all_parts():
+            ids = part.segment.all_ids()
+            counts = ids < len(mask)
+            counts[counts] = mask[ids[counts]]
+            parts.append(part.only(counts))
+        return tuple(part for part in parts if part.n_alive)
+
+
+def empty_tail(n_bytes: int) -> Part:
+    """Return a growing part without items."""
+    return Part.whole(Segment(np.empty((0, n_bytes), np.uint8), np.empty(0, np.int64)))
+
+
+def join(
+    parts: Sequence[Part], codes: Codes, ids: Ids, layout: Layout, n_threads: int
+) -> Part | None:
+    """Make one part of the items that count in some, and of new ones."""
+    items = [part.items() for part in parts]
+    pairs = list(zip(parts, items, strict=True))
+    ids = np.concatenate([*(part.segment.ids_of(some) for part, some in pairs), ids])
+    codes = np.concatenate([*(part.segment.codes_of(some) for part, some in pairs), codes])
+    if len(ids) == 0:
+        return None
+    if np.any(ids[1:] < ids[:-1]):
+        order = np.argsort(ids)
+        ids, codes = ids[order], codes[order]
+    return Part.whole(build(np.ascontiguousarray(codes), ids, layout, n_threads))
+
+
+def settle(parts: Sequence[Part], layout: Layout, n_threads: int) -> tuple[Part, ...]:
+    """Drop empty parts; merge those of about one size where they are many."""
+    kept = sorted((part for part in parts if part.n_alive), key=lambda part: -part.n_alive)
+    while True:
+        levels: dict[int, list[Part]] = {}
+        for part in kept:
+            levels.setdefault(_level(part.n_alive), []).append(part)
+        many = [some for some in levels.values() if len(some) >= _FANOUT]
+        if not many or sum(part.n_alive for part in many[-1]) > MAX_ITEMS:
+            return tuple(kept)
+        n_bytes = kept[0].segment.rows.shape[1]
+        nothing = np.empty((0, n_bytes), np.uint8)
+        merged = join(many[-1], nothing, np.empty(0, np.int64), layout, n_threads)
+        kept = [part for part in kept if not any(part is one for one in many[-1])]
+        if merged is not None:
+            kept.append(merged)
+        kept.sort(key=lambda part: -part.n_alive)
+
+
+def _level(n: int) -> int:
+    level = 0
+    while n > _FANOUT * TAIL_ITEMS:
+        n, level = n // _FANOUT, level + 1
+    return level

@@ -1,0 +1,175 @@
+"""What an index holds, in memory and in its folder, and how that changes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ssbhash.arrays import Codes
+from ssbhash.index.folder import Folder
+from ssbhash.index.log import Change
+from ssbhash.index.names import MAX_ID, Ids, Names, are_names, as_ids, as_names, first_repeated
+from ssbhash.index.segments import Layout, Part, Segment
+from ssbhash.index.state import TAIL_ITEMS, State, empty_tail, join, settle
+from ssbhash.threads import resolve
+
+
+class Store:
+    """The state of an index. One thread changes it; others take `state` when they like."""
+
+    def __init__(self, n_bits: int, layout: Layout, folder: Folder | None) -> None:
+        self.n_bits, self.layout, self.folder = n_bits, layout, folder
+        self.n_bytes = (n_bits + 7) // 8
+        self.no_codes = np.empty((0, self.n_bytes), np.uint8)
+        self.names: Names | None = None  # of string ids
+        self.state = State((), empty_tail(self.n_bytes))
+        self.writing = threading.RLock()
+        # The growing part's memory: rows beyond those of the state are free.
+        self._tail_codes, self._tail_ids = self.no_codes, np.empty(0, np.int64)
+        if folder is not None:
+            self.load()
+
+    @contextmanager
+    def changing(self) -> Iterator[State]:
+        """Hold other writers off."""
+        with self.writing:
+            if self.folder is not None:
+                self.folder.require_writing()
+            yield self.state
+
+    def load(self) -> None:
+        """Take over what the folder holds now."""
+        assert self.folder is not None
+        parts, next_id, names, changes = self.folder.load()
+        fresh = Store(self.n_bits, self.layout, None)
+        fresh.names, fresh.state = names, State(parts, empty_tail(self.n_bytes), next_id)
+        for change in changes:
+            fresh._replay(change)
+        self._tail_codes, self._tail_ids = fresh._tail_codes, fresh._tail_ids
+        self.names, self.state = fresh.names, fresh.state
+
+    def apply(self, change: Change) -> None:
+        """Change the state: on disk first, then in memory."""
+        if len(change.ids) >= TAIL_ITEMS:
+            rest = self.state.without(change.removed)
+            names = self.names
+            if change.names is not None:
+                names = Names() if names is None else names.copy()
+                names.add(change.ids, change.names)
+            added = self._join([rest.tail], change.codes, change.ids)
+            self._install(rest.advanced(change.ids).next_id, (*rest.parts, *added), names)
+            return
+        if len(self.state.tail.segment) + len(change.ids) > TAIL_ITEMS:
+            state = self.state
+            self._install(state.next_id, self.sealed(), self.names)
+        if self.folder is not None:
+            self.folder.append(change)
+        self._replay(change)
+
+    def sealed(self) -> tuple[Part, ...]:
+        """Return all parts, the growing one laid out as a segment."""
+        return (*self.state.parts, *self._join([self.state.tail]))
+
+    def compact(self) -> None:
+        """Merge all parts into one."""
+        self._install(self.state.next_id, self._join(self.state.all_parts()), self.names)
+
+    def _join(
+        self, parts: Sequence[Part], codes: Codes | None = None, ids: Ids | None = None
+    ) -> tuple[Part, ...]:
+        codes = self.no_codes if codes is None else codes
+        ids = np.empty(0, np.int64) if ids is None else ids
+        made = join(parts, codes, ids, self.layout, resolve(None))
+        return () if made is None else (made,)
+
+    def _install(self, next_id: int, parts: Sequence[Part], names: Names | None) -> None:
+        """Replace the parts, on disk and in memory; nothing grows then."""
+        settled = settle(parts, self.layout, resolve(None))
+        if self.folder is not None:
+            settled = self.folder.install(settled, next_id, names)
+        self.names = names
+        self._tail_codes, self._tail_ids = self.no_codes, np.empty(0, np.int64)
+        self.state = State(settled, empty_tail(self.n_bytes), next_id)
+
+    def _replay(self, change: Change) -> None:
+        if change.names is not None:
+            if self.names is None:
+                self.names = Names()
+            self.names.add(change.ids, change.names)
+        rest = self.state.without(change.removed)
+        self.state = replace(rest, tail=self._grown(rest.tail, change)).advanced(change.ids)
+
+    def _grown(self, tail: Part, change: Change) -> Part:
+        """Put rows into free memory behind the growing part, where no state looks yet."""
+        n, end = len(tail.segment), len(tail.segment) + len(change.ids)
+        if end == n:
+            return tail
+        ids = tail.segment.all_ids()
+        if end > len(self._tail_ids):
+            grown_codes = np.empty((max(1024, 2 * end), self.n_bytes), np.uint8)
+            grown_ids = np.empty(max(1024, 2 * end), np.int64)
+            grown_codes[:n], grown_ids[:n] = tail.segment.rows, ids
+            self._tail_codes, self._tail_ids = grown_codes, grown_ids
+        self._tail_codes[n:end], self._tail_ids[n:end] = change.codes, change.ids
+        last = int(ids[-1]) if n else -1
+        new = change.ids
+        ascending = (
+            tail.segment.ascending and int(new[0]) > last and bool((new[1:] > new[:-1]).all())
+        )
+        segment = Segment(self._tail_codes[:end], self._tail_ids[:end], ascending=ascending)
+        alive = tail.alive
+        if alive is not None:
+            bits = np.unpackbits(alive, count=n, bitorder="little")
+            alive = np.packbits(np.append(bits, np.ones(end - n, np.uint8)), bitorder="little")
+        return Part(segment, alive, tail.n_alive + end - n)
+
+    # Ids as users give them
+
+    def new_ids(self, ids: Any, n: int) -> tuple[Ids, list[str] | None]:
+        """Return the numbers of new items, and their names where they have some."""
+        next_id = self.state.next_id
+        names = as_names(ids) if ids is not None and are_names(ids) else None
+        if next_id and n and (names is None) != (self.names is None):
+            kind = "integers" if self.names is None else "strings"
+            raise TypeError(f"the ids of this index are {kind}")
+        given: Any = as_ids(ids) if ids is not None and names is None else names
+        if given is not None:
+            if len(given) != n:
+                raise ValueError(f"there are {n} codes but {len(given)} ids")
+            repeated = first_repeated(given)
+            if repeated is not None:
+                raise ValueError(f"id {repeated!r} is given twice")
+        if isinstance(given, np.ndarray):
+            return given, None
+        if next_id + n - 1 > MAX_ID:
+            raise ValueError("no ids are left after the largest one; give ids")
+        return np.arange(next_id, next_id + n, dtype=np.int64), names
+
+    def present(self, ids: Any, state: State) -> tuple[Ids, npt.NDArray[np.bool_]]:
+        """Return the numbers of ids, and which of them a state has."""
+        if are_names(ids):
+            names = as_names(ids)
+            numbers = np.full(len(names), -1) if self.names is None else self.names.numbers(names)
+        elif self.names is not None and np.size(ids):
+            raise TypeError("the ids of this index are strings")
+        else:
+            numbers = as_ids(ids)
+        return numbers, state.contains(numbers)
+
+    def existing(self, ids: Any, state: State) -> Ids:
+        """Return the numbers of ids that must be there."""
+        numbers, is_present = self.present(ids, state)
+        if not is_present.all():
+            given = as_names(ids) if are_names(ids) else numbers.tolist()
+            raise KeyError(f"id {given[int(np.argmin(is_present))]!r} is not in the index")
+        return numbers
+
+    def shown(self, numbers: Ids) -> Any:
+        """Return numbers as ids."""
+        return numbers if self.names is None else self.names.array(numbers)

@@ -1,0 +1,40 @@
+"""Projections whose signs are bits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+
+def orthogonal_hyperplanes(n_columns: int, n_bits: int, seed: int) -> Floats:
+    """Draw random hyperplanes [n_columns, n_bits], in orthogonal blocks of `n_columns`."""
+    rng = np.random.default_rng(seed)
+    n_blocks = -(-n_bits // n_columns)
+    blocks = [np.linalg.qr(rng.standard_normal((n_columns,) * 2))[0] for _ in range(n_blocks)]
+    return np.concatenate([np.empty((n_columns, 0)), *blocks], axis=1)[:, :n_bits]
+
+
+def rotation_to_signs(projected: npt.NDArray[Any], n_iterations: int, seed: int) -> Floats:
+    """Rotate items [n, n_bits] to lie close to their signs: ITQ's rotation [n_bits, n_bits].
+
+    Gong and Lazebnik, "Iterative quantization: a Procrustean approach to learning binary
+    codes", CVPR 2011.
+    """
+    n_bits = projected.shape[1]
+    rng = np.random.default_rng(seed)
+    rotation = np.linalg.qr(rng.standard_normal((n_bits, n_bits)))[0]
+    for _ in range(n_iterations):
+        signs = np.where(projected @ rotation > 0, 1.0, -1.0)
+        u, _, vt = np.linalg.svd(signs.T @ projected)
+        rotation = (u @ vt).T
+    return rotation
+
+
+def principal_axes(centred: npt.NDArray[Any], n_axes: int) -> Floats:
+    """Directions of the largest variance of centred items: [n_columns, n_axes]."""
+    vectors: Floats = np.linalg.eigh((centred.T @ centred).astype(np.float64))[1]
+    return vectors[:, ::-1][:, :n_axes]

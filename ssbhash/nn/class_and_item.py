@@ -1,0 +1,170 @@
+"""The default SSB-VAE's network: bits that know the class beside bits that keep the item.
+
+One encoder has two heads. The classifier learns from the labels and, where they are hidden,
+from beliefs: class probabilities of a semi-supervised classifier (Nanculef et al., arXiv
+2007.08799, take the network's own). The embedding learns to tell an item's neighbour from
+the other items of the batch (InfoNCE, van den Oord et al., arXiv 1807.03748): the part that
+reconstruction has in an autoencoder, at the cost of a product of the batch with itself. A
+linear layer from the features skips the encoder, which else gives close items one embedding.
+
+    loss = class + labelled + contrast_weight * contrast
+
+    class      mean over items of  trust * cross-entropy(belief, prediction)
+    labelled   mean cross-entropy over labelled items that join the batch
+    contrast   mean cross-entropy of the neighbour among the batch, by 10 * cosine
+
+A code is the signs of two projections. The class bits hash the class probabilities, minus
+their mean, by orthogonal random hyperplanes: an item of a doubtful class lies between the
+codes of its classes. The item bits are the embedding, rotated to lie close to its signs (ITQ,
+Gong and Lazebnik, CVPR 2011). Both projections are found once, after the training.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ssbhash.inputs import Batch
+from ssbhash.nn.autoencoder import Autoencoder, Shape, Terms, TrainingBatch, Weights, weighted
+from ssbhash.nn.layers import Linear
+
+# Cosines are multiplied by it before the softmax over the batch.
+CONTRAST_SCALE = 10.0
+# Beliefs count by their confidence to this power.
+TRUST_POWER = 2.0
+# The averaged weights keep this share of themselves at a step, less in the first hundred.
+AVERAGE_DECAY = 0.99
+# Least width of the embedding.
+EMBEDDING_WIDTH = 64
+
+
+class ClassAndItemNetwork(Autoencoder):
+    """A classifier and an embedding on one encoder; what remains is their average over steps."""
+
+    def __init__(self, shape: Shape, weights: Weights, generator: torch.Generator) -> None:
+        super().__init__(shape, weights, generator)
+        n_item_bits = shape.n_bits - shape.n_class_bits
+        width = max(EMBEDDING_WIDTH, n_item_bits)
+        self.classifier = Linear(shape.n_hidden_units, shape.n_classes, generator)
+        self.embedding = Linear(shape.n_hidden_units, width, generator)
+        self.skip = Linear(shape.n_features, width, generator)
+        self.class_mean: Tensor
+        self.register_buffer("class_mean", torch.zeros(shape.n_classes))
+        self.hyperplanes: Tensor
+        self.register_buffer("hyperplanes", torch.zeros(shape.n_classes, shape.n_class_bits))
+        self.item_mean: Tensor
+        self.register_buffer("item_mean", torch.zeros(width))
+        self.rotation: Tensor
+        self.register_buffer("rotation", torch.zeros(width, n_item_bits))
+        self.average: ClassAndItemNetwork | None = None
+        self.n_steps = 0
+
+    def begin(self) -> None:
+        """Start the average of the weights."""
+        if self.average is None:
+            self.average = ClassAndItemNetwork(self.shape, self.weights, torch.Generator())
+            state = self.state_dict()
+            self.average.load_state_dict({name: state[name] for name in self.average.state_dict()})
+        self.average.eval().requires_grad_(False).to(self.rotation.device)
+
+    @torch.no_grad()
+    def stepped(self) -> None:
+        """Move the average towards the weights, after a step of the optimiser."""
+        assert self.average is not None
+        self.n_steps += 1
+        share = max(1 - AVERAGE_DECAY, 1 / (self.n_steps + 1))
+        weights = self.state_dict()
+        for name, value in self.average.state_dict().items():
+            if torch.is_tensor(value) and value.is_floating_point():
+                value.lerp_(weights[name], share)
+
+    def finish(self) -> None:
+        """Keep the average."""
+        assert self.average is not None
+        self.load_state_dict(self.state_dict() | self.average.state_dict())
+        self.average = None
+
+    def train(self, mode: bool = True) -> ClassAndItemNetwork:
+        """Set the mode; the average always predicts."""
+        super().train(mode)
+        if self.average is not None:
+            self.average.eval()
+        return self
+
+    def get_extra_state(self) -> Tensor:
+        """Return the steps so far, for a checkpoint."""
+        return torch.tensor(self.n_steps)
+
+    def set_extra_state(self, state: Any) -> None:
+        """Restore the number of steps."""
+        self.n_steps = int(state)
+
+    def class_scores(self, x: Batch) -> Tensor:
+        """Scores of the classifier: of the average, while there is one."""
+        network = self.average or self
+        return network.encoder.project(x, network.classifier)
+
+    def embedded(self, x: Batch) -> Tensor:
+        """Embedding of unit length [m, width]."""
+        return self._embedded(x, self.encoder(x))
+
+    def code_logits(self, x: Batch) -> Tensor:
+        """Class logits and item logits, beside each other."""
+        hidden = self.encoder(x)
+        probabilities = self._probabilities(self.classifier(hidden))
+        embedded = self._embedded(x, hidden)
+        class_logits = (probabilities - self.class_mean) @ self.hyperplanes
+        return torch.cat([class_logits, (embedded - self.item_mean) @ self.rotation], 1)
+
+    def _embedded(self, x: Batch, hidden: Tensor) -> Tensor:
+        assert isinstance(x, Tensor)
+        return F.normalize((self.embedding(hidden) + self.skip(x)).float(), dim=1)
+
+    def _probabilities(self, scores: Tensor) -> Tensor:
+        return torch.sigmoid(scores) if self.shape.multilabel else torch.softmax(scores, 1)
+
+    def terms(self, batch: TrainingBatch, generator: torch.Generator) -> Terms:
+        """Terms of the loss: of items, then a neighbour of each, then labelled items."""
+        assert batch.labels is not None
+        assert batch.known is not None
+        assert batch.beliefs is not None
+        n = batch.n_pairs
+        hidden = self.encoder(batch.x, self.weights.dropout if self.training else 0.0, generator)
+        belief = torch.where(batch.known[:, None], batch.labels, batch.beliefs)
+        trust = torch.where(batch.known, 1.0, self._confidence(batch.beliefs) ** TRUST_POWER)
+        each = self._cross_entropy(self.classifier(hidden).float(), belief)
+        assert isinstance(batch.x, Tensor)
+        embedded = self._embedded(batch.x[: 2 * n], hidden[: 2 * n])
+        terms = {
+            "class": (trust * each)[:n].mean(),
+            "contrast": contrast(embedded[:n], embedded[n:]),
+        }
+        if len(each) > 2 * n:
+            terms["labelled"] = each[2 * n :].mean()
+        return weighted(terms, {"class": 1, "labelled": 1, "contrast": self.weights.contrast})
+
+    def _confidence(self, beliefs: Tensor) -> Tensor:
+        if self.shape.multilabel:
+            return (2 * beliefs - 1).abs().mean(1)
+        return beliefs.amax(1)
+
+    def _cross_entropy(self, scores: Tensor, belief: Tensor) -> Tensor:
+        if self.shape.multilabel:
+            return F.binary_cross_entropy_with_logits(scores, belief, reduction="none").sum(1)
+        return -(belief * F.log_softmax(scores, 1)).sum(1)
+
+
+def contrast(items: Tensor, neighbours: Tensor) -> Tensor:
+    """Mean cross-entropy of each item's neighbour among all, and of each neighbour's item.
+
+    Parameters
+    ----------
+    items, neighbours
+        [m, width], of unit length; row i of one belongs to row i of the other.
+    """
+    scores = CONTRAST_SCALE * items @ neighbours.t()
+    own = torch.arange(len(items), device=items.device)
+    return (F.cross_entropy(scores, own) + F.cross_entropy(scores.t(), own)) / 2

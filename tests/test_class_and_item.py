@@ -1,0 +1,191 @@
+"""The default SSB-VAE: its loss by formula, its codes, what it does where labels say nothing."""
+
+import logging
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("sklearn")
+
+import scipy.sparse as sp
+
+import ssbhash
+from ssbhash import SSBVAE
+from ssbhash.item_metrics import code_figures
+from ssbhash.metrics import precision_at
+from ssbhash.models import ClassifierCodes
+from ssbhash.nn import ClassAndItemNetwork, Shape, TrainingBatch, Weights
+from ssbhash.nn.class_and_item import CONTRAST_SCALE, contrast
+
+SHAPE = Shape(6, 0, 16, 3, n_hidden_units=8, n_class_bits=5)
+
+
+def network(multilabel: bool = False) -> ClassAndItemNetwork:
+    shape = Shape(6, 0, 16, 3, n_hidden_units=8, n_class_bits=5, multilabel=multilabel)
+    weights = Weights(contrast=2.0)
+    return ClassAndItemNetwork(shape, weights, torch.Generator().manual_seed(0))
+
+
+def batch(multilabel: bool = False) -> TrainingBatch:
+    """Two items, a neighbour of each, and one labelled item."""
+    random = torch.Generator().manual_seed(1)
+    x = torch.randn(5, 6, generator=random)
+    labels = torch.tensor([[1, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0], [0, 1, int(multilabel)]])
+    known = torch.tensor([True, False, False, False, True])
+    beliefs = torch.softmax(torch.randn(5, 3, generator=random), 1)
+    return TrainingBatch(x, x, labels.float(), known, beliefs=beliefs, n_pairs=2)
+
+
+def clusters(n: int, n_classes: int, seed: int = 0) -> tuple[Any, Any]:
+    """Classes of three clusters each, in 20 coordinates."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % n_classes
+    centres = rng.normal(0, 2, (n_classes, 3, 20))
+    X = centres[y, rng.integers(0, 3, n)] + rng.normal(0, 1, (n, 20))
+    return X.astype(np.float32), y
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_terms_follow_their_formulas(multilabel: bool) -> None:
+    built, items = network(multilabel).eval(), batch(multilabel)
+    assert items.beliefs is not None
+    assert items.labels is not None
+    terms = built.terms(items, torch.Generator())
+    scores = built.class_scores(items.x)
+    target = torch.where(items.known[:, None], items.labels, items.beliefs)
+    if multilabel:
+        p = torch.sigmoid(scores)
+        each = -(target * p.log() + (1 - target) * (1 - p).log()).sum(1)
+        doubtful = (2 * items.beliefs[1] - 1).abs().mean() ** 2
+    else:
+        each = -(target * torch.softmax(scores, 1).log()).sum(1)
+        doubtful = items.beliefs[1].max() ** 2
+    torch.testing.assert_close(terms["class"], (each[0] + doubtful * each[1]) / 2)
+    torch.testing.assert_close(terms["labelled"], each[4])
+    e = built.embedded(items.x)
+    found = 0.0
+    for i, j in ((0, 2), (1, 3), (2, 0), (3, 1)):
+        others = (2, 3) if i < 2 else (0, 1)
+        own = torch.exp(CONTRAST_SCALE * e[i] @ e[j])
+        found = found - torch.log(
+            own / sum(torch.exp(CONTRAST_SCALE * e[i] @ e[k]) for k in others)
+        )
+    torch.testing.assert_close(terms["contrast"], found / 4)
+    total = terms["class"] + terms["labelled"] + 2 * terms["contrast"]
+    torch.testing.assert_close(terms["loss"], total)
+
+
+def test_contrast_is_least_where_neighbours_are_equal_and_others_far() -> None:
+    near, far = torch.eye(4), torch.eye(4).roll(1, 0)
+    assert contrast(near, near) < 1e-3
+    assert contrast(near, far) > 9
+
+
+def test_what_remains_is_the_average_of_the_weights() -> None:
+    built = network()
+    built.begin()
+    before = built.classifier.weight.clone()
+    with torch.no_grad():
+        built.classifier.weight += 1
+    built.stepped()  # the first step: half of the way
+    built.finish()
+    torch.testing.assert_close(built.classifier.weight, before + 0.5)
+    assert not any(name.startswith("average") for name in built.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("n_bits", "class_share", "expected"), [(1, 0.5, 1), (13, 0.5, 7), (16, 0.0, 0), (40, 0.25, 10)]
+)
+def test_any_number_of_bits(n_bits: int, class_share: float, expected: int) -> None:
+    X, y = clusters(90, 3)
+    hasher = SSBVAE(n_bits, class_share=class_share, n_epochs=1, n_hidden_units=8).fit(X, y)
+    assert hasher.report_["n_class_bits"] == expected
+    assert hasher.logits(X).shape == (90, n_bits)
+    assert hasher.transform(X).shape == (90, -(-n_bits // 8))
+
+
+def test_class_bits_know_the_class_and_item_bits_the_cluster() -> None:
+    X, y = clusters(900, 4)
+    shown = np.where(np.arange(900) < 60, y, -1)
+    hasher = SSBVAE(32).fit(X[:800], shown[:800])
+    codes, queries = hasher.transform(X[:800]), hasher.transform(X[800:])
+    assert (hasher.predict(X[800:]) == y[800:]).mean() > 0.8
+    sides = codes, y[:800], queries, y[800:]
+    plain = ClassifierCodes(32).fit(X[:800], shown[:800])
+    theirs = plain.transform(X[:800]), y[:800], plain.transform(X[800:]), y[800:]
+    assert precision_at(*sides) > precision_at(*theirs) - 0.01
+    own = code_figures(*sides)
+    assert own["distinct"] > 0.1  # of 12 clusters of equal items
+    assert own["P@10 by class"] > precision_at(*sides, k=10) - 0.05
+
+
+def test_labels_without_meaning_get_no_bits(caplog: pytest.LogCaptureFixture) -> None:
+    X, _ = clusters(300, 3)
+    y = np.where(np.arange(300) < 60, np.random.default_rng(0).integers(0, 3, 300), -1)
+    with caplog.at_level(logging.WARNING):
+        hasher = SSBVAE(16, n_epochs=1, n_hidden_units=8).fit(X, y)
+    assert hasher.report_["n_class_bits"] == 0
+    assert "all bits keep the item" in caplog.text
+    assert hasher.logits(X).shape == (300, 16)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_saved_and_loaded(sparse: bool, multilabel: bool, tmp_path: Any) -> None:
+    random = np.random.default_rng(0)
+    X = random.poisson(0.5, (60, 30)).astype(np.float32)
+    features = sp.csr_array(X) if sparse else X
+    y = random.integers(0, 2, (60, 3)) if multilabel else random.integers(0, 3, 60)
+    y[20:] = -1
+    hasher = SSBVAE(16, n_epochs=2, n_hidden_units=8, n_lsa_components=5).fit(features, y)
+    hasher.save(tmp_path / "model")
+    loaded = ssbhash.load(tmp_path / "model")
+    np.testing.assert_array_equal(loaded.logits(features), hasher.logits(features))
+    np.testing.assert_array_equal(loaded.predict(features), hasher.predict(features))
+
+
+def test_held_out_labels_are_not_believed() -> None:
+    X, y = clusters(300, 3)
+    settings = {"n_epochs": 2, "n_hidden_units": 8, "validation_fraction": 0.5}
+    with_all = SSBVAE(16, **settings).fit(X, y)
+    held_out = np.random.default_rng((0, 0)).permutation(300)[:150]
+    wrong = y.copy()
+    wrong[held_out] = (y[held_out] + 1) % 3
+    without = SSBVAE(16, **settings).fit(X, wrong)
+    np.testing.assert_array_equal(with_all.logits(X), without.logits(X))
+    assert with_all.history_[-1]["val_accuracy"] > 2 * without.history_[-1]["val_accuracy"]
+
+
+def test_more_rows_than_are_kept_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = clusters(120, 3)
+    hasher = SSBVAE(16, n_epochs=1, n_hidden_units=8)
+    codes = hasher.fit(X, y).transform(X)
+    monkeypatch.setattr("ssbhash.inputs.rows.MOST_IN_MEMORY", 100)
+    np.testing.assert_array_equal(hasher.fit(X, y).transform(X), codes)
+
+
+@pytest.mark.parametrize("n", [2, 3, 7])
+def test_a_handful_of_items(n: int) -> None:
+    X = np.eye(n, 9, dtype=np.float32)
+    hasher = SSBVAE(16, n_epochs=2, n_hidden_units=8).fit(X, np.arange(n) % 2)
+    assert np.isfinite(hasher.logits(X)).all()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"preset": "best"},
+        {"dropout": 1},
+        {"class_share": 1},
+        {"n_labelled": -1},
+        {"n_lsa_components": 0},
+        {"batch_size": 0},
+        {"alpha": 1.0},
+        {"contrast_weight": -1},
+    ],
+)
+def test_bad_parameters(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        SSBVAE(**wrong).fit(np.eye(8), np.arange(8) % 2)

@@ -1,0 +1,120 @@
+"""The cuda engine on tensors, in pages and over several devices; its absence in one sentence."""
+
+import numpy as np
+import pytest
+
+import ssbhash
+from ssbhash.engines import available
+
+torch = pytest.importorskip("torch")
+if "cuda" not in available():
+    pytest.skip("neither a device nor its emulator", allow_module_level=True)
+
+from ssbhash.engines import cuda
+
+DEVICE = cuda._devices()[0]  # of the emulator: the CPU
+RNG = np.random.default_rng(0)
+CODES = RNG.integers(0, 256, (3000, 3), dtype=np.uint8)
+QUERIES = RNG.integers(0, 256, (20, 3), dtype=np.uint8)
+ON_DEVICE = {
+    "codes": torch.from_numpy(CODES).to(DEVICE),
+    "query": torch.from_numpy(QUERIES).to(DEVICE),
+}
+MASK = RNG.random(3000) < 0.3
+IDS = RNG.integers(0, 3000, 40)
+
+
+def same(found: tuple, expected: tuple) -> None:
+    for part, whole in zip(found, expected, strict=True):
+        assert isinstance(part, torch.Tensor)
+        assert part.device == DEVICE
+        np.testing.assert_array_equal(part.cpu().numpy(), whole)
+
+
+@pytest.fixture
+def no_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tensor that goes to the host is an error, on the emulator's CPU too."""
+
+    def refuse(self: torch.Tensor) -> None:
+        raise AssertionError("a tensor left its device")
+
+    monkeypatch.setattr(torch.Tensor, "numpy", refuse)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"mask": torch.from_numpy(MASK)},
+        {"mask": torch.from_numpy(np.packbits(MASK, bitorder="little"))},
+        {"ids": torch.from_numpy(IDS)},
+        {"exclude": list(range(20)), "max_distance": 9, "pad": True},
+    ],
+    ids=["all", "mask", "packed mask", "ids", "exclude"],
+)
+def test_tensors_stay_on_their_device(options: dict, no_numpy: None, monkeypatch) -> None:
+    options = {
+        name: option.to(DEVICE) if isinstance(option, torch.Tensor) else option
+        for name, option in options.items()
+    }
+    found = ssbhash.search(**ON_DEVICE, k=7, backend="cuda", **options)
+    monkeypatch.undo()
+    plain = {
+        name: option.cpu().numpy() if isinstance(option, torch.Tensor) else option
+        for name, option in options.items()
+    }
+    same(found, ssbhash.search(CODES, QUERIES, 7, backend="reference", **plain))
+
+
+def test_the_other_functions_keep_tensors_too(no_numpy: None, monkeypatch) -> None:
+    logits = torch.randn(9, 12, generator=torch.Generator().manual_seed(0))
+    on_device = logits.to(DEVICE)
+    prepared = ssbhash.prepare(ON_DEVICE["codes"], backend="cuda")
+    found = [
+        ssbhash.within(**ON_DEVICE, radius=6, backend="cuda"),
+        ssbhash.search(prepared, ON_DEVICE["query"], 5, backend="cuda"),
+        (ssbhash.distances(**ON_DEVICE, backend="cuda"),),
+        (ssbhash.sample(on_device, 3, backend="cuda"),),
+        (ssbhash.sample_relaxed(on_device, 3, backend="cuda"),),
+        (ssbhash.binarize(on_device, 0.25, backend="cuda"),),
+    ]
+    monkeypatch.undo()
+    expected = [
+        ssbhash.within(CODES, QUERIES, 6),
+        ssbhash.search(CODES, QUERIES, 5),
+        (ssbhash.distances(CODES, QUERIES),),
+        (ssbhash.sample(logits, 3).numpy(),),
+        (ssbhash.sample_relaxed(logits, 3).numpy(),),
+        (ssbhash.binarize(logits, 0.25).numpy(),),
+    ]
+    for ours, theirs in zip(found, expected, strict=True):
+        same(ours, theirs)
+
+
+@pytest.mark.parametrize("n_devices", [1, 3])
+def test_codes_of_the_host_go_in_pages_to_all_devices(n_devices: int, monkeypatch) -> None:
+    monkeypatch.setattr(cuda, "_PAGE_BYTES", 1024 * 3)
+    monkeypatch.setattr(cuda, "_LIST_BYTES", 1 << 14)
+    monkeypatch.setattr(cuda, "_devices", lambda: [DEVICE] * n_devices)
+    for k in (1, 40, 2500):
+        found = ssbhash.search(CODES, QUERIES, k, backend="cuda")
+        expected = ssbhash.search(CODES, QUERIES, k)
+        np.testing.assert_array_equal(found.ids, expected.ids)
+        np.testing.assert_array_equal(found.distances, expected.distances)
+    found = ssbhash.within(CODES, QUERIES, 6, backend="cuda")
+    for part, whole in zip(found, ssbhash.within(CODES, QUERIES, 6), strict=True):
+        np.testing.assert_array_equal(part, whole)
+
+
+def test_absence_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ssbhash.engines import _engine, cuda_build
+
+    monkeypatch.delenv("SSBHASH_CUDA_LIBRARY", raising=False)
+    if torch.cuda.is_available():
+        monkeypatch.setattr(cuda_build, "_toolkit", lambda: None)
+    _engine.cache_clear()
+    try:
+        with pytest.raises(ValueError, match=r"backend 'cuda' cannot run here: (torch|nvcc)"):
+            ssbhash.search(CODES, QUERIES, 1, backend="cuda")
+    finally:
+        _engine.cache_clear()

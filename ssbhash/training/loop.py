@@ -257,7 +257,9 @@ class Training:
 
     def _terms(self, batch: TrainingBatch, generator: torch.Generator) -> dict[str, Tensor]:
         if self.options.precision == "bfloat16":
-            with torch.autocast(self.device.type, dtype=torch.bfloat16):
+            # The cache would keep the weights of the first step: it lives as long as the outermost
+            # autocast, and own_torch_state is one.
+            with torch.autocast(self.device.type, dtype=torch.bfloat16, cache_enabled=False):
                 return self.network.terms(batch, generator)
         return self.network.terms(batch, generator)
 

@@ -132,8 +132,8 @@ def _orthonormal(columns: Floats) -> tuple[Floats, np.float32]:
     try:
         factor = scipy.linalg.cholesky(gram)
     except np.linalg.LinAlgError:  # of a low rank: rounding has made it indefinite
-        basis, factor = np.linalg.qr(columns)
-        return basis, np.float32(abs(factor.diagonal()).min())
+        orthonormal, factor = np.linalg.qr(columns)
+        return orthonormal, np.float32(abs(factor.diagonal()).min())
     inverse = scipy.linalg.solve_triangular(factor, np.eye(len(factor)))
     basis: Floats = columns @ inverse.astype(np.float32)
     return basis, np.float32(factor.diagonal().min())

@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ssbhash.arrays import NotFiniteError
-from ssbhash.inputs import Ids, Labels, RowSource, SparseBatch
+from ssbhash.inputs import ClassLabels, Ids, RowSource, SparseBatch
 from ssbhash.nn import Autoencoder, TrainingBatch
 from ssbhash.training import checkpoint, distributed
 from ssbhash.training.beliefs import Beliefs
@@ -48,7 +48,7 @@ class Data:
 
     x: RowSource
     target: RowSource
-    labels: Labels | None = None
+    labels: ClassLabels | None = None
     beliefs: Beliefs | None = None
 
     def __len__(self) -> int:

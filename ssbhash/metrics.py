@@ -21,7 +21,7 @@ from ssbhash import tie_groups
 from ssbhash.arrays import AnyArray, as_codes, as_count, as_numpy
 from ssbhash.data import is_labelled, number_labels
 from ssbhash.engines import CodesIn
-from ssbhash.tie_groups import Floats, Ints, Labels, TieGroups
+from ssbhash.tie_groups import Floats, Ints, NumberedLabels, TieGroups
 
 Ties: TypeAlias = Literal["expected", "id"]
 Denominator: TypeAlias = Literal["hits", "min(k, relevant)"]
@@ -525,7 +525,9 @@ def _as_denominator(denominator: Any) -> Any:
     return denominator
 
 
-def as_labels_of(database: Any, query: Any, n_items: int, n_queries: int) -> tuple[Labels, Labels]:
+def as_labels_of(
+    database: Any, query: Any, n_items: int, n_queries: int
+) -> tuple[NumberedLabels, NumberedLabels]:
     """Check labels of both sides: class ids, or float32 indicators.
 
     Raises

@@ -22,7 +22,7 @@ from ssbhash.hamming import search as _search
 Floats: TypeAlias = npt.NDArray[np.float64]
 Ints: TypeAlias = npt.NDArray[np.int64]
 Bools: TypeAlias = npt.NDArray[np.bool_]
-Labels: TypeAlias = npt.NDArray[Any]
+NumberedLabels: TypeAlias = npt.NDArray[Any]
 
 # Pairs (query, item) looked at in one go: some 100 MB of temporaries.
 _PAIRS_PER_CHUNK = 1 << 22
@@ -44,9 +44,9 @@ class TieGroups(NamedTuple):
 
 def of_codes(
     codes: Codes,
-    labels: Labels,
+    labels: NumberedLabels,
     queries: Codes,
-    query_labels: Labels,
+    query_labels: NumberedLabels,
     k: int | None,
     ties: str,
     engine: dict[str, Any],
@@ -68,8 +68,8 @@ def of_codes(
 
 def of_distances(
     distances: Callable[[slice], npt.NDArray[Any]],
-    labels: Labels,
-    queries: Labels,
+    labels: NumberedLabels,
+    queries: NumberedLabels,
     k: int,
     ties: str,
 ) -> Iterator[TieGroups]:
@@ -118,7 +118,7 @@ def chunks(n_queries: int, n_items: int) -> Iterator[slice]:
     return (slice(start, start + n_rows) for start in range(0, n_queries, n_rows))
 
 
-def relevance(labels: Labels, queries: Labels) -> Bools:
+def relevance(labels: NumberedLabels, queries: NumberedLabels) -> Bools:
     """Mark the items that share a class with a query: [n_queries, n]."""
     if labels.ndim == 1:
         same: Bools = queries[:, None] == labels[None, :]

@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse
 from sklearn.decomposition import TruncatedSVD
 
-from ssbhash.inputs import fit_latent, row_source
+from ssbhash.inputs import fit_lsa, row_source
 from ssbhash.inputs.lsa import principal_directions
 
 
@@ -30,7 +30,7 @@ def test_held_out_variance_is_that_of_sklearn():
 @pytest.mark.parametrize("shape", [(3, 50), (50, 3)])
 def test_fewer_rows_or_columns_than_wanted(shape):
     counts = word_counts(*shape)
-    assert fit_latent(row_source(counts), 10, 0).n_columns == 3
+    assert fit_lsa(row_source(counts), 10, 0).n_columns == 3
 
 
 def test_equal_rows_leave_finite_directions():

@@ -119,8 +119,8 @@ def test_code_of_an_item_does_not_depend_on_its_company(items: Any) -> None:
 @pytest.mark.parametrize("method", SUPERVISED)
 def test_predictions(method: str, items: Any) -> None:
     X, y = items
-    alpha = {"ssb-vae": {}, "vdsh-s": {"alpha": 10.0}}.get(method, {"alpha": 1e-3})
-    hasher = small(method, n_epochs=80, **alpha).fit(X, y)
+    alpha = {"ssb-vae": {"dropout": 0.0, "n_hidden_units": 64}, "vdsh-s": {"alpha": 10.0}}.get(method, {"alpha": 1e-3})
+    hasher = small(method, **({"n_epochs": 80} | alpha)).fit(X, y)
     probabilities = hasher.predict_proba(X)
     np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
     np.testing.assert_array_equal(hasher.classes_, [0, 1, 2])
@@ -288,7 +288,7 @@ def test_bad_parameters_are_named(parameters: dict[str, Any], error: type, items
 @pytest.mark.parametrize(
     ("preset", "name", "value"),
     [("default", "alpha", 1e-3), ("default", "gamma", 1e3), ("paper", "dropout", 0.1)]
-    + [("paper", f"{term}_weight", 1.5) for term in ("reconstruction", "point", "pair", "codeword")]
+    + [("paper", "contrast_weight", 1.5), ("paper", "class_share", 0.25)]
     + [("paper", "n_lsa_components", 4), ("paper", "n_labelled", 0)],
 )
 def test_parameters_of_the_other_preset_are_refused(

@@ -88,6 +88,17 @@ def test_models_are_the_same_under_any_setting(setting: str, plain: Any, tmp_pat
     np.testing.assert_array_equal(found[0].logits(X), expected)  # outside, too
 
 
+def test_mixed_precision_is_ours_within_the_caller_s() -> None:
+    """Autocast keeps casts of weights until its outermost context ends: they must not be ours."""
+    expected = small("phs-gs").set_params(precision="bfloat16", learning_rate=0.1).fit(X, Y)
+    plain = small("phs-gs").set_params(learning_rate=0.1).fit(X, Y)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = small("phs-gs").set_params(precision="bfloat16", learning_rate=0.1).fit(X, Y)
+    np.testing.assert_array_equal(found.logits(X), expected.logits(X))
+    loss = [hasher.history_[-1]["loss"] for hasher in (expected, plain)]
+    assert loss[0] == pytest.approx(loss[1], rel=0.02)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_model_encodes_and_trains_in_a_forked_child(tmp_path: Path) -> None:

@@ -281,7 +281,7 @@ def test_command(tmp_path: Path, kind: str) -> None:
     command = ["tune", data, "--out", out, "--model", model, "--trials", 2, "--folds", 2]
     command += ["--bits", 8, "--epochs", 1, "--set", "n_hidden_units=16", "-q"]
     command += ["--storage", tmp_path / "trials.log"]
-    for extra in ([], ["--json"]):
+    for extra in ([], ["--json", "--force"]):
         result = CliRunner().invoke(application, [str(one) for one in [*command, *extra]])
         assert result.exit_code == 0, result.output
         report = json.loads(out.read_text())
@@ -289,6 +289,8 @@ def test_command(tmp_path: Path, kind: str) -> None:
         assert report["best"]["score"] >= report["default"]["score"]
         assert (model / "weights.safetensors").exists()
         assert json.loads(result.stdout) == report if extra else "as given" in result.stdout
-    bad = CliRunner().invoke(application, [str(one) for one in [*command, "--folds", 31]])
+    bad = CliRunner().invoke(
+        application, [str(one) for one in [*command, "--force", "--folds", 31]]
+    )
     assert bad.exit_code == 2
     assert "n_folds=31 needs as many labelled items; y has 30" in bad.stderr

@@ -1,7 +1,7 @@
 """What networks read: rows of features, shards on disk, labels as numbers, LSA."""
 
-from ssbhash.inputs.labels import Labels, read_labels
-from ssbhash.inputs.lsa import LatentRows, fit_latent, fit_scale
+from ssbhash.inputs.labels import ClassLabels, read_labels
+from ssbhash.inputs.lsa import LsaRows, fit_lsa, fit_scale
 from ssbhash.inputs.matrix import BLOCK_ROWS, as_float32, as_matrix, canonical
 from ssbhash.inputs.rows import (
     Batch,
@@ -24,11 +24,11 @@ from ssbhash.inputs.shards import CsrShards
 __all__ = [
     "BLOCK_ROWS",
     "Batch",
+    "ClassLabels",
     "CsrShards",
     "DenseRows",
     "Ids",
-    "Labels",
-    "LatentRows",
+    "LsaRows",
     "Raw",
     "RowSource",
     "SparseBatch",
@@ -37,7 +37,7 @@ __all__ = [
     "as_float32",
     "as_matrix",
     "canonical",
-    "fit_latent",
+    "fit_lsa",
     "fit_scale",
     "in_memory",
     "is_mostly_zero",

@@ -13,7 +13,7 @@ from ssbhash.data import is_labelled, number_labels
 
 
 @dataclass(frozen=True)
-class Labels:
+class ClassLabels:
     """Labels of training items.
 
     Parameters
@@ -33,11 +33,11 @@ class Labels:
         """Whether an item may have several classes."""
         return self.numbers.ndim == 2
 
-    def without(self, ids: npt.NDArray[np.int64]) -> Labels:
+    def without(self, ids: npt.NDArray[np.int64]) -> ClassLabels:
         """Hide the labels of some items."""
         numbers = self.numbers.copy()
         numbers[ids] = -1
-        return Labels(numbers, self.classes)
+        return ClassLabels(numbers, self.classes)
 
     def to_json(self) -> dict[str, Any]:
         """Give what a saved model keeps: the classes, not the training labels."""
@@ -48,14 +48,14 @@ class Labels:
         }
 
     @classmethod
-    def from_json(cls, saved: dict[str, Any]) -> Labels:
+    def from_json(cls, saved: dict[str, Any]) -> ClassLabels:
         """Restore what `to_json` gave, without items."""
         classes = np.array(saved["classes"], dtype=saved["dtype"])
         shape = (0, len(classes)) if saved["multilabel"] else (0,)
         return cls(np.zeros(shape, np.int64), classes)
 
 
-def read_labels(y: Any, n_items: int, method: str) -> Labels:
+def read_labels(y: Any, n_items: int, method: str) -> ClassLabels:
     """Read the labels of training items and number the classes.
 
     Parameters
@@ -69,7 +69,7 @@ def read_labels(y: Any, n_items: int, method: str) -> Labels:
 
     Returns
     -------
-    Labels
+    ClassLabels
         At least one known label and, unless multi-label, two classes.
 
     Raises
@@ -100,4 +100,4 @@ def read_labels(y: Any, n_items: int, method: str) -> Labels:
             f"y knows one class only ({classes.tolist()[0]!r}); {method} needs at least two "
             f"classes{hint}"
         )
-    return Labels(numbers.astype(np.float32) if numbers.ndim == 2 else numbers, classes)
+    return ClassLabels(numbers.astype(np.float32) if numbers.ndim == 2 else numbers, classes)

@@ -36,7 +36,7 @@ N_ITERATIONS = 3
 N_EXTRA = 60
 
 
-class LatentRows:
+class LsaRows:
     """Rows of a sparse matrix in the subspace `components` [n_features, n_components].
 
     Every row has length sqrt(n_components), so that a coordinate has unit scale; a row
@@ -67,7 +67,7 @@ class LatentRows:
         return {"components": self.components}
 
 
-def fit_latent(rows: SparseRows | SparseRowsOnDisk, n_components: int, seed: int) -> LatentRows:
+def fit_lsa(rows: SparseRows | SparseRowsOnDisk, n_components: int, seed: int) -> LsaRows:
     """Measure the subspace by a truncated SVD of the tf-idf weights.
 
     The inverse document frequencies are folded into the components: projecting is then
@@ -83,7 +83,7 @@ def fit_latent(rows: SparseRows | SparseRowsOnDisk, n_components: int, seed: int
     tf_idf = TfidfTransformer().fit(matrix)
     directions = principal_directions(tf_idf.transform(matrix), n_components, seed)
     components = directions * tf_idf.idf_[:, None]
-    return LatentRows(rows, torch.from_numpy(np.ascontiguousarray(components, np.float32)))
+    return LsaRows(rows, torch.from_numpy(np.ascontiguousarray(components, np.float32)))
 
 
 def fit_scale(rows: DenseRows) -> StandardisedRows:
@@ -129,11 +129,12 @@ def _orthonormal(columns: Floats) -> tuple[Floats, np.float32]:
     gram = (columns.T @ columns).astype(np.float64)
     # Rows of one kind only, or fewer of them than columns, leave the Gram matrix singular.
     gram[np.diag_indices_from(gram)] += 1e-7 * max(np.trace(gram) / len(gram), 1e-30)
+    basis: Floats
     try:
         factor = scipy.linalg.cholesky(gram)
     except np.linalg.LinAlgError:  # of a low rank: rounding has made it indefinite
-        basis, factor = np.linalg.qr(columns)
-        return basis, np.float32(abs(factor.diagonal()).min())
+        orthonormal, factor = np.linalg.qr(columns)
+        return orthonormal, np.float32(abs(factor.diagonal()).min())
     inverse = scipy.linalg.solve_triangular(factor, np.eye(len(factor)))
-    basis: Floats = columns @ inverse.astype(np.float32)
+    basis = columns @ inverse.astype(np.float32)
     return basis, np.float32(factor.diagonal().min())

@@ -20,7 +20,7 @@ from ssbhash.arrays import Codes
 from ssbhash.codes import pack
 from ssbhash.data import is_labelled
 from ssbhash.inputs import (
-    Labels,
+    ClassLabels,
     Raw,
     RowSource,
     StandardisedRows,
@@ -289,7 +289,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         self,
         X: Any,
         target: Any,
-        read: Callable[[int], Labels] | None,
+        read: Callable[[int], ClassLabels] | None,
         callbacks: Sequence[Callback],
     ) -> Hasher:
         before = dict(self.__dict__)
@@ -307,7 +307,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         self,
         X: Any,
         target: Any,
-        read: Callable[[int], Labels] | None,
+        read: Callable[[int], ClassLabels] | None,
         callbacks: Sequence[Callback],
     ) -> None:
         self._check()

@@ -24,7 +24,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ssbhash.arrays import Codes, as_count
 from ssbhash.codes import pack
-from ssbhash.inputs import CsrShards, Labels, as_float32, is_mostly_zero, read_labels
+from ssbhash.inputs import ClassLabels, CsrShards, as_float32, is_mostly_zero, read_labels
 from ssbhash.models.checks import check_matrix
 from ssbhash.models.classifying import PartlyLabelledClassifier
 from ssbhash.models.projections import orthogonal_hyperplanes, rotation_to_signs
@@ -327,7 +327,7 @@ class ClassifierCodes(PartlyLabelledClassifier, _Hasher):
             return (probabilities > 0.5).astype(np.int64)
         return np.asarray(self.classes_[probabilities.argmax(axis=1)])
 
-    def _fit_classifiers(self, inputs: Any, labels: Labels) -> list[Any]:
+    def _fit_classifiers(self, inputs: Any, labels: ClassLabels) -> list[Any]:
         """One for all classes; multi-label: one for each, or a number where it is constant."""
         is_known = labels.numbers.reshape(len(labels.numbers), -1)[:, 0] >= 0
         inputs, numbers = inputs[is_known], labels.numbers[is_known]
@@ -371,7 +371,7 @@ class SpreadingCodes(ClassifierCodes):
     (100, 2)
     """
 
-    def _fit_classifiers(self, inputs: Any, labels: Labels) -> list[Any]:
+    def _fit_classifiers(self, inputs: Any, labels: ClassLabels) -> list[Any]:
         columns = labels.numbers.T if labels.multilabel else [labels.numbers]
         n_neighbours = min(10, inputs.shape[0])
         return [

@@ -10,7 +10,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils import Tags
 
 from ssbhash.data import is_labelled, number_labels
-from ssbhash.inputs import Labels
+from ssbhash.inputs import ClassLabels
 
 
 class PartlyLabelledClassifier(ClassifierMixin):  # type: ignore[misc]
@@ -56,7 +56,7 @@ class PartlyLabelledClassifier(ClassifierMixin):  # type: ignore[misc]
         return tags
 
 
-def with_predictions(labels: Labels, predicted: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def with_predictions(labels: ClassLabels, predicted: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Fill the gaps of the training labels: the attribute `transduction_`.
 
     Parameters

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from ssbhash.inputs import (
     Batch,
+    ClassLabels,
     DenseRows,
     Ids,
-    Labels,
-    LatentRows,
+    LsaRows,
     RowSource,
     StandardisedRows,
     padded,
@@ -52,7 +52,7 @@ class Model:
     """
 
     network: Autoencoder
-    labels: Labels | None = None
+    labels: ClassLabels | None = None
     statistics: dict[str, Tensor] = field(default_factory=dict)
     sparse: bool = False
 
@@ -63,7 +63,7 @@ class Model:
             return rows
         if "components" in self.statistics:
             assert not isinstance(rows, DenseRows)
-            return LatentRows(rows, self.statistics["components"])
+            return LsaRows(rows, self.statistics["components"])
         return StandardisedRows(rows, self.statistics["shift"], self.statistics["scale"])
 
     @property
@@ -128,7 +128,7 @@ class Model:
         network.load_state_dict(_under("network.", tensors))
         network.eval()
         saved = config["labels"]
-        labels = None if saved is None else Labels.from_json(saved)
+        labels = None if saved is None else ClassLabels.from_json(saved)
         return cls(network, labels, _under("statistics.", tensors), bool(config["sparse"]))
 
 

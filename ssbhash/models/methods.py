@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from ssbhash.inputs import DenseRows, Raw, RowSource, fit_latent, fit_scale, in_memory
+from ssbhash.inputs import DenseRows, Raw, RowSource, fit_lsa, fit_scale, in_memory
 from ssbhash.models.base import ClassifyingHasher, Hasher, load, probabilities
 from ssbhash.models.fitted import Model
 from ssbhash.models.projections import (
@@ -177,7 +177,7 @@ class SSBVAE(ClassifyingHasher):
             return super()._inputs(rows, reconstruction)
         if isinstance(rows, DenseRows):
             return fit_scale(rows)
-        return fit_latent(rows, int(self.n_lsa_components), int(self.seed))
+        return fit_lsa(rows, int(self.n_lsa_components), int(self.seed))
 
     def _prepared(self, data: Data, shape: Shape) -> tuple[Data, Shape]:
         if self.preset == "paper":

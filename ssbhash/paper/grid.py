@@ -312,7 +312,6 @@ def _load(name: str, data_dir: Path, reference_dir: Path) -> Dataset:
 
 
 @lru_cache(maxsize=1)
-@lru_cache(maxsize=1)
 def _cosine(name: str, data_dir: Path, reference_dir: Path) -> float:
     """P@100 by the cosine of the features: the yardstick, without codes."""
     from sklearn.metrics.pairwise import cosine_distances
@@ -324,6 +323,7 @@ def _cosine(name: str, data_dir: Path, reference_dir: Path) -> float:
     return found["P@100"]
 
 
+@lru_cache(maxsize=1)
 def _weights(reference_dir: Path) -> PaperWeights | None:
     path = reference_dir / "hyperparameters.csv"
     return PaperWeights(path) if path.is_file() else None

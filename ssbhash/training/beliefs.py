@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ssbhash.inputs import Ids, Labels, RowSource
+from ssbhash.inputs import ClassLabels, Ids, RowSource
 
 Floats = npt.NDArray[np.float32]
 
@@ -70,7 +70,7 @@ class Beliefs:
     report: dict[str, Any]
 
 
-def believe(rows: RowSource, labels: Labels, seed: int) -> Beliefs:
+def believe(rows: RowSource, labels: ClassLabels, seed: int) -> Beliefs:
     """Predict the hidden labels.
 
     Parameters
@@ -383,7 +383,7 @@ def _anchors(n_items: int, known: Ids, rng: np.random.Generator) -> Ids:
     return np.sort(np.concatenate([labelled, rng.choice(others, N_ANCHORS - len(labelled), False)]))
 
 
-def _target(labels: Labels, ids: Ids) -> Floats:
+def _target(labels: ClassLabels, ids: Ids) -> Floats:
     """Labels [m, C] of 0 and 1, rows of 0 where hidden."""
     numbers = labels.numbers[ids]
     if labels.multilabel:

@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ssbhash.arrays import NotFiniteError
-from ssbhash.inputs import Ids, Labels, RowSource, SparseBatch
+from ssbhash.inputs import ClassLabels, Ids, RowSource, SparseBatch
 from ssbhash.nn import Autoencoder, TrainingBatch
 from ssbhash.training import checkpoint, distributed
 from ssbhash.training.beliefs import Beliefs
@@ -48,7 +48,7 @@ class Data:
 
     x: RowSource
     target: RowSource
-    labels: Labels | None = None
+    labels: ClassLabels | None = None
     beliefs: Beliefs | None = None
 
     def __len__(self) -> int:
@@ -257,7 +257,9 @@ class Training:
 
     def _terms(self, batch: TrainingBatch, generator: torch.Generator) -> dict[str, Tensor]:
         if self.options.precision == "bfloat16":
-            with torch.autocast(self.device.type, dtype=torch.bfloat16):
+            # The cache would keep the weights of the first step: it lives as long as the outermost
+            # autocast, and own_torch_state is one.
+            with torch.autocast(self.device.type, dtype=torch.bfloat16, cache_enabled=False):
                 return self.network.terms(batch, generator)
         return self.network.terms(batch, generator)
 

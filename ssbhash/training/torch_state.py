@@ -31,8 +31,10 @@ def own_torch_state() -> Iterator[None]:
             torch.enable_grad(),
             # Only where it changes something: as a context it slows down every operation.
             nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu"),
-            torch.autocast("cpu", enabled=False),
-            torch.autocast("cuda", enabled=False),
+            # Without the cache: it is emptied by the outermost autocast alone, and one within
+            # would go on with the weights of the first step.
+            torch.autocast("cpu", enabled=False, cache_enabled=False),
+            torch.autocast("cuda", enabled=False, cache_enabled=False),
         ):
             yield
     finally:

@@ -12,7 +12,7 @@ from sklearn.base import clone
 
 from ssbhash import metrics
 from ssbhash.data import UNLABELLED
-from ssbhash.inputs import CsrShards, Labels, read_labels
+from ssbhash.inputs import ClassLabels, CsrShards, read_labels
 from ssbhash.models import Hasher, checks
 
 Ids = npt.NDArray[np.int64]
@@ -42,7 +42,7 @@ class Validation:
     hasher: Any
     x: Any
     target: Any
-    labels: Labels
+    labels: ClassLabels
     folds: tuple[Ids, ...]
     k: int
 
@@ -99,7 +99,7 @@ class Validation:
         return digest.hexdigest()
 
 
-def deal(labels: Labels, n_folds: int, seed: int) -> tuple[Ids, ...]:
+def deal(labels: ClassLabels, n_folds: int, seed: int) -> tuple[Ids, ...]:
     """Deal the labelled items out to folds, those of each class evenly.
 
     An item of several classes counts for the rarest. Classes of fewer items than folds
@@ -137,7 +137,7 @@ def deal(labels: Labels, n_folds: int, seed: int) -> tuple[Ids, ...]:
     return folds
 
 
-def _depth(labels: Labels, known: Ids, n_folds: int) -> int:
+def _depth(labels: ClassLabels, known: Ids, n_folds: int) -> int:
     """Choose k: the share of the labelled items that 100 is of all items, within limits."""
     share = (n_folds - 1) / n_folds
     numbers = labels.numbers[known]

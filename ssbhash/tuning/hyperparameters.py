@@ -15,7 +15,14 @@ from sklearn.base import clone
 from ssbhash.arrays import as_count
 from ssbhash.models import Hasher
 from ssbhash.tuning.cross_validation import Validation
-from ssbhash.tuning.study import Search, Trial, import_optuna, open_study, quiet, standard_error
+from ssbhash.tuning.study import (
+    BudgetedSearch,
+    Trial,
+    import_optuna,
+    open_study,
+    quiet,
+    standard_error,
+)
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -198,7 +205,7 @@ def tune(
     space = default_space(hasher) if space is None else _checked_space(space, hasher)
     with quiet(optuna):
         study = open_study(optuna, storage, study_name, _fingerprint(validation, space, seed))
-        search = Search(study, validation, dict(space), seed)
+        search = BudgetedSearch(study, validation, dict(space), seed)
         interrupted = search.run(n_trials, seconds, verbose)
         trials = search.trials()
     found = TuningResult(trials, validation.k, n_folds, None, interrupted)

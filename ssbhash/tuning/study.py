@@ -55,7 +55,7 @@ class Trial:
         return standard_error(self.fold_scores)
 
 
-class Search:
+class BudgetedSearch:
     """Trials of one study, each drawn from (seed, its number, those before it)."""
 
     def __init__(

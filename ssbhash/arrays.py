@@ -120,7 +120,7 @@ def as_codes(array: Any, name: str, n_bits: int | None = None, *, tensors: bool 
         not fit n_bytes, or if a padding bit is set.
     """
     codes = as_array(array, name, tensors)
-    if dtype_name(codes) != "uint8":
+    if codes.dtype != np.uint8 and dtype_name(codes) != "uint8":  # numpy's, or torch's
         hint = ""
         if dtype_name(codes).startswith(("int", "uint")):
             hint = (

@@ -206,23 +206,24 @@ def search(
     limit = None
     if max_distance is not None:
         limit = min(as_count(max_distance, "max_distance", 0), 8 * queries.shape[1])
-    excluded = _excluded(exclude, len(queries), is_single)
-    n_wanted = min(k + excluded.shape[1], len(database))
-    distances, found = engine.search(database, queries, n_wanted, resolve(n_threads), limit)
-    if excluded.shape[1]:
+    if exclude is None:
+        n_wanted = min(k, len(database))
+        distances, found = engine.search(database, queries, n_wanted, resolve(n_threads), limit)
+    else:
+        excluded = _excluded(exclude, len(queries), is_single)
+        n_wanted = min(k + excluded.shape[1], len(database))
+        distances, found = engine.search(database, queries, n_wanted, resolve(n_threads), limit)
         distances, found = _without(distances, found, excluded)
-    if not pad and (excluded.shape[1] or limit is not None):
-        n_found = (found >= 0).sum(axis=1)
-        n_columns = min(n_columns, int(n_found.max()) if len(n_found) else 0)
-    distances = _fitted(distances, n_columns, MISSING_DISTANCE)
-    found = _fitted(found, n_columns, MISSING_ID)
+    if not pad and (exclude is not None or limit is not None):
+        n_columns = min(n_columns, int((found >= 0).sum(axis=1).max(initial=0)))
+    if n_columns != n_wanted:
+        distances = _fitted(distances, n_columns, MISSING_DISTANCE)
+        found = _fitted(found, n_columns, MISSING_ID)
     return _ranked_like(distances, found, query, is_single)
 
 
-def _excluded(exclude: AnyArray | int | None, n_queries: int, is_single: bool) -> _Ints:
+def _excluded(exclude: AnyArray | int, n_queries: int, is_single: bool) -> _Ints:
     """Ids [n_queries, n_excluded] that queries must not find."""
-    if exclude is None:
-        return np.empty((n_queries, 0), np.int64)
     ids = as_numpy(exclude, "exclude")
     if ids.dtype.kind not in "iu" and ids.size:
         raise TypeError(f"exclude must hold integers, got {ids.dtype}")

@@ -30,8 +30,11 @@ void row_distances(const std::uint8_t *codes, std::size_t n, std::size_t n_bytes
     }
 }
 
-SSBHASH_INLINE void offer_rows(const Block &block, std::size_t begin, std::size_t end,
-                               std::size_t n_bytes, const std::uint8_t *query, Sink &sink) {
+// Not inlined: it is seldom called from the loops below, and takes registers from them.
+template <std::size_t kBytes = 0> // 0: any
+[[gnu::noinline]] void offer_rows(const Block &block, std::size_t begin, std::size_t end,
+                                  std::size_t width, const std::uint8_t *query, Sink &sink) {
+    const std::size_t n_bytes = kBytes ? kBytes : width;
     for (std::size_t i = begin; i < end; ++i) {
         const std::int32_t found = distance(row_at(block, i, n_bytes), query, n_bytes);
         if (found < sink.limit && is_allowed(block, i))
@@ -224,9 +227,9 @@ void scan_rows_by(const Block &block, std::size_t n_bytes, const std::uint8_t *q
         for (std::size_t s = 1; s < steps; ++s)
             least = _mm256_min_epi16(least, step.distances(rows + s * Step::kCodes * width));
         if (__builtin_expect(any_below<Step::kLaneBytes>(least, sink.limit), 0))
-            offer_rows(block, i, i + group, width, query, sink);
+            offer_rows<kBytes>(block, i, i + group, width, query, sink);
     }
-    offer_rows(block, i, block.n, width, query, sink);
+    offer_rows<kBytes>(block, i, block.n, width, query, sink);
 }
 
 template <std::size_t kBytes>

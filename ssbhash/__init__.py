@@ -12,8 +12,12 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
-# Reading numpy takes a moment. Ctrl-C in it ends the command line without a traceback.
-if os.path.basename(sys.argv[0] if sys.argv else "") in ("ssbhash", "-m"):
+# Reading numpy takes a moment. Ctrl-C in it ends the command line without a traceback. Python is
+# still looking for the module to run where sys.argv[0] is "-m".
+_STARTED_AS = os.path.basename(sys.argv[0]) if sys.argv else ""
+if _STARTED_AS == "ssbhash" or (
+    _STARTED_AS == "-m" and ("-m", "ssbhash") in zip(sys.orig_argv, sys.orig_argv[1:], strict=False)
+):
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from ssbhash._version import __version__

@@ -621,14 +621,49 @@ def test_output_that_is_cut_off_or_full(trained: Path) -> None:
         assert process.stderr == "ssbhash: error: standard output: No space left on device\n"
 
 
-@pytest.mark.parametrize("seconds", [0.1, 0.2, 0.4])
+@pytest.mark.parametrize("seconds", [0.0, 0.1, 0.3])
 def test_early_ctrl_c_has_no_traceback(seconds: float) -> None:
-    process = start("info", stderr=subprocess.PIPE)
+    code = """if True:
+        import sys
+        sys.argv = ["ssbhash", "info"]
+        from ssbhash.__main__ import main
+        print("read", flush=True)
+        main()"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"read\n"
     time.sleep(seconds)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert b"ssbhash" not in err, "Python's own start is not ours"
+    assert b"ssbhash" not in err
     assert process.returncode in (0, 130, -signal.SIGINT, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_ours"), [(["-m", "ssbhash"], True), (["-m", "mine"], False), ([], False)]
+)
+def test_ctrl_c_while_numpy_is_read(arguments: list[str], is_ours: bool, tmp_path: Path) -> None:
+    """Only the command line changes what Ctrl-C does."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "__init__.py").write_text("import ssbhash")
+    shown = "import signal; print(signal.getsignal(signal.SIGINT) == signal.SIG_DFL)"
+    (tmp_path / "mine" / "__main__.py").write_text(shown)
+    if arguments == ["-m", "ssbhash"]:
+        code = f"import sys; sys.argv = ['ssbhash']; import ssbhash; {shown}"
+        arguments = ["-c", code]
+    elif not arguments:
+        arguments = ["-c", f"import ssbhash; {shown}"]
+    folders = f"{tmp_path}{os.pathsep}{os.environ['PYTHONPATH']}"
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        env={**os.environ, "PYTHONPATH": folders},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == f"{is_ours}\n"
 
 
 def test_progress_before_the_bar_on_a_terminal(tales: Path, tmp_path: Path) -> None:

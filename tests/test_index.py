@@ -570,8 +570,8 @@ def test_rerank_orders_whole_tie_groups(metric: str, small_parts: None) -> None:
 @pytest.mark.parametrize("n_bits", [8, 20, 64, 100])
 @pytest.mark.parametrize("n", [0, 1, 2, 700, 6000])
 def test_groups_and_pairs_are_those_of_all_pairs(n_bits: int, n: int, backend: str) -> None:
-    if n > 700 and backend == "reference":
-        pytest.skip("slow")
+    if n > 700 and (backend == "reference" or n_bits == 8):
+        pytest.skip("slow: with 8 bits nearly all pairs are near")
     rng = np.random.default_rng(n + n_bits)
     codes = random_codes(rng, n, n_bits, 0.2 if n_bits < 64 else 0.5)
     codes[n // 2 :] = codes[: n - n // 2] ^ random_codes(rng, n - n // 2, n_bits, 0.02)

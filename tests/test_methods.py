@@ -119,7 +119,9 @@ def test_code_of_an_item_does_not_depend_on_its_company(items: Any) -> None:
 @pytest.mark.parametrize("method", SUPERVISED)
 def test_predictions(method: str, items: Any) -> None:
     X, y = items
-    alpha = {"ssb-vae": {"dropout": 0.0, "n_hidden_units": 64}, "vdsh-s": {"alpha": 10.0}}.get(method, {"alpha": 1e-3})
+    alpha = {"ssb-vae": {"dropout": 0.0, "n_hidden_units": 64}, "vdsh-s": {"alpha": 10.0}}.get(
+        method, {"alpha": 1e-3}
+    )
     hasher = small(method, **({"n_epochs": 80} | alpha)).fit(X, y)
     probabilities = hasher.predict_proba(X)
     np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
@@ -287,9 +289,17 @@ def test_bad_parameters_are_named(parameters: dict[str, Any], error: type, items
 
 @pytest.mark.parametrize(
     ("preset", "name", "value"),
-    [("default", "alpha", 1e-3), ("default", "gamma", 1e3), ("paper", "dropout", 0.1)]
-    + [("paper", "contrast_weight", 1.5), ("paper", "class_share", 0.25)]
-    + [("paper", "n_lsa_components", 4), ("paper", "n_labelled", 0)],
+    [
+        ("default", "alpha", 1e-3),
+        ("default", "gamma", 1e3),
+        ("default", "beta", 0.5),
+        ("default", "temperature", 1.0),
+        ("paper", "dropout", 0.1),
+        ("paper", "contrast_weight", 1.5),
+        ("paper", "class_share", 0.25),
+        ("paper", "n_lsa_components", 4),
+        ("paper", "n_labelled", 0),
+    ],
 )
 def test_parameters_of_the_other_preset_are_refused(
     preset: str, name: str, value: float, items: Any
@@ -431,8 +441,8 @@ def test_failed_save_leaves_the_old_model(
     ("options", "classes"),
     [
         ({"device": torch.device("cpu")}, [0, 1]),
-        ({"beta": Fraction(1, 64)}, [0, 1]),
-        ({"beta": np.float32(0.5)}, ["ant", "bee"]),
+        ({"dropout": Fraction(1, 64)}, [0, 1]),
+        ({"dropout": np.float32(0.5)}, ["ant", "bee"]),
     ],
 )
 def test_what_fits_can_be_saved(items: Any, tmp_path: Path, options: Any, classes: Any) -> None:
@@ -457,15 +467,15 @@ def test_labels_that_cannot_be_saved_are_refused_before_training(
 
 def test_a_checkpoint_knows_equal_parameters(items: Any, tmp_path: Path) -> None:
     X, y = items
-    first = small("ssb-vae", checkpoint=tmp_path, beta=np.float64(0.25)).fit(X, y)
-    again = small("ssb-vae", checkpoint=tmp_path, beta=0.25).fit(X, y)
+    first = small("ssb-vae", checkpoint=tmp_path, dropout=np.float64(0.25)).fit(X, y)
+    again = small("ssb-vae", checkpoint=tmp_path, dropout=0.25).fit(X, y)
     assert again.history_ == first.history_
     path = tmp_path / "checkpoint.safetensors"
     content = path.read_bytes()
     for place in random.Random(0).sample(range(len(content)), 200):
         path.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
         with pytest.raises(ValueError, match="no checkpoint"):
-            small("ssb-vae", checkpoint=tmp_path, beta=0.25).fit(X, y)
+            small("ssb-vae", checkpoint=tmp_path, dropout=0.25).fit(X, y)
 
 
 def test_save_where_a_file_is_in_the_way(items: Any, tmp_path: Path) -> None:

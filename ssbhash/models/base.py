@@ -531,7 +531,7 @@ class ClassifyingHasher(PartlyLabelledClassifier, Hasher):
         >>> X = np.repeat(np.eye(2), 20, axis=0)
         >>> y = np.array(["ant"] * 20 + ["bee"] * 20, dtype=object)
         >>> y[1::2] = None  # unlabelled
-        >>> hasher = SSBVAE(n_bits=8, n_epochs=20, n_hidden_units=16, verbose=False).fit(X, y)
+        >>> hasher = SSBVAE(n_bits=8, n_epochs=20, n_hidden_units=64, verbose=False).fit(X, y)
         >>> hasher.predict(X[[0, 39]]).tolist(), hasher.score(X, y)
         (['ant', 'bee'], 1.0)
         """

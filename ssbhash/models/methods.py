@@ -55,8 +55,8 @@ class SSBVAE(ClassifyingHasher):
     preset
         "default": class bits beside item bits, without weights to tune, see
         `ssbhash.nn.class_and_item`; sparse features are projected onto their latent semantic
-        subspace first (LSA); nothing is reconstructed, so `target`, `reconstruction`, `beta` and
-        `temperature` have no effect. "paper": reconstruction + beta KL + alpha (gamma point +
+        subspace first (LSA); nothing is reconstructed, so `target` and `reconstruction` have
+        no effect. "paper": reconstruction + beta KL + alpha (gamma point +
         pair), exactly as published. A parameter of the other preset raises ValueError in
         `fit`.
     n_epochs
@@ -79,9 +79,9 @@ class SSBVAE(ClassifyingHasher):
         is a sum over the pairs of a batch, so a larger batch wants a smaller alpha.
     gamma
         Preset "paper" only: weight of the classifier's cross-entropy within it, None for 1e3.
-    temperature
-        Of the binary-Concrete relaxation.
-    n_bits, beta, ...
+    beta, temperature
+        Preset "paper" only: weight of the Kullback-Leibler term; of the binary-Concrete relaxation.
+    n_bits, ...
         See `Hasher`.
 
     Attributes
@@ -111,7 +111,7 @@ class SSBVAE(ClassifyingHasher):
             "n_lsa_components",
             "n_labelled",
         ),
-        "paper": ("alpha", "gamma"),
+        "paper": ("alpha", "beta", "gamma", "temperature"),
     }
 
     _: KW_ONLY
@@ -232,9 +232,9 @@ class PHSGS(ClassifyingHasher):
         Weight of all that is supervised.
     gamma
         Weight of the classifier's cross-entropy within it.
-    temperature
-        Of the binary-Concrete relaxation.
-    n_bits, beta, ...
+    beta, temperature
+        Preset "paper" only: weight of the Kullback-Leibler term; of the binary-Concrete relaxation.
+    n_bits, ...
         See `Hasher`.
     """
 
@@ -291,9 +291,9 @@ class BernoulliVAE(Hasher):
 
     Parameters
     ----------
-    temperature
-        Of the binary-Concrete relaxation.
-    n_bits, beta, ...
+    beta, temperature
+        Preset "paper" only: weight of the Kullback-Leibler term; of the binary-Concrete relaxation.
+    n_bits, ...
         See `Hasher`.
     """
 

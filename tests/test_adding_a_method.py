@@ -18,6 +18,7 @@ pytest.importorskip("sklearn")
 
 import scipy.sparse as sp
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from toy_method import Toy
 
 import ssbhash
 import ssbhash.nn
@@ -25,7 +26,6 @@ from ssbhash.inputs import row_source
 from ssbhash.models import METHODS, load
 from ssbhash.nn import PHSGSNetwork, Shape, Weights
 from ssbhash.training import Data, Options, Training
-from tests.toy_method import Toy
 
 SMALL: dict[str, Any] = {"n_bits": 8, "n_epochs": 3, "n_hidden_units": 16, "batch_size": 16}
 X = np.random.default_rng(0).poisson(0.5, (80, 12)).astype(np.float32)
@@ -37,7 +37,7 @@ def registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     package = tmp_path / "toy-1.dist-info"
     package.mkdir()
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: toy\nVersion: 1\n")
-    (package / "entry_points.txt").write_text("[ssbhash.methods]\ntoy = tests.toy_method:Toy\n")
+    (package / "entry_points.txt").write_text("[ssbhash.methods]\ntoy = toy_method:Toy\n")
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
 
@@ -75,7 +75,7 @@ def test_it_is_unknown_where_it_is_not_registered(tmp_path: Path) -> None:
 
 def test_the_command_line_trains_it(registered: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "X.npy", X)
-    source = Path(__file__).parent.parent
+    source = Path(__file__).parent
     folders = str(registered), str(source), os.environ.get("PYTHONPATH", "")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(folders)}
     run = partial(subprocess.run, capture_output=True, text=True, check=True, env=environment)

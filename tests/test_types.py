@@ -17,13 +17,15 @@ from ssbhash.engines.engine import Engine
 pytest.importorskip("mypy")
 TESTS = Path(__file__).parent
 PACKAGE = Path(ssbhash.__file__).parent
+# mypy finds an installed package by itself, and refuses to be told of its folder.
+MYPYPATH = "" if "site-packages" in PACKAGE.parts else str(PACKAGE.parent)
 needs_native = pytest.mark.skipif(native_module() is None, reason="the extension is not built")
 
 
 def run(module: str, *arguments: str, folder: Path) -> str:
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments],
-        env={**os.environ, "MYPYPATH": str(PACKAGE.parent)},
+        env={**os.environ, "MYPYPATH": MYPYPATH},
         cwd=folder,
         capture_output=True,
         text=True,

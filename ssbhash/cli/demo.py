@@ -26,6 +26,8 @@ from ssbhash.paper import Dataset
 N_QUERIES = 300
 SUPERVISION = 0.1
 K = 100
+# Of the bits of the million codes: near-duplicates, with the ties and the skew of learned bits.
+FLIPPED = 0.03
 
 # Chosen on validation items, for 32 bits and 10% labels.
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -151,21 +153,22 @@ def digits() -> Dataset:
 def search_speed(
     row: Trained, data: Dataset, n_codes: int, seed: int, tell: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Blow the database up by sampling from the posterior; search it, beside faiss.
+    """Copy the database with some bits flipped, and search the copies, beside faiss.
 
     All engines must return the same distances before any is timed; they take turns,
     and the best of the rounds counts.
     """
-    from ssbhash import backends, sample
+    from ssbhash import backends, sample, unpack
 
     n_samples = -(-n_codes // len(data.y))
-    logits = row.hasher.logits(data.X)
+    bits = unpack(row.hasher.transform(data.X), row.n_bits)
+    logits = np.where(bits, 1.0, -1.0) * np.log(1 / FLIPPED - 1)
     codes = sample(logits, seed=seed, n_samples=n_samples).reshape(-1, row.queries.shape[1])
     codes = np.ascontiguousarray(codes[:n_codes])
     labels = np.tile(data.y, n_samples)[:n_codes]
     precision = metrics.precision_at(codes, labels, row.queries, data.y_query, k=K)
     tell(
-        f"\n{n_codes:,} codes of {row.n_bits} bits, sampled from the learned posterior: "
+        f"\n{n_codes:,} codes of {row.n_bits} bits, copies with {FLIPPED:.0%} of the bits flipped: "
         f"P@{K} {precision:.3f}."
     )
     engines = _engines(codes)

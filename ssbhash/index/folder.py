@@ -13,7 +13,6 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +27,6 @@ FORMAT = 1
 _MANIFEST = "manifest.json"
 _OWN = re.compile(r"(segment|alive|log|names)-\d{6}(\.\w+)?")
 __all__ = ["Change", "Folder"]
-
-
-@dataclass
-class Loaded:
-    """What a folder holds."""
-
-    parts: tuple[Part, ...]
-    next_id: int
-    names: Names | None
-    changes: list[Change]
 
 
 class Folder:

@@ -1,8 +1,8 @@
 """The engines: native (C++), numba, reference (numpy), cuda.
 
-Each engine is a module that has the functions of `Engine`; results are identical on
-every engine, for any number of threads. `get` picks one; the public functions in `hamming.py` and `sampling.py` check
-arguments, then call it.
+Each engine is a module with the functions of `Engine`. Results are identical on every
+engine, for any number of threads. `get` picks one. The public functions in `hamming.py`
+and `sampling.py` check arguments, then call it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from ssbhash.engines import cuda_build
 from ssbhash.engines.engine import (
     MISSING_DISTANCE,
     MISSING_ID,
+    CodeOptions,
     CodesIn,
     Database,
     Engine,
+    EngineOptions,
     PreparedCodes,
 )
 
@@ -29,9 +31,11 @@ __all__ = [
     "MISSING_DISTANCE",
     "MISSING_ID",
     "NAMES",
+    "CodeOptions",
     "CodesIn",
     "Database",
     "Engine",
+    "EngineOptions",
     "PreparedCodes",
     "available",
     "get",

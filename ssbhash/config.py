@@ -13,15 +13,15 @@ from ssbhash.threads import get_num_threads
 
 
 def config() -> dict[str, Any]:
-    """Describe this installation; nothing is imported to find out.
+    """Describe this installation, without importing other packages.
 
     Returns
     -------
     dict
-        `version`, `python`, `platform`, `engines` (fastest first), `isa` and
-        `isas` (instruction set in use and available; None without the native
-        engine), `compiler`, `n_threads`, and the versions of `numpy`, `numba`,
-        `faiss` and `torch` (None where not installed).
+        `version`, `python`, `platform`; `engines`, fastest first; `n_threads`;
+        `compiler`, `isa` (the instruction set in use) and `isas` (those available), None
+        without the native engine; the versions of `numpy`, `numba`, `faiss` and `torch`,
+        None where not installed.
     """
     core = native_module()
     return {
@@ -41,7 +41,7 @@ def config() -> dict[str, Any]:
 
 
 def show_config() -> None:
-    """Print `config()`, one line an entry.
+    """Print what is installed and what runs here, one line an entry.
 
     Examples
     --------

@@ -72,7 +72,22 @@ if TYPE_CHECKING:
 else:
 
     class SearchResult(NamedTuple):
-        """Nearest neighbours: `distances` int32 and `ids` int64, [n_queries, k] (or [k])."""
+        """Nearest neighbours, ascending by (distance, id).
+
+        Attributes
+        ----------
+        distances : int32 [n_queries, k], or [k] for a single query
+            Their distances.
+        ids : int64, of the same shape
+            Their ids; -1 where there is no further neighbour.
+
+        Examples
+        --------
+        >>> import numpy as np, ssbhash
+        >>> codes = np.array([[0], [1]], np.uint8)
+        >>> ssbhash.search(codes, codes[1], k=1)
+        SearchResult(distances=array([0], dtype=int32), ids=array([1]))
+        """
 
         distances: Any
         ids: Any
@@ -80,9 +95,28 @@ else:
     class RangeResult(NamedTuple):
         """Neighbours within a radius, in CSR form.
 
-        Query i owns `distances[lims[i]:lims[i + 1]]` and the same slice of `ids`,
-        sorted by (distance, id). `lims` int64 [n_queries + 1], `distances` int32,
-        `ids` int64.
+        Query i owns `distances[lims[i]:lims[i + 1]]` and the same slice of `ids`:
+
+            lims       0           3   4
+            distances  d00 d01 d02 d10
+            ids        i00 i01 i02 i10
+                       query 0     query 1
+
+        Attributes
+        ----------
+        lims : int64 [n_queries + 1]
+            Where each query's results begin, and where the last ones end.
+        distances : int32 [n_results]
+            Ascending for each query.
+        ids : int64 [n_results]
+            Ascending among equal distances.
+
+        Examples
+        --------
+        >>> import numpy as np, ssbhash
+        >>> codes = np.array([[0], [1]], np.uint8)
+        >>> ssbhash.within(codes, codes, radius=0)
+        RangeResult(lims=array([0, 1, 2]), distances=array([0, 0], dtype=int32), ids=array([0, 1]))
         """
 
         lims: Any
@@ -90,7 +124,21 @@ else:
         ids: Any
 
     class PairsResult(NamedTuple):
-        """Pairs of rows first < second, sorted: int64, int64 and int32, [n_pairs] each."""
+        """Pairs of rows, sorted by (first, second).
+
+        Attributes
+        ----------
+        first, second : int64 [n_pairs]
+            Rows, `first` < `second`.
+        distances : int32 [n_pairs]
+            Their distance.
+
+        Examples
+        --------
+        >>> import numpy as np, ssbhash
+        >>> ssbhash.pairs_within(np.array([[0], [1]], np.uint8), radius=1)
+        PairsResult(first=array([0]), second=array([1]), distances=array([1], dtype=int32))
+        """
 
         first: Any
         second: Any
@@ -107,7 +155,7 @@ TorchPairs: TypeAlias = "PairsResult[Tensor, Tensor]"
 Offset: TypeAlias = "int | AnyArray"
 
 
-class FilterOptions(CodeOptions, total=False):
+class _FilterOptions(CodeOptions, total=False):
     """Keywords of a search, as its overloads share them."""
 
     mask: AnyArray | None
@@ -123,7 +171,7 @@ def search(
     exclude: AnyArray | int | None = ...,
     max_distance: int | None = ...,
     pad: bool = ...,
-    **options: Unpack[FilterOptions],
+    **options: Unpack[_FilterOptions],
 ) -> TorchSearch: ...
 @overload
 def search(
@@ -134,7 +182,7 @@ def search(
     exclude: AnyArray | int | None = ...,
     max_distance: int | None = ...,
     pad: bool = ...,
-    **options: Unpack[FilterOptions],
+    **options: Unpack[_FilterOptions],
 ) -> NumpySearch: ...
 def search(
     codes: CodesIn,
@@ -301,7 +349,7 @@ def within(
     radius: int | AnyArray,
     *,
     max_results: int | None = ...,
-    **options: Unpack[FilterOptions],
+    **options: Unpack[_FilterOptions],
 ) -> TorchRange: ...
 @overload
 def within(
@@ -310,7 +358,7 @@ def within(
     radius: int | AnyArray,
     *,
     max_results: int | None = ...,
-    **options: Unpack[FilterOptions],
+    **options: Unpack[_FilterOptions],
 ) -> NumpyRange: ...
 def within(
     codes: CodesIn,
@@ -379,14 +427,14 @@ def within(
 
 @overload
 def count_within(
-    codes: CodesIn, query: Tensor, radius: int | AnyArray, **options: Unpack[FilterOptions]
+    codes: CodesIn, query: Tensor, radius: int | AnyArray, **options: Unpack[_FilterOptions]
 ) -> Tensor: ...
 @overload
 def count_within(
     codes: CodesIn,
     query: ArrayIn | PreparedCodes,
     radius: int | AnyArray,
-    **options: Unpack[FilterOptions],
+    **options: Unpack[_FilterOptions],
 ) -> Int64Array: ...
 def count_within(
     codes: CodesIn,

@@ -52,7 +52,7 @@ class PreparedCodes:
     other processes and machines. Another engine than the one that prepared them
     searches the codes without the planes, with the same results.
 
-    Attributes
+    Parameters
     ----------
     codes : uint8 [n, n_bytes]
         The packed codes. They must not change: if they do, results may be wrong.
@@ -60,6 +60,8 @@ class PreparedCodes:
         Bits in a code, if given to `prepare`. Queries are then checked against it.
     engine : str
         The engine that prepared them.
+    planes
+        What that engine made of them; None where it searches codes as they are.
 
     Examples
     --------
@@ -89,7 +91,18 @@ class PreparedCodes:
         return 0 if self._planes is None else self._planes.nbytes
 
     def planes_of(self, engine: str) -> Planes | None:
-        """Return the planes, if `engine` has made them."""
+        """Return what `engine` made of the codes.
+
+        Parameters
+        ----------
+        engine : str
+            Name of an engine.
+
+        Returns
+        -------
+        Planes or None
+            None if another engine prepared the codes.
+        """
         return self._planes if engine == self.engine else None
 
     def __array__(

@@ -71,7 +71,7 @@ def why_no_native() -> str:
     reason = _load_native()[1]
     if not reason:
         return ""
-    here, installed = Path(__file__).parents[1], _installed_with_native()
+    here, installed = Path(__file__).resolve().parents[2], _installed_with_native()
     if installed is not None and installed != here:
         return (
             f"this is the source folder {here}, which hides the ssbhash that is installed in "

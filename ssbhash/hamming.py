@@ -155,7 +155,7 @@ TorchPairs: TypeAlias = "PairsResult[Tensor, Tensor]"
 Offset: TypeAlias = "int | AnyArray"
 
 
-class _FilterOptions(CodeOptions, total=False):
+class FilterOptions(CodeOptions, total=False):
     """Keywords of a search, as its overloads share them."""
 
     mask: AnyArray | None
@@ -171,7 +171,7 @@ def search(
     exclude: AnyArray | int | None = ...,
     max_distance: int | None = ...,
     pad: bool = ...,
-    **options: Unpack[_FilterOptions],
+    **options: Unpack[FilterOptions],
 ) -> TorchSearch: ...
 @overload
 def search(
@@ -182,7 +182,7 @@ def search(
     exclude: AnyArray | int | None = ...,
     max_distance: int | None = ...,
     pad: bool = ...,
-    **options: Unpack[_FilterOptions],
+    **options: Unpack[FilterOptions],
 ) -> NumpySearch: ...
 def search(
     codes: CodesIn,
@@ -349,7 +349,7 @@ def within(
     radius: int | AnyArray,
     *,
     max_results: int | None = ...,
-    **options: Unpack[_FilterOptions],
+    **options: Unpack[FilterOptions],
 ) -> TorchRange: ...
 @overload
 def within(
@@ -358,7 +358,7 @@ def within(
     radius: int | AnyArray,
     *,
     max_results: int | None = ...,
-    **options: Unpack[_FilterOptions],
+    **options: Unpack[FilterOptions],
 ) -> NumpyRange: ...
 def within(
     codes: CodesIn,
@@ -427,14 +427,14 @@ def within(
 
 @overload
 def count_within(
-    codes: CodesIn, query: Tensor, radius: int | AnyArray, **options: Unpack[_FilterOptions]
+    codes: CodesIn, query: Tensor, radius: int | AnyArray, **options: Unpack[FilterOptions]
 ) -> Tensor: ...
 @overload
 def count_within(
     codes: CodesIn,
     query: ArrayIn | PreparedCodes,
     radius: int | AnyArray,
-    **options: Unpack[_FilterOptions],
+    **options: Unpack[FilterOptions],
 ) -> Int64Array: ...
 def count_within(
     codes: CodesIn,

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ssbhash.arrays import Codes, as_codes, as_count, as_numpy, like
+from ssbhash.arrays import Codes, Ids, as_codes, as_count, as_numpy, like
 from ssbhash.hamming import RangeResult, SearchResult
 from ssbhash.index import searching
 from ssbhash.index.folder import Folder
 from ssbhash.index.log import Change
-from ssbhash.index.segments import LAYOUTS, Ids, Layout, Part
+from ssbhash.index.segments import LAYOUTS, Layout, Part
 from ssbhash.index.state import State
 from ssbhash.index.store import Store
 from ssbhash.index.two_stages import Reranker

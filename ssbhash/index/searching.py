@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ssbhash.arrays import Codes
+from ssbhash.arrays import Codes, Distances, Ids
 from ssbhash.engines import (
     MISSING_DISTANCE,
     MISSING_ID,
@@ -16,9 +16,7 @@ from ssbhash.engines import (
     get,
     native_module,
 )
-from ssbhash.index.segments import Ids, Part
-
-Distances = npt.NDArray[np.int32]
+from ssbhash.index.segments import Part
 
 
 def nearest(

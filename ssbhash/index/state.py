@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from ssbhash.arrays import Codes
-from ssbhash.index.segments import MAX_ITEMS, Ids, Layout, Part, Segment, build
+from ssbhash.arrays import Codes, Ids
+from ssbhash.index.segments import MAX_ITEMS, Layout, Part, Segment, build
 
 # Rows of the growing part: a scan of this many takes some 20 microseconds at 64 bits.
 TAIL_ITEMS = 1 << 16

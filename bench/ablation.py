@@ -105,7 +105,7 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def parse(variant: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Parameters of the estimator, and constants of its network.
+    """Read the parameters of the estimator, and the constants of its network.
 
     Raises
     ------
@@ -185,7 +185,7 @@ def run(cell: Cell, data: Dataset) -> dict[str, Any]:
 
 
 def table(rows: dict[Cell, float], options: argparse.Namespace, baseline: str | None) -> str:
-    """Mean and standard error over seeds; of the differences to `baseline`, if given."""
+    """Write mean and standard error over seeds; with `baseline`, those of the differences."""
     settings = list(product(options.dataset, options.supervision, options.bits))
     heads = [f"{name} {supervision:.0%} {bits}" for name, supervision, bits in settings]
     lines = [["variant", *heads]]

@@ -47,7 +47,7 @@ class DenseSSBVAE(nn.Module):
     def loss(
         self, x: Tensor, target: Tensor, labels: Tensor, known: Tensor, noise: Tensor | None = None
     ) -> Tensor:
-        """Mean loss of a batch; `noise` is logistic, [m, n_bits]."""
+        """Compute the mean loss of a batch; `noise` is logistic, [m, n_bits]."""
         hidden = self.encoder(x)
         logits, scores = self.to_logits(hidden), self.classifier(hidden)
         if noise is None:
@@ -68,7 +68,7 @@ class DenseSSBVAE(nn.Module):
 
 
 def dense(items: TrainingBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Rows of features, of targets and of labels, and which labels are known."""
+    """Return rows of features, of targets and of labels, and which labels are known."""
     assert isinstance(items.x, SparseBatch)
     assert isinstance(items.target, SparseBatch)
     assert items.labels is not None

@@ -49,7 +49,7 @@ def exact_gradient(logits: Tensor, loss: Loss) -> Tensor:
 
 
 def measure(logits: Tensor, loss: Loss, name: str, draws: int) -> tuple[float, float, float, float]:
-    """Relative bias, its noise, relative spread, nanoseconds for each logit."""
+    """Measure relative bias, its noise, relative spread, and nanoseconds for each logit."""
     exact = exact_gradient(logits, loss)
     many = logits.expand(draws, -1).clone().requires_grad_()
     start = time.perf_counter()

@@ -137,7 +137,7 @@ class Estimate:
 
     @property
     def rate(self) -> float:
-        """Codes searched in a clock by a multiprocessor: what its slowest unit allows."""
+        """Estimate the codes that a multiprocessor compares in a clock, by its slowest unit."""
         return min(self.rates.values())
 
 

@@ -60,7 +60,7 @@ def faiss_contenders(codes: np.ndarray) -> dict[str, Callable[[np.ndarray, int],
 def latencies(
     search: Callable[[np.ndarray, int], Answer], queries: np.ndarray, k: int
 ) -> np.ndarray:
-    """Microseconds of each query, alone; at most five seconds of them."""
+    """Measure the microseconds of each query alone, for at most five seconds."""
     taken = []
     for query in queries:
         start = time.perf_counter()

@@ -67,7 +67,7 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def cells(options: argparse.Namespace) -> list[Cell]:
-    """Every run that is asked for; the methods of a setting one after the other."""
+    """List the runs that are asked for, the methods of a setting side by side."""
     return [
         Cell(options.dataset, method, n_bits, supervision, seed)
         for supervision in options.supervision
@@ -99,7 +99,7 @@ def reference_rows(path: Path) -> list[Row]:
 
 
 def yardsticks(options: argparse.Namespace) -> list[str]:
-    """P@100 of rankings by floats, which codes are compared with."""
+    """Compute P@100 of rankings by floats, to compare codes with."""
     data = datasets.load(options.dataset, options.data, reference_dir=options.reference)
     rankings = {"cosine of the features": (data.X, data.X_query)}
     for supervision in options.supervision:
@@ -114,7 +114,7 @@ def yardsticks(options: argparse.Namespace) -> list[str]:
 
 
 def cosine_precision(X: Any, X_query: Any, y: Any, y_query: Any) -> float:
-    """P@100 by cosine."""
+    """Compute P@100 by cosine."""
     from sklearn.metrics.pairwise import cosine_distances
 
     found = metrics.evaluate_distances(lambda part: cosine_distances(X_query[part], X), y, y_query)
@@ -129,7 +129,7 @@ def show(figure: Summary | None) -> str:
 
 
 def table(rows: list[Row], reference: list[Row]) -> tuple[list[str], bool]:
-    """Lines of the table, and whether every bar is reached."""
+    """Write the lines of the table; tell whether every bar is reached."""
     ours = {figure: summarise(rows, figure) for figure in FIGURES}
     theirs = {figure: summarise(reference, figure) for figure in FIGURES}
     head = (
@@ -156,7 +156,7 @@ def table(rows: list[Row], reference: list[Row]) -> tuple[list[str], bool]:
 
 
 def item_table(rows: list[Row]) -> list[str]:
-    """Lines of the second table."""
+    """Write the lines of the second table."""
     found = {figure: summarise(rows, figure) for figure in ITEM_FIGURES}
     head = f"{'labels':>6} {'bits':>4} {'method':<20}"
     lines = [head + "".join(f"{name:>20}" for name in ITEM_FIGURES)]

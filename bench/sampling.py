@@ -49,7 +49,7 @@ def z_to_p(z: float) -> float:
 
 
 def check_distribution(n_bits: int) -> bool:
-    """Chi-square on 16-bit words, runs along and across rows, biased frequencies."""
+    """Test 16-bit words by chi-square, runs along and across rows, and biased frequencies."""
     zeros = np.zeros((ROWS_AT_ONCE, 64), dtype=np.float32)
     words = np.zeros(1 << 16, dtype=np.int64)
     n_rows = max(1, n_bits // 64 // ROWS_AT_ONCE) * ROWS_AT_ONCE

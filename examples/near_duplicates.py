@@ -13,7 +13,7 @@ import ssbhash
 
 
 def difference_hash(images: np.ndarray) -> np.ndarray:
-    """Images [n, height, width] to packed codes [n, 8]; sizes multiples of 8 and 9."""
+    """Hash images [n, height, width] to packed codes [n, 8]; sizes are multiples of 8 and 9."""
     n, height, width = images.shape
     cells = images.reshape(n, 8, height // 8, 9, width // 9).mean(axis=(2, 4))
     return ssbhash.pack((cells[:, :, 1:] > cells[:, :, :-1]).reshape(n, 64))

@@ -20,7 +20,7 @@ MODULES += ("statistics", "tarfile", "unittest", "unittest.mock", "zipfile")
 
 
 def docstrings() -> tuple[list[str], list[str]]:
-    """Docstrings of functions, classes and methods, and the module of each."""
+    """Collect the docstrings of functions, classes and methods, and the module of each."""
     texts: dict[str, str] = {}
     for name in MODULES:
         module = importlib.import_module(name)

@@ -1,12 +1,12 @@
 """Retrieval quality from codes and labels, exact in expectation over ties.
 
-Short codes tie a lot, and the order within a tie is arbitrary. By default each
-metric is its expectation over all orders of the tied items, in closed form
-(McSherry & Najork, "Computing information retrieval performance measures
-efficiently in the presence of tied scores", ECIR 2008): reproducible, and what
-an arbitrary order estimates. `ties="id"` ranks by (distance, id), as search does.
+Short codes tie often, and the order within a tie is arbitrary. By default each metric is
+its expectation over all orders of the tied items, in closed form (McSherry & Najork,
+"Computing information retrieval performance measures efficiently in the presence of tied
+scores", ECIR 2008). So it is reproducible, and any arbitrary order estimates it.
+`ties="id"` ranks by (distance, id), as search does.
 
-Every metric is a function of the tie groups of a query alone (`tie_groups.py`).
+Every metric depends on the tie groups of a query alone (`tie_groups.py`).
 """
 
 from __future__ import annotations

@@ -86,14 +86,14 @@ def _affinity() -> int:
 
 
 def _openmp() -> int:
-    """Threads that OMP_NUM_THREADS allows; of a list the outermost level's. Nonsense is ignored."""
+    """Return the threads that OMP_NUM_THREADS allows, the first of a list; nonsense is ignored."""
     asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     return int(asked) if asked.isdecimal() and int(asked) else _UNLIMITED
 
 
 @functools.cache
 def _own_groups(listing: Path) -> tuple[str, str]:
-    """Paths of this process's control groups: of version 2, and of version 1's `cpu`."""
+    """Find the paths of this process's control groups: of version 2, and of version 1's `cpu`."""
     unified = cpu = ""
     with contextlib.suppress(OSError):
         for line in listing.read_text().splitlines():
@@ -107,7 +107,7 @@ def _own_groups(listing: Path) -> tuple[str, str]:
 
 @functools.cache
 def _quota(cgroup: Path, own: tuple[str, str] = ("", "")) -> int:
-    """CPUs that the control groups (versions 2 and 1) and those above them grant, rounded up."""
+    """Return the CPUs that the control groups and those above them grant, rounded up."""
     granted = _UNLIMITED
     for root, path in zip((cgroup, cgroup / "cpu"), own, strict=True):
         # Within a container the path may be that of the host, and not be there.

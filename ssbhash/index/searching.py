@@ -28,7 +28,7 @@ def nearest(
     backend: str,
     n_threads: int,
 ) -> tuple[Distances, Ids]:
-    """K nearest of each query [n_queries, k], filled up with id -1 at the largest distance."""
+    """Find the k nearest of each query [n_queries, k], padded by id -1 at the largest distance."""
     if k == 0:
         return np.empty((len(queries), 0), np.int32), np.empty((len(queries), 0), np.int64)
     if _is_native(backend):
@@ -69,7 +69,7 @@ def within(
     backend: str,
     n_threads: int,
 ) -> tuple[npt.NDArray[np.int64], Distances, Ids]:
-    """All within a radius, in CSR form."""
+    """Find all within a radius, in CSR form."""
     if _is_native(backend):
         found: tuple[npt.NDArray[np.int64], Distances, Ids] = native_module().index_within(
             _native(parts), queries, radius=radius, excluded=excluded, n_threads=n_threads

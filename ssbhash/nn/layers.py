@@ -11,17 +11,17 @@ from torch.nn import functional as F
 from ssbhash.inputs import Batch, SparseBatch
 from ssbhash.kernels import Norm, Rectified, kernels_for
 
-# Matrix products use other kernels for the rows and columns beyond a multiple of their tile, and
-# these round differently.
+# Matrix products use other kernels, which round differently, for rows and columns beyond a
+# multiple of their tile.
 TILE = 16
 
 
 class Linear(nn.Module):
     """Linear layer with Glorot-uniform weights and zero biases, Keras' defaults.
 
-    The weight is stored by input feature, [n_in, n_out]: a sparse batch then touches whole rows,
-    and the optimiser updates only those. In evaluation the output is padded to whole tiles,
-    because for 5, 7 or 11 columns MKL rounds the rows of a batch differently.
+    The weight is stored by input feature, [n_in, n_out], so that a sparse batch uses whole rows
+    and the optimiser updates only these. In evaluation the output is padded to whole tiles. With
+    5, 7 or 11 columns MKL would round the rows of a batch differently.
     """
 
     def __init__(self, n_in: int, n_out: int, generator: torch.Generator) -> None:
@@ -45,7 +45,7 @@ class Linear(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Weight by target feature [n_targets, n_bits], and bias, of the linear decoder."""
+    """Weight [n_targets, n_bits] and bias [n_targets] of the linear decoder."""
 
     def __init__(self, n_bits: int, n_targets: int, generator: torch.Generator) -> None:
         super().__init__()
@@ -56,8 +56,8 @@ class Decoder(nn.Module):
 class BatchNorm(nn.BatchNorm1d):
     """Batch normalisation with Keras' constants, as in the reference implementation.
 
-    Running statistics are a plain mean over the first 100 steps, and an exponential mean (0.99)
-    from there on. Keras starts from mean 0 and variance 1, which a short training never forgets.
+    Running statistics are a plain mean over the first 100 steps, then an exponential mean (0.99).
+    Keras starts from mean 0 and variance 1, which still show after a short training.
     """
 
     def __init__(self, width: int) -> None:
@@ -175,6 +175,6 @@ def _dropped(x: Any, share: float, generator: torch.Generator | None) -> Any:
 
 
 def glorot(n_in: int, n_out: int, generator: torch.Generator) -> Tensor:
-    """Glorot-uniform weights [n_in, n_out]."""
+    """Draw Glorot-uniform weights [n_in, n_out]."""
     bound = (6 / (n_in + n_out)) ** 0.5
     return torch.empty(n_in, n_out).uniform_(-bound, bound, generator=generator)

@@ -234,13 +234,13 @@ _PANELS = _draw_by_level, _draw_by_rank, _draw_by_radius
 
 
 def _least(rows: Sequence[Row]) -> tuple[float, list[Row]]:
-    """Rows of the lowest level of supervision."""
+    """Select the rows of the lowest level of supervision."""
     lowest = min(row["supervision"] for row in rows)
     return lowest, [row for row in rows if row["supervision"] == lowest]
 
 
 def _methods(rows: Sequence[Row]) -> Iterator[tuple[list[Row], dict[str, Any]]]:
-    """Rows of each method, and how it is drawn."""
+    """Return the rows of each method, and how it is drawn."""
     for number, method in enumerate(dict.fromkeys(row["method"] for row in rows)):
         style = {"color": f"C{number % 10}", "label": method, "marker": "osD^v"[number // 10 % 5]}
         yield [row for row in rows if row["method"] == method], style

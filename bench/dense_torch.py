@@ -1,7 +1,7 @@
-"""SSB-VAE as one would write it in torch: dense rows, autograd, torch's own Adam.
+"""SSB-VAE in plain torch: dense rows, autograd, torch's own Adam.
 
-The peer of `bench/training.py`. It takes the weights of an untrained network of the
-library, so that losses and gradients can be compared before anything is timed.
+This is the peer in `bench/training.py`. It takes the weights of an untrained network of the
+library, so that losses and gradients are compared before anything is timed.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def check_equality(network: SSBVAENetwork, items: TrainingBatch) -> DenseSSBVAE:
     peer = DenseSSBVAE(network)
     expected, loss = peer.loss(*dense(items), noise), network.terms(items, seed)["loss"]
     assert torch.allclose(loss, expected, rtol=1e-4), (loss, expected)
-    # Of the first layer the bias: the optimiser makes its weight's gradient of the same
+    # The first layer is compared by its bias: the gradient of its weight is made of the same
     # numbers, row by row.
     layers = [network.encoder.second, network.to_logits, network.classifier]
     plain = [peer.encoder[3], peer.to_logits, peer.classifier, peer.decoder]

@@ -7,12 +7,13 @@
     python bench/hamming.py --device cuda --bits 64 --n 16777216 --queries 4096
     python bench/hamming.py --bits 64 256 --queries 1024 1 --threads 1 2 --json out.json --plot out.png
 
-Every contender answers the same problem in the same process. Results are compared
-before anything is timed; a mismatch ends the run with status 1. Repeats interleave
-the contenders, since machines are noisy, and the best of each is reported.
+All contenders solve the same problem in the same process. Results are compared before
+anything is timed; a mismatch ends the run with status 1. Machines are noisy, so repeats
+of the contenders are interleaved, and the best of each is reported.
 
-Learned codes are sampled from the posterior of an SSB-VAE (its defaults, 10% of the
-labels) trained on scikit-learn's digits, queries from that of its held-out digits.
+Learned codes are sampled from the posterior of an SSB-VAE that was trained on
+scikit-learn's digits with 10% of the labels. Queries are sampled from that of held-out
+digits.
 """
 
 from __future__ import annotations

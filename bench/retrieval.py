@@ -1,16 +1,16 @@
-"""Retrieval quality by the paper's protocol, beside what its reference code gets.
+"""Retrieval quality by the paper's protocol, beside the results of its reference code.
 
     python bench/retrieval.py --dataset snippets --bits 16 32 --supervision 0.1 1.0 --seeds 2
 
-trains the paper's methods with the paper's weights, and the baselines, and prints the
-mean over seeds of P@100 and MAP@100 (expected over ties). On Search Snippets each of
-the paper's methods must reach the reference implementation's mean P@100 minus 0.02
-(its own runs vary by 0.01 to 0.03); the exit status is 1 if one does not. VDSH-S takes the
-threshold that is better on validation items (docs/decisions.md). Methods named
-without `:paper` are trained with our defaults: `--methods ssb-vae ssb-vae:paper`.
+trains the paper's methods with the paper's weights, and the baselines. It prints the mean
+over seeds of P@100 and MAP@100, expected over ties. On Search Snippets each of the paper's
+methods must reach the mean P@100 of the reference implementation minus 0.02, whose own runs
+vary by 0.01 to 0.03. If one does not, the exit status is 1. VDSH-S takes the threshold that is
+better on validation items (docs/decisions.md). Methods named without `:paper` are trained with
+our defaults: `--methods ssb-vae ssb-vae:paper`.
 
-Database: the training items, all of them. Queries: test items. A level of supervision
-and a seed hide the same labels for every method.
+The database is all training items; queries are test items. A level of supervision and a seed
+hide the same labels for every method.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Fused sampling beside torch eager: equality and distribution first, then time.
+"""Fused sampling beside eager torch: equality and distribution first, then time.
 
     python bench/sampling.py [--n-bits 1000000000] [--repeats 15]
     python bench/sampling.py --device cuda
 
-One thread. Every row is best of N, the two sides interleaved in one process.
-Exits non-zero if engines disagree or a distribution is off.
+One thread. Every row is the best of N runs; both sides are interleaved in one process.
+The exit status is 1 if engines disagree or a distribution is wrong.
 """
 
 from __future__ import annotations

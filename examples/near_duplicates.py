@@ -2,9 +2,9 @@
 
     python examples/near_duplicates.py
 
-Each image becomes 64 bits: is a cell of an 8 x 9 grid brighter than its right
-neighbour? Copies that were re-scaled, brightened or compressed keep nearly all bits,
-so all pairs within a few bits are near-duplicates. The images are made here.
+Each image becomes 64 bits. A bit tells whether a cell of an 8 x 9 grid is brighter than
+its right neighbour. Copies that were scaled, brightened or compressed keep nearly all
+bits, so pairs within a few bits are near-duplicates. The images are made here.
 """
 
 import numpy as np

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, overload
 import numpy as np
 import numpy.typing as npt
 
-from ssbhash.arrays import AnyArray, ArrayIn, as_count, as_numpy, is_torch, like
+from ssbhash.arrays import AnyArray, ArrayIn, as_count, as_numpy, is_torch, like, n_axes
 from ssbhash.engines import CodesIn, PreparedCodes
 from ssbhash.hamming import (
     NumpyPairs,
@@ -106,7 +106,7 @@ def within_chunks(
     chunk_size = as_count(chunk_size, "chunk_size", 1)
     rows = _rows(query, "query")
     rows = rows[None] if rows.ndim == 1 else rows
-    if np.ndim(radius) == 0:
+    if n_axes(radius) == 0:
         # No distance is as large, and larger ones do not fit.
         radii: Any = np.full(len(rows), min(as_count(radius, "radius", 0), 2**31))
     else:

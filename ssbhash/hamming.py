@@ -721,7 +721,11 @@ def merge(
     k = as_count(k, "k", 1)
     if len(parts) == 0:
         raise ValueError("parts must hold at least one result")
-    checked = [_part(number, result, offset) for number, (result, offset) in enumerate(parts)]
+    engine = get(backend, *(result[1] for result, _ in parts))
+    tensors = engine.NAME == "cuda"
+    checked = [
+        _part(number, result, offset, tensors) for number, (result, offset) in enumerate(parts)
+    ]
     shapes = {(ids.ndim, *ids.shape[:-1]) for _, ids in checked}
     if len(shapes) > 1:
         raise ValueError(
@@ -729,17 +733,21 @@ def merge(
             f"got ids of shapes {[list(ids.shape) for _, ids in checked]}"
         )
     is_single = checked[0][1].ndim == 1
-    ranked = [(np.atleast_2d(distances), np.atleast_2d(ids)) for distances, ids in checked]
+    ranked = [(part[0][None], part[1][None]) for part in checked] if is_single else checked
     k = min(k, sum(ids.shape[1] for _, ids in ranked))
-    found = get(backend).merge(ranked, k, resolve(n_threads))
+    found = engine.merge(ranked, k, resolve(n_threads))
     return _ranked_like(*found, parts[0][0][1], is_single)
 
 
-def _part(number: int, result: Any, offset: Offset) -> tuple[Distances, Ids]:
-    """Check a part's result and turn its rows into ids."""
+def _part(number: int, result: Any, offset: Offset, tensors: bool) -> tuple[Distances, Ids]:
+    """Check a part's result and turn its rows into ids; with `tensors` they stay on their device."""
     name = f"parts[{number}]"
-    distances, rows = as_numpy(result[0], f"{name} distances"), as_numpy(result[1], f"{name} ids")
-    if distances.dtype.kind not in "iu" or rows.dtype.kind not in "iu":
+    tensors = tensors and is_torch(result[1])
+    distances, rows = (
+        as_array(found, f"{name} {what}", tensors)
+        for found, what in zip(result, ("distances", "ids"), strict=True)
+    )
+    if not (_are_integers(distances) and _are_integers(rows)):
         raise TypeError(
             f"{name} must have integer distances and ids, got {distances.dtype} and {rows.dtype}"
         )
@@ -748,18 +756,36 @@ def _part(number: int, result: Any, offset: Offset) -> tuple[Distances, Ids]:
             f"{name} must have distances and ids of one shape, [n_queries, k] or [k], "
             f"got {list(distances.shape)} and {list(rows.shape)}"
         )
-    rows = rows.astype(np.int64)
     if hasattr(offset, "__index__") and n_axes(offset) == 0:
-        ids = rows + as_count(offset, f"the offset of {name}", 0)
+        first, table = as_count(offset, f"the offset of {name}", 0), None
     else:
-        table = as_numpy(offset, f"the ids of {name}")
-        if table.ndim != 1 or (table.dtype.kind not in "iu" and table.size):
+        first, table = 0, as_array(offset, f"the ids of {name}", tensors)
+        if table.ndim != 1 or (not _are_integers(table) and len(table)):
             raise ValueError(f"the ids of {name} must be a list of integers, got {table.dtype}")
-        if rows.size and rows.max() >= len(table):
+        if 0 not in rows.shape and rows.max() >= len(table):
             raise ValueError(f"{name} has id {rows.max()}, but there are {len(table)} ids for it")
-        ids = table.astype(np.int64)[rows] if len(table) else rows
+    if is_torch(rows):
+        on_device: tuple[Distances, Ids] = _tensor_part(distances, rows, first, table)
+        return on_device
+    rows = rows.astype(np.int64)
+    ids = rows + first if table is None else table.astype(np.int64)[rows] if len(table) else rows
     ids = np.ascontiguousarray(np.where(rows < 0, MISSING_ID, ids))
     return np.ascontiguousarray(distances.astype(np.int32)), ids
+
+
+def _tensor_part(distances: Any, rows: Any, first: int, table: Any) -> Any:
+    ids = rows = rows.long()
+    torch = sys.modules["torch"]
+    if table is None:
+        ids = rows + first
+    elif len(table):
+        ids = torch.as_tensor(table, device=rows.device).long()[rows.clamp(min=0)]
+    found = torch.as_tensor(distances, device=rows.device).int()
+    return found, ids.masked_fill(rows < 0, MISSING_ID)
+
+
+def _are_integers(array: Any) -> bool:
+    return dtype_name(array).startswith(("int", "uint"))
 
 
 def prepare(
@@ -874,7 +900,7 @@ def _as_ids(ids: AnyArray, n: int, tensors: bool) -> Ids:
     allowed = as_array(ids, "ids", tensors)
     if 0 in allowed.shape:
         return np.empty(0, np.int64)
-    if allowed.ndim != 1 or not dtype_name(allowed).startswith(("int", "uint")):
+    if allowed.ndim != 1 or not _are_integers(allowed):
         raise ValueError(
             f"ids must be a list of integers, got {allowed.dtype} {tuple(allowed.shape)}"
         )

@@ -75,12 +75,7 @@ def search(
         found = _nearest(page, here, k, limits).to(home)
         best = _smallest(torch.cat([best, found], dim=1), k)
     best = torch.nn.functional.pad(best, (0, k - best.shape[1]), value=_NOTHING)
-    found_distances, ids = _split(best)
-    if to_ids is not None and len(to_ids):
-        ids = to_ids[ids.clamp(max=len(to_ids) - 1)]
-    is_missing = best == _NOTHING
-    found_distances = found_distances.masked_fill(is_missing, MISSING_DISTANCE)
-    ids = ids.masked_fill(is_missing, MISSING_ID)
+    found_distances, ids = _split(best, to_ids)
     return _as_given(found_distances, queries), _as_given(ids, queries)
 
 
@@ -89,26 +84,31 @@ def within(
 ) -> tuple[Any, Any, Any]:
     home = _home(database.codes, queries)
     on_home = _tensor(queries, home)
-    counts = _counts(database, on_home, radii, home)
-    if max_results is not None and (n_results := int(counts.sum())) > max_results:
-        raise TooManyResultsError(n_results)
+    if max_results is not None:
+        n_results = int(_counts(database, on_home, radii, home).sum())
+        if n_results > max_results:
+            raise TooManyResultsError(n_results)
     n_bits = 8 * on_home.shape[1]
     database, to_ids = _gathered(database, home)
     nothing = on_home.new_empty(0, dtype=torch.int64)
     owners, keys = [nothing], [nothing]
+    counts = torch.zeros(len(on_home), dtype=torch.int64, device=home)
     for page in _pages(database, home):
         device = page.codes.device
         limits = _tensor(radii, device).to(torch.int32) + 1
-        owner, key = _all_within(page, on_home.to(device), limits)
-        owners.append(owner.to(home))
-        keys.append(key.to(home))
+        for begin, chunk in _chunks(on_home.to(device)):
+            n_found, found = _all_within(page, chunk, limits[begin : begin + len(chunk)])
+            counts[begin : begin + len(chunk)] += n_found.to(home)
+            owner = begin + torch.repeat_interleave(n_found, output_size=len(found))
+            owners.append(owner.to(home))
+            keys.append(found.to(home))
     owner, key = torch.cat(owners), torch.cat(keys)
-    found_distances, ids = _split(key)
+    found_distances, ids = _split(key, to_ids)
     # Ids ascend already for each query: a stable sort by the rest leaves them so.
-    order = torch.argsort(owner * (n_bits + 1) + found_distances, stable=True)
-    lims = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    ids = ids[order] if to_ids is None else to_ids[ids[order]]
-    found_distances = found_distances[order]
+    by_distance = found_distances.clamp(max=n_bits + 1)
+    order = torch.argsort(owner * (n_bits + 2) + by_distance, stable=True)
+    lims = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
+    found_distances, ids = found_distances[order], ids[order]
     return _as_given(lims, queries), _as_given(found_distances, queries), _as_given(ids, queries)
 
 
@@ -438,22 +438,18 @@ def _nearest(page: _Page, queries: Tensor, k: int, limits: Tensor) -> Tensor:
 
 
 def _all_within(page: _Page, queries: Tensor, limits: Tensor) -> tuple[Tensor, Tensor]:
-    """Find (query, key) of all codes of the page below the limits: by query, then id."""
-    nothing = queries.new_empty(0, dtype=torch.int64)
-    owners, keys = [nothing], [nothing]
-    for begin, chunk in _chunks(queries):
-        scan = _Scan(page, len(chunk))
-        bounds = limits[begin : begin + len(chunk)]
-        _, counts = scan.run(chunk, 0, bounds, 0, scan.n_slices)
-        ends = counts.flatten().cumsum(0)
-        total = int(ends[-1])  # waits for the device: the size of the result
-        starts = (ends - counts.flatten()).view_as(counts)
-        found = torch.empty(total, dtype=torch.int64, device=chunk.device)
-        if total:
-            scan.run(chunk, 0, bounds, total, scan.n_slices, starts=starts, found=found)
-        keys.append(found)
-        owners.append(begin + torch.repeat_interleave(counts.sum(1), output_size=total))
-    return torch.cat(owners), torch.cat(keys)
+    """Find all codes of the page below the limits: their number [n_queries], then their keys.
+
+    Keys are by query, then id. Rows that change between the two scans may leave _NOTHING there.
+    """
+    scan = _Scan(page, len(queries))
+    _, counts = scan.run(queries, 0, limits, 0, scan.n_slices)
+    starts = torch.nn.functional.pad(counts.flatten().cumsum(0), (1, 0))
+    total = int(starts[-1])  # waits for the device: the size of the result
+    found = torch.full((total,), _NOTHING, dtype=torch.int64, device=queries.device)
+    if total:
+        scan.run(queries, 0, limits, 0, scan.n_slices, starts=starts, found=found)
+    return counts.sum(1), found
 
 
 def _smallest(keys: Tensor, k: int) -> Tensor:
@@ -461,8 +457,17 @@ def _smallest(keys: Tensor, k: int) -> Tensor:
     return torch.topk(keys, k, dim=1, largest=False, sorted=True).values
 
 
-def _split(keys: Tensor) -> tuple[Tensor, Tensor]:
-    return (keys >> _ID_BITS).to(torch.int32), keys & ((1 << _ID_BITS) - 1)
+def _split(keys: Tensor, to_ids: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Distances and ids of keys; the latter by a table, where codes were gathered."""
+    is_missing = keys == _NOTHING
+    ids = keys & ((1 << _ID_BITS) - 1)
+    if to_ids is not None and len(to_ids):
+        ids = to_ids[ids.clamp(max=len(to_ids) - 1)]
+    found_distances = (keys >> _ID_BITS).to(torch.int32)
+    return (
+        found_distances.masked_fill(is_missing, MISSING_DISTANCE),
+        ids.masked_fill(is_missing, MISSING_ID),
+    )
 
 
 # ---- logits

@@ -209,10 +209,8 @@ class Sign(_Hasher):
 
         Parameters
         ----------
-        X : array or scipy sparse [n, n_features]
-            The items.
-        y : None
-            Ignored: no labels are needed.
+        X, y
+            As in `LSH.fit`.
 
         Returns
         -------
@@ -276,10 +274,8 @@ class ITQ(_Hasher):
 
         Parameters
         ----------
-        X : array or scipy sparse [n, n_features]
-            The items.
-        y : None
-            Ignored: no labels are needed.
+        X, y
+            As in `LSH.fit`.
 
         Returns
         -------
@@ -566,13 +562,13 @@ class Concatenated(PartlyLabelledClassifier, _Hasher):
 
         Parameters
         ----------
-        X : array or scipy sparse [n, n_features]
-            The items.
+        X
+            As there.
 
         Returns
         -------
         array [n], or int64 [n, n_classes]
-            The most probable of `classes_`; multi-label: indicators of probabilities above 1/2.
+            As there.
         """
         check_is_fitted(self)
         return self.parts_[0].predict(X)

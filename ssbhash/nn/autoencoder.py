@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ssbhash.inputs import Batch, SparseBatch
 from ssbhash.nn import losses
-from ssbhash.nn.layers import Decoder, Encoder
+from ssbhash.nn.layers import Decoder, Encoder, EncoderFactory, OwnEncoder
 
 Terms = dict[str, Tensor]
 
@@ -37,7 +37,7 @@ class Shape:
 class Weights:
     """Weights of the loss terms, and what else a network has to be told.
 
-    `alpha`, `beta` and `gamma` are the paper's.
+    `alpha`, `beta` and `gamma` are the paper's. `encoder` makes another encoder.
     """
 
     alpha: float = 0.0
@@ -46,6 +46,7 @@ class Weights:
     temperature: float = 2 / 3
     contrast: float = 0.0
     dropout: float = 0.0
+    encoder: EncoderFactory | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,12 @@ class Autoencoder(nn.Module):
     def __init__(self, shape: Shape, weights: Weights, generator: torch.Generator) -> None:
         super().__init__()
         self.shape, self.weights = shape, weights
-        self.encoder = Encoder(shape.n_features, shape.n_hidden_units, generator)
+        sizes = shape.n_features, shape.n_hidden_units
+        self.encoder: Encoder | OwnEncoder = (
+            Encoder(*sizes, generator)
+            if weights.encoder is None
+            else OwnEncoder(weights.encoder, *sizes, generator)
+        )
         if shape.n_targets:
             self.decoder = Decoder(shape.n_bits, shape.n_targets, generator)
 
@@ -91,12 +97,12 @@ class Autoencoder(nn.Module):
     def finish(self) -> None:
         """Drop what only a training needs."""
 
-    def row_weight(self) -> nn.Parameter:
-        """Return the weight [n_features, width] that multiplies sparse features.
+    def row_weight(self) -> nn.Parameter | None:
+        """Return the weight [n_features, width] that multiplies sparse features, if one does.
 
         A batch touches few of its rows, and the optimiser updates those alone.
         """
-        return self.encoder.first.weight
+        return self.encoder.first.weight if isinstance(self.encoder, Encoder) else None
 
     def code_logits(self, x: Batch) -> Tensor:
         """Real numbers [m, n_bits] whose sign is the code."""

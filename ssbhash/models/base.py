@@ -32,7 +32,7 @@ from ssbhash.inputs import (
 from ssbhash.models import checks, storage
 from ssbhash.models.classifying import PartlyLabelledClassifier, with_predictions
 from ssbhash.models.fitted import Model
-from ssbhash.nn import Autoencoder, Shape, Weights
+from ssbhash.nn import Autoencoder, EncoderFactory, Shape, Weights
 from ssbhash.registry import METHODS
 from ssbhash.training import Callback, Data, Options, Outcome, Training, own_torch_state
 
@@ -48,7 +48,12 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
     beta
         Weight of the Kullback-Leibler term.
     n_hidden_units
-        Width of the encoder's two hidden layers.
+        Width of the encoder's two hidden layers, and of the features that it hands on.
+    encoder
+        A function of n_features and n_hidden_units that makes the encoder, a
+        `torch.nn.Module` from float32 [m, n_features] to [m, n_hidden_units]. `save` keeps
+        its weights and its name; `load` needs the function again. See `docs/training.md`.
+        None for that of the paper.
     n_epochs, batch_size, learning_rate
         Of Adam; the defaults are the paper's.
     reconstruction
@@ -119,6 +124,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
     checkpoint: str | Path | None = None
     seed: int = 0
     verbose: bool = True
+    encoder: EncoderFactory | None = None
 
     def fit(
         self, X: Any, y: Any = None, target: Any = None, *, callbacks: Sequence[Callback] = ()
@@ -270,12 +276,14 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         return self
 
     @classmethod
-    def load(cls, path: str | Path, device: Any = "cpu") -> Any:
+    def load(
+        cls, path: str | Path, device: Any = "cpu", encoder: EncoderFactory | None = None
+    ) -> Any:
         """Open a folder written by `save`.
 
         Parameters
         ----------
-        path, device
+        path, device, encoder
             As in `ssbhash.load`, which opens a model of any method.
 
         Returns
@@ -288,7 +296,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         FileNotFoundError, ValueError
             As in `ssbhash.load`, or if the folder holds another method.
         """
-        hasher = load_with(path, device)[0]
+        hasher = load_with(path, device, encoder)[0]
         if not isinstance(hasher, cls):
             raise ValueError(  # noqa: TRY004  the file is wrong, not a type
                 f"{path} holds a {hasher.method!r} model, which {cls.__name__} cannot open; "
@@ -330,7 +338,8 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         aim = x if target is None else self._checked_target(target, x.shape[0])
         labels = None if read is None else read(x.shape[0])
         # What cannot be saved is refused now, not after hours of training.
-        storage.to_json([self.get_params(deep=False), None if labels is None else labels.to_json()])
+        saved_labels = None if labels is None else labels.to_json()
+        storage.to_json([storage.saved_parameters(self), saved_labels])
         shape = Shape(
             n_features=x.shape[1],
             n_targets=aim.shape[1],
@@ -362,7 +371,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
     def _keep(self, model: Model, outcome: Outcome) -> None:
         self._model = model
         # `set_params` may follow, for the next `fit`; this model is saved with its own.
-        self._parameters = self.get_params(deep=False)
+        self._parameters = storage.saved_parameters(self)
         self.history_ = outcome.history
         self.n_epochs_ = len(outcome.history)
         self.best_epoch_ = outcome.best_epoch
@@ -382,7 +391,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
 
     def _build(self, shape: Shape) -> Autoencoder:
         generator = torch.Generator().manual_seed(int(self.seed))
-        return self._network()(shape, self._weights(), generator)
+        return self._network()(shape, replace(self._weights(), encoder=self.encoder), generator)
 
     def _check(self) -> None:
         """Check the parameters; a method extends it for its own."""
@@ -435,7 +444,8 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
     def _fingerprint(self, data: Data) -> str:
         """Tell this training from others: parameters, sizes, labels and the first rows."""
         passing = ("n_epochs", "verbose", "checkpoint", "device")
-        parameters = {k: v for k, v in self.get_params(deep=False).items() if k not in passing}
+        given = storage.saved_parameters(self).items()
+        parameters = {name: value for name, value in given if name not in passing}
         sizes = (len(data), data.x.n_columns, data.target.n_columns)
         about = storage.to_json([self.method, sorted(parameters.items()), sizes])
         digest = hashlib.sha256(about.encode())
@@ -573,7 +583,9 @@ def probabilities(scores: Float32Array, multilabel: bool) -> Float32Array:
 
 
 @own_torch_state()
-def load_with(path: str | Path, device: Any = "cpu") -> tuple[Hasher, dict[str, bytes]]:
+def load_with(
+    path: str | Path, device: Any = "cpu", encoder: EncoderFactory | None = None
+) -> tuple[Hasher, dict[str, bytes]]:
     """Open a folder: the hasher, and by name the files that were saved beside it."""
     config, tensors, beside = storage.load(Path(path))
     method = config.get("method")
@@ -582,13 +594,22 @@ def load_with(path: str | Path, device: Any = "cpu") -> tuple[Hasher, dict[str, 
             f"{path} holds a model of unknown method {method!r}; known are {', '.join(METHODS)}"
         )
     try:
-        hasher: Hasher = METHODS[method](**config["parameters"])
+        parameters = config["parameters"]
+        name = parameters.get("encoder")
+        if (name is None) != (encoder is None):
+            raise ValueError(
+                f"{path} was trained with the encoder {name}: give load(..., encoder={name})"
+                if encoder is None
+                else f"{path} has no encoder of its own: load it without encoder"
+            )
+        hasher: Hasher = METHODS[method](**{**parameters, "encoder": encoder})
         hasher._check()
         model = Model.restore(config, tensors, hasher._build)
         outcome = Outcome(config["history"], config["interrupted"], config["best_epoch"])
         names = config["feature_names"]
     except (KeyError, TypeError, RuntimeError, AttributeError) as error:
-        raise ValueError(f"{path} holds a malformed model: {error}") from error
+        fault = "holds a malformed model" if encoder is None else "does not fit the encoder"
+        raise ValueError(f"{path} {fault}: {error}") from error
     hasher._keep(model, outcome)
     hasher.n_features_in_ = model.n_features
     if names is not None:

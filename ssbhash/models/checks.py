@@ -76,6 +76,16 @@ def check(hasher: Any) -> None:
             raise ValueError(f"{name} must be below 1, got {share}")
     if not isinstance(hasher.checkpoint, str | Path | None):
         raise TypeError(f"checkpoint must be a path, got {type(hasher.checkpoint).__name__}")
+    if not callable(hasher.encoder) and hasher.encoder is not None:
+        raise TypeError(
+            "encoder must be a function of n_features and n_hidden_units that returns a "
+            f"torch.nn.Module, got {type(hasher.encoder).__name__}"
+        )
+    if isinstance(hasher.encoder, torch.nn.Module):
+        raise TypeError(
+            "encoder must be a function that makes a module, not a module: each fit makes a new "
+            "one. Give its class, or lambda n_features, n_hidden_units: ..."
+        )
     if hasher.patience is not None:
         as_count(hasher.patience, "patience", 1)
     if not hasher.validation_fraction:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ssbhash.arrays import Codes
 from ssbhash.data import FILE_NAME, Items, TextFeatures, encode_labels, files
 from ssbhash.models.base import Hasher, load_with
+from ssbhash.nn import EncoderFactory
 
 CLASSES_NAME, COLUMNS_NAME = "classes.json", "columns.json"
 
@@ -222,12 +223,14 @@ class Pipeline:
         self.hasher._save(folder, beside)
 
     @classmethod
-    def load(cls, folder: str | Path, device: Any = "cpu") -> Pipeline:
+    def load(
+        cls, folder: str | Path, device: Any = "cpu", encoder: EncoderFactory | None = None
+    ) -> Pipeline:
         """Read what `save` wrote, or the folder of a hasher alone.
 
         Parameters
         ----------
-        folder, device
+        folder, device, encoder
             As in `ssbhash.load`.
 
         Returns
@@ -240,7 +243,7 @@ class Pipeline:
         FileNotFoundError, ValueError
             As in `ssbhash.load`.
         """
-        hasher, beside = load_with(folder, device)
+        hasher, beside = load_with(folder, device, encoder)
         return cls._of(hasher, beside, Path(folder))
 
     @classmethod
@@ -279,7 +282,7 @@ class Pipeline:
         return items.features[:, [place[name] for name in self.columns]]
 
 
-def load(folder: str | Path, device: Any = "cpu") -> Any:
+def load(folder: str | Path, device: Any = "cpu", encoder: EncoderFactory | None = None) -> Any:
     """Open a saved model, of any method: from the command line or from Python.
 
     Parameters
@@ -288,6 +291,8 @@ def load(folder: str | Path, device: Any = "cpu") -> Any:
         What `ssbhash train`, `Hasher.save` or `Pipeline.save` wrote.
     device
         Where the model encodes: a torch device, or "auto" for CUDA where present.
+    encoder
+        The function that the model was trained with, if it was.
 
     Returns
     -------
@@ -321,7 +326,7 @@ def load(folder: str | Path, device: Any = "cpu") -> Any:
     >>> model.predict(["a cup of tea"])
     ['drink']
     """
-    hasher, beside = load_with(folder, device)
+    hasher, beside = load_with(folder, device, encoder)
     return Pipeline._of(hasher, beside, Path(folder)) if beside else hasher
 
 

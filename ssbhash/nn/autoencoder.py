@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ssbhash.inputs import Batch, SparseBatch
 from ssbhash.nn import losses
-from ssbhash.nn.layers import Decoder, Encoder
+from ssbhash.nn.layers import Decoder, Encoder, EncoderFactory, OwnEncoder
 
 Terms = dict[str, Tensor]
 
@@ -37,7 +37,7 @@ class Shape:
 class Weights:
     """Weights of the loss terms, temperature and dropout.
 
-    `alpha`, `beta` and `gamma` are those of the paper's loss.
+    `alpha`, `beta` and `gamma` are those of the paper's loss. `encoder` makes another encoder.
     """
 
     alpha: float = 0.0
@@ -46,6 +46,7 @@ class Weights:
     temperature: float = 2 / 3
     contrast: float = 0.0
     dropout: float = 0.0
+    encoder: EncoderFactory | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,12 @@ class Autoencoder(nn.Module):
     def __init__(self, shape: Shape, weights: Weights, generator: torch.Generator) -> None:
         super().__init__()
         self.shape, self.weights = shape, weights
-        self.encoder = Encoder(shape.n_features, shape.n_hidden_units, generator)
+        sizes = shape.n_features, shape.n_hidden_units
+        self.encoder: Encoder | OwnEncoder = (
+            Encoder(*sizes, generator)
+            if weights.encoder is None
+            else OwnEncoder(weights.encoder, *sizes, generator)
+        )
         if shape.n_targets:
             self.decoder = Decoder(shape.n_bits, shape.n_targets, generator)
 
@@ -100,12 +106,12 @@ class Autoencoder(nn.Module):
     def finish(self) -> None:
         """Drop what only training needs. Called once, after the last step."""
 
-    def row_weight(self) -> nn.Parameter:
-        """Return the weight [n_features, width] that multiplies sparse features.
+    def row_weight(self) -> nn.Parameter | None:
+        """Return the weight [n_features, width] that multiplies sparse features, if one does.
 
         A batch uses few of its rows, and the optimiser updates only these.
         """
-        return self.encoder.first.weight
+        return self.encoder.first.weight if isinstance(self.encoder, Encoder) else None
 
     def code_logits(self, x: Batch) -> Tensor:
         """Compute the real numbers [m, n_bits] whose signs are the code."""

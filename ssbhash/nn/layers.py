@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,9 @@ from ssbhash.kernels import Norm, Rectified, kernels_for
 # Matrix products use other kernels, which round differently, for rows and columns beyond a
 # multiple of their tile.
 TILE = 16
+
+# Takes n_features and n_hidden_units.
+EncoderFactory: TypeAlias = Callable[[int, int], nn.Module]
 
 
 class Linear(nn.Module):
@@ -165,6 +169,75 @@ class Encoder(nn.Module):
         hidden = torch.addmm(bias, self.first(x).relu_(), weight).relu_()
         scale, shift = self.second_norm.scale_and_shift()
         return hidden.mul_(scale).add_(shift)
+
+
+class OwnEncoder(nn.Module):
+    """A user's module in the encoder's place.
+
+    It takes dense rows [m, n_features] and returns [m, n_hidden_units]. Its initial weights
+    come from the generator. A training batch of one item, which batch normalisation refuses,
+    is encoded as in evaluation.
+
+    Parameters
+    ----------
+    make
+        Makes the module of n_features and n_hidden_units.
+
+    Raises
+    ------
+    TypeError
+        If `make` returns no module, or one with a state that cannot be saved.
+    ValueError
+        If the module returns another shape.
+    """
+
+    def __init__(
+        self, make: EncoderFactory, n_features: int, n_hidden_units: int, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.n_hidden_units = n_hidden_units
+        seed = int(torch.randint(2**62, (1,), generator=generator))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.module = make(n_features, n_hidden_units)
+            if not isinstance(self.module, nn.Module):
+                raise TypeError(
+                    f"encoder must return a torch.nn.Module, got {type(self.module).__name__}"
+                )
+            self.eval()
+            with torch.no_grad():
+                self(torch.zeros(2, n_features))
+        for name, value in self.module.state_dict().items():
+            if not isinstance(value, Tensor):
+                raise TypeError(
+                    f"encoder has the state {name!r}, a {type(value).__name__}, which cannot be "
+                    "saved: only tensors can"
+                )
+        self.train()
+
+    def forward(
+        self, x: Batch, dropout: float = 0.0, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Encode a batch; `dropout` is the share of inputs and hidden units that are dropped."""
+        rows = x.dense() if isinstance(x, SparseBatch) else x
+        was_training = self.training
+        self.module.train(was_training and len(rows) > 1)
+        hidden = self.module(_dropped(rows, dropout, generator))
+        self.module.train(was_training)
+        wanted = len(rows), self.n_hidden_units
+        if not isinstance(hidden, Tensor) or hidden.shape != wanted:
+            got = list(hidden.shape) if isinstance(hidden, Tensor) else type(hidden).__name__
+            raise ValueError(
+                f"encoder must map {list(rows.shape)} to {list(wanted)} (n_hidden_units="
+                f"{self.n_hidden_units}), it returned {got}"
+            )
+        dropped: Tensor = _dropped(hidden, dropout, generator)
+        return dropped
+
+    def project(self, x: Batch, head: Linear) -> Tensor:
+        """Encode, and apply a linear layer."""
+        projected: Tensor = head(self(x))
+        return projected
 
 
 def _dropped(x: Any, share: float, generator: torch.Generator | None) -> Any:

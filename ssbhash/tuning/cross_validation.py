@@ -13,7 +13,7 @@ from ssbhash import metrics
 from ssbhash.arrays import Ids
 from ssbhash.data import UNLABELLED
 from ssbhash.inputs import ClassLabels, CsrShards, read_labels
-from ssbhash.models import Hasher, checks
+from ssbhash.models import Hasher, checks, saved_parameters
 
 # Neighbours looked at among all items.
 _DEPTH = 100
@@ -86,8 +86,8 @@ class Validation:
     def fingerprint(self) -> str:
         """Tell this from others: parameters, sizes, folds, labels and the first rows."""
         ignored = ("verbose", "checkpoint", "device")
-        given = self.hasher.get_params(deep=False)
-        fixed = sorted((name, value) for name, value in given.items() if name not in ignored)
+        given = saved_parameters(self.hasher).items()
+        fixed = sorted((name, value) for name, value in given if name not in ignored)
         digest = hashlib.sha256(repr((self.hasher.method, fixed, self.x.shape, self.k)).encode())
         for rows in (self.x,) if self.target is None else (self.x, self.target):
             head = rows.shard(0)[:64] if isinstance(rows, CsrShards) else rows[:64]

@@ -47,7 +47,11 @@ using cudaError_t = int;
 using cudaStream_t = struct EmulatedStream *;
 constexpr cudaError_t cudaSuccess = 0, cudaErrorInvalidValue = 1;
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
-enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount, cudaDevAttrMaxSharedMemoryPerBlockOptin };
+enum cudaDeviceAttr {
+    cudaDevAttrMultiProcessorCount,
+    cudaDevAttrMaxSharedMemoryPerBlockOptin,
+    cudaDevAttrComputeCapabilityMajor
+};
 struct cudaLaunchAttribute {};
 struct cudaLaunchConfig_t {
     dim3 gridDim, blockDim;
@@ -286,6 +290,22 @@ inline const std::uint64_t *meet(unsigned mask, std::uint64_t value) {
     return meeting->result;
 }
 
+// mma.m16n8k128 of single bits with `and` and `popc`; fragments as PTX lays them out.
+inline void add_shared_bits(std::int32_t (&sums)[4], unsigned low_row, unsigned high_row,
+                            unsigned query) {
+    const unsigned own[3] = {low_row, high_row, query};
+    const std::uint64_t *of_lane = meet(~0u, reinterpret_cast<std::uintptr_t>(own));
+    const unsigned lane = block.current->index % 32;
+    for (unsigned i = 0; i < 4; ++i)
+        for (unsigned word = 0; word < 4; ++word) {
+            const unsigned column = 2 * (lane % 4) + i % 2;
+            const auto *row = reinterpret_cast<const unsigned *>(of_lane[lane / 4 * 4 + word]);
+            const auto *other = reinterpret_cast<const unsigned *>(of_lane[4 * column + word]);
+            sums[i] += __builtin_popcount(row[i / 2] & other[2]);
+        }
+    meet(~0u, 0); // nobody leaves while others look
+}
+
 } // namespace emulator
 
 inline void __syncthreads() {
@@ -362,7 +382,9 @@ inline cudaError_t cudaGetDevice(int *device) {
 inline cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int) {
     const char *shared = std::getenv("SSBHASH_EMULATOR_SHARED"); // bytes, of a smaller device
     const int bytes = shared ? std::atoi(shared) : static_cast<int>(emulator::kSharedBytes);
-    *value = attribute == cudaDevAttrMultiProcessorCount ? 2 : bytes;
+    *value = attribute == cudaDevAttrMultiProcessorCount      ? 2
+             : attribute == cudaDevAttrComputeCapabilityMajor ? 9
+                                                              : bytes;
     return cudaSuccess;
 }
 inline const char *cudaGetErrorString(cudaError_t) { return "invalid argument"; }

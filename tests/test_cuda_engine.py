@@ -122,6 +122,37 @@ def test_merged_results_stay_on_their_device(no_numpy: None, monkeypatch) -> Non
     same(in_order, ssbhash.search(CODES[:2000], QUERIES, 9))
 
 
+@pytest.mark.parametrize("n_bytes", [8, 16, 32])
+@pytest.mark.parametrize("kernel", ["", "rows", "planes", "matrix"])
+def test_every_kernel_finds_the_same(kernel: str, n_bytes: int, monkeypatch) -> None:
+    rng = np.random.default_rng(n_bytes)
+    codes = rng.integers(0, 4, (1500, n_bytes), dtype=np.uint8)
+    queries = rng.integers(0, 4, (70, n_bytes), dtype=np.uint8)
+    mask = rng.random(1500) < 0.7
+    monkeypatch.setenv("SSBHASH_CUDA_KERNEL", kernel)
+    radius = 5 * n_bytes // 8
+    found = [
+        *ssbhash.search(codes, queries, 20, backend="cuda"),
+        *ssbhash.search(
+            ssbhash.prepare(codes, backend="cuda"), queries, 1, mask=mask, backend="cuda"
+        ),
+        *ssbhash.within(codes, queries, radius, mask=mask, backend="cuda"),
+    ]
+    expected = [
+        *ssbhash.search(codes, queries, 20, backend="reference"),
+        *ssbhash.search(codes, queries, 1, mask=mask, backend="reference"),
+        *ssbhash.within(codes, queries, radius, mask=mask, backend="reference"),
+    ]
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_kernel_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSBHASH_CUDA_KERNEL", "matrix")
+    with pytest.raises(ValueError, match="'matrix'; these codes on this device have kernels rows"):
+        ssbhash.search(CODES, QUERIES, 1, backend="cuda")
+
+
 @pytest.mark.parametrize("n_devices", [1, 3])
 def test_codes_of_the_host_go_in_pages_to_all_devices(n_devices: int, monkeypatch) -> None:
     monkeypatch.setattr(cuda, "_PAGE_BYTES", 1024 * 3)

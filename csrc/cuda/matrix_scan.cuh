@@ -11,9 +11,8 @@
 namespace ssbhash::cuda::searching {
 namespace {
 
-constexpr int kMatrixWarps = 8;
-constexpr int kMatrixThreads = 32 * kMatrixWarps;
-constexpr int kMatrixQueries = 8; // columns of one instruction
+constexpr int kMostMatrixWarps = 8; // of a block; all look at the same codes
+constexpr int kMatrixQueries = 8;   // columns of one instruction
 constexpr int kMatrixRefreshSteps = 32;
 
 struct alignas(16) Sums {
@@ -26,10 +25,8 @@ struct MatrixPlan {
     static constexpr int kPieces = kWords / 2;          // of 64 bits
     static constexpr int kColumns = kWords < 8 ? 8 : 4; // times kMatrixQueries
     static constexpr int kWarpQueries = kMatrixQueries * kColumns;
-    static constexpr int kBlockQueries = kMatrixWarps * kWarpQueries;
     static constexpr int kWarpStarts = kWarpQueries / 2; // pairs of columns
-    static constexpr int kStartsBytes = kMatrixWarps * kWarpStarts * int{sizeof(Sums)};
-    static constexpr int kSharedBytes = kStartsBytes + 2 * 4 * kBlockQueries;
+    static constexpr int kWarpBytes = kWarpStarts * int{sizeof(Sums)} + 2 * 4 * kWarpQueries;
 };
 
 // mma.m16n8k128: adds to sums[row, column] the bits set both in that row of the codes and that
@@ -75,23 +72,22 @@ __device__ __noinline__ inline void offer_codes(const Search &search, std::int64
 }
 
 template <int kWords>
-__global__ void __launch_bounds__(kMatrixThreads, 2)
+__global__ void __launch_bounds__(32 * kMostMatrixWarps, 2)
     scan_by_products(const __grid_constant__ Search search) {
     using P = MatrixPlan<kWords>;
     const Group<32> group;
     const int warp = static_cast<int>(threadIdx.x) / 32;
     const int row = static_cast<int>(group.lane) / 4, part = static_cast<int>(group.lane) % 4;
-    const std::int64_t first_query =
-        std::int64_t{blockIdx.y} * P::kBlockQueries + warp * P::kWarpQueries;
+    const int n_warps = static_cast<int>(blockDim.x) / 32;
+    const std::int64_t first_query = (std::int64_t{blockIdx.y} * n_warps + warp) * P::kWarpQueries;
     const std::int64_t left = search.n_queries - first_query;
     const int n_slots = static_cast<int>(left < 0                 ? 0
                                          : left < P::kWarpQueries ? left
                                                                   : P::kWarpQueries);
     // For each query of the warp: what its sums begin with, in the order of lanes, its limit, and
     // the codes that are nearer.
-    auto *starts = reinterpret_cast<Sums *>(shared_memory()) + warp * P::kWarpStarts;
-    auto *limits = reinterpret_cast<std::int32_t *>(shared_memory() + P::kStartsBytes) +
-                   warp * 2 * P::kWarpQueries;
+    auto *starts = reinterpret_cast<Sums *>(shared_memory() + warp * P::kWarpBytes);
+    auto *limits = reinterpret_cast<std::int32_t *>(starts + P::kWarpStarts);
     auto *hits = reinterpret_cast<std::uint32_t *>(limits + P::kWarpQueries);
     if (n_slots == 0)
         return;
@@ -112,12 +108,12 @@ __global__ void __launch_bounds__(kMatrixThreads, 2)
         limits[slot] = slot < n_slots ? INT32_MAX : 0; // 0: nothing is nearer
     Sums own_starts[P::kColumns];
     const auto set_starts = [&] {
-        group.sync();
+        group.sync(); // limits are there
         for (int i = static_cast<int>(group.lane); i < P::kWarpStarts; i += 32) {
             const std::int32_t even = -limits[2 * i], odd = -limits[2 * i + 1];
             starts[i] = {even, odd, even, odd};
         }
-        group.sync();
+        group.sync(); // starts are there
 #pragma unroll
         for (int column = 0; column < P::kColumns; ++column)
             own_starts[column] = starts[4 * column + part];
@@ -183,7 +179,7 @@ __global__ void __launch_bounds__(kMatrixThreads, 2)
                     hits[kMatrixQueries * column + static_cast<int>(group.lane)] =
                         group.lane % 2 == 0 ? nearer[0] : nearer[1];
             }
-            group.sync();
+            group.sync(); // hits are there
             const std::uint32_t allowed = search.allowed ? search.allowed[step] : ~0u;
             for (int slot = 0; slot < n_slots; ++slot) {
                 const std::uint32_t of_step = hits[slot] >> (32 * step - first) & allowed;

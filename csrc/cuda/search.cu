@@ -90,8 +90,10 @@ cudaError_t scan_by_rows(const Search &search, cudaStream_t stream) {
 cudaError_t scan_by_matrix(const Search &search, cudaStream_t stream) {
     const auto run = [&](auto kernel, auto plan) {
         using P = decltype(plan);
-        return launch(kernel, search.n_slices, over(search.n_queries, P::kBlockQueries),
-                      kMatrixThreads, P::kSharedBytes, stream, search);
+        const std::int64_t n_warps = over(search.n_queries, P::kWarpQueries);
+        const auto of_block = static_cast<int>(std::min(n_warps, std::int64_t{kMostMatrixWarps}));
+        return launch(kernel, search.n_slices, over(n_warps, of_block), 32 * of_block,
+                      of_block * P::kWarpBytes, stream, search);
     };
     switch (search.codes.n_bytes) {
     case 8:

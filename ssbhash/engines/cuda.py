@@ -21,21 +21,6 @@ from ssbhash.arrays import NotFiniteError, TooManyResultsError, unpacked_tensor
 from ssbhash.engines import cuda_build
 from ssbhash.engines.engine import MISSING_DISTANCE, MISSING_ID, Database
 
-__all__ = [
-    "NAME",
-    "binarize",
-    "count_within",
-    "distances",
-    "merge",
-    "paired_distances",
-    "pairs_within",
-    "prepare",
-    "sample",
-    "sample_relaxed",
-    "search",
-    "within",
-]
-
 NAME = "cuda"
 
 _ID_BITS = 40  # of a key, which is distance * 2**40 + id
@@ -76,7 +61,6 @@ class _Page(NamedTuple):
 def search(
     database: Database, queries: Any, k: int, n_threads: int, max_distance: int | None = None
 ) -> tuple[Any, Any]:
-    """Find the k smallest (distance, id) of each query."""
     home = _home(database.codes, queries)
     on_home = _tensor(queries, home)
     n_bits = 8 * on_home.shape[1]
@@ -100,7 +84,6 @@ def search(
 def within(
     database: Database, queries: Any, radii: Any, n_threads: int, max_results: int | None = None
 ) -> tuple[Any, Any, Any]:
-    """Find all (distance, id) with distance <= radius, in CSR form."""
     home = _home(database.codes, queries)
     on_home = _tensor(queries, home)
     if max_results is not None:
@@ -132,7 +115,6 @@ def within(
 
 
 def count_within(database: Database, queries: Any, radii: Any, n_threads: int) -> Any:
-    """Count them, for each query."""
     home = _home(database.codes, queries)
     return _as_given(_counts(database, _tensor(queries, home), radii, home), queries)
 
@@ -151,7 +133,6 @@ def _counts(database: Database, queries: Tensor, radii: Any, home: torch.device)
 
 
 def distances(codes: Any, queries: Any, n_threads: int) -> Any:
-    """Compute the full matrix of distances [n_queries, n]."""
     home = _home(codes, queries)
     on_home = _tensor(queries, home)
     # torch joins no unsigned 16-bit numbers everywhere, but it does their bits.
@@ -165,7 +146,6 @@ def distances(codes: Any, queries: Any, n_threads: int) -> Any:
 
 
 def paired_distances(first: Any, second: Any, n_threads: int) -> Any:
-    """Compute the distance of row i to row i, [n]."""
     home = _home(first, second)
     differences = _tensor(first, home) ^ _tensor(second, home)
     total = torch.zeros(len(differences), dtype=torch.int32, device=home)
@@ -177,7 +157,6 @@ def paired_distances(first: Any, second: Any, n_threads: int) -> Any:
 def pairs_within(
     database: Database, radius: int, n_threads: int, max_results: int | None = None
 ) -> tuple[Any, Any, Any]:
-    """Find all pairs of rows i < j with distance <= radius."""
     home = _home(database.codes, database.codes)
     gathered, to_ids = _gathered(database, home, always=True)
     codes: Any = _tensor(gathered.codes, home)
@@ -205,7 +184,6 @@ def pairs_within(
 
 
 def merge(parts: list[tuple[Any, Any]], k: int, n_threads: int) -> tuple[Any, Any]:
-    """Return the k smallest (distance, id) of all parts."""
     given = parts[0][1]
     home = _home(given, given)
     found_distances, ids = (
@@ -239,7 +217,6 @@ def prepare(codes: Any, n_threads: int) -> Any:
 
 
 def sample(logits: Any, seed: int, first_row: int, n_samples: int, n_threads: int) -> Any:
-    """Draw codes uint8 [n_samples, n, n_bytes], bit ~ Bernoulli(sigmoid(logit))."""
     values = _tensor(logits, _home(logits, logits))
     codes, bad_row = sample_unchecked(values, seed, first_row, n_samples)
     _require_finite(bad_row)
@@ -257,7 +234,6 @@ def sample_unchecked(
 
 
 def binarize(logits: Any, thresholds: Any, n_threads: int) -> Any:
-    """Codes uint8 [n, n_bytes], bit = logit > threshold, compared exactly."""
     values = _tensor(logits, _home(logits, logits))
     exact = _tensor(thresholds, values.device)
     if values.dtype != torch.float64:  # rounded down, which no float32 can tell
@@ -272,7 +248,6 @@ def binarize(logits: Any, thresholds: Any, n_threads: int) -> Any:
 
 
 def sample_relaxed(logits: Any, tau: float, seed: int, first_row: int, n_threads: int) -> Any:
-    """Draw relaxed bits float32 [n, n_bits] from the binary Concrete distribution."""
     values = _tensor(logits, _home(logits, logits))
     relaxed, bad_row = relaxed_unchecked(values, tau, seed, first_row)
     _require_finite(bad_row)

@@ -278,6 +278,19 @@ def _devices() -> list[torch.device]:
     return [torch.device("cuda", i) for i in range(n_devices)] or [torch.device("cpu")]
 
 
+def device_called(name: str) -> torch.device:
+    """Return the device of that name; "cuda" is torch's current one."""
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device {name!r} is none that torch knows: {error}") from None
+    if str(device) == "cuda" and torch.cuda.is_available():
+        device = torch.device("cuda", torch.cuda.current_device())
+    if device not in (present := _devices()):
+        raise ValueError(f"device must be one of {', '.join(map(str, present))}; got {name!r}")
+    return device
+
+
 def _home(codes: Any, queries: Any) -> torch.device:
     """Return the device of the results: that of the codes, or of the queries."""
     for array in (codes, queries):

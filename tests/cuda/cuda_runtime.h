@@ -200,11 +200,14 @@ inline void resume(Fiber &fiber) {
 #endif
 }
 
+inline unsigned char noise = 0xA5; // as numbers of 32 bits negative, or positive
+
 inline void set_up_shared(std::size_t n_bytes) {
+    noise = random_order.next() % 2 == 0 ? 0xA5 : 0x5A;
 #if defined(__SANITIZE_ADDRESS__)
     __asan_unpoison_memory_region(shared_memory, sizeof shared_memory);
 #endif
-    std::memset(shared_memory, 0xA5, n_bytes + 4096);
+    std::memset(shared_memory, noise, n_bytes + 4096);
 #if defined(__SANITIZE_ADDRESS__)
     __asan_poison_memory_region(shared_memory + n_bytes, sizeof shared_memory - n_bytes);
 #endif
@@ -213,7 +216,7 @@ inline void set_up_shared(std::size_t n_bytes) {
 inline void check_shared(std::size_t n_bytes) {
 #if !defined(__SANITIZE_ADDRESS__)
     for (std::size_t i = 0; i < 4096; ++i)
-        if (shared_memory[n_bytes + i] != 0xA5)
+        if (shared_memory[n_bytes + i] != noise)
             fail("a write beyond shared memory");
 #endif
 }

@@ -170,7 +170,7 @@ def run(cell: Cell, data: Dataset) -> dict[str, Any]:
         parameters, own = parse(cell.variant)
         hasher = SSBVAE(n_bits=cell.n_bits, seed=cell.seed, verbose=False, **parameters)
         with constants(own):
-            hasher.fit(data.X, labels, target=data.target)
+            hasher.fit(data.X, labels, target=data.target if hasher.reconstructs else None)
         if hasher.interrupted_:
             raise KeyboardInterrupt
     seconds = time.perf_counter() - started

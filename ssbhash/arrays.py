@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +17,25 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from torch import Tensor
 
-# What a user may hand in: an overload for tensors comes first, this one after it.
-ArrayIn: TypeAlias = "npt.NDArray[Any] | Sequence[Any]"
-AnyArray: TypeAlias = "Tensor | npt.NDArray[Any] | Sequence[Any]"
 
+class DLPack(Protocol):
+    """An array of another library, as cupy and jax have them."""
+
+    def __dlpack__(self) -> Any: ...
+    def __dlpack_device__(self) -> tuple[Any, int]: ...
+
+
+# What a user may hand in: an overload for tensors comes first, this one after it.
+ArrayIn: TypeAlias = "npt.NDArray[Any] | Sequence[Any] | DLPack"
+AnyArray: TypeAlias = "Tensor | npt.NDArray[Any] | Sequence[Any] | DLPack"
+
+BoolArray = npt.NDArray[np.bool_]
+Int64Array = npt.NDArray[np.int64]
+Float32Array = npt.NDArray[np.float32]
+Float64Array = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.uint8]
+Distances = npt.NDArray[np.int32]
+Ids = Int64Array
 Logits = npt.NDArray[Any]  # float16, float32, float64, or uint16 standing for bfloat16
 
 MAX_BITS = 1 << 30  # the counter of the random numbers holds 30 bits for the bit's place
@@ -73,6 +87,11 @@ def as_array(array: Any, name: str, tensors: bool) -> Any:
     if not (tensors and is_torch(array)):
         return as_numpy(array, name)
     return array.detach().resolve_conj().resolve_neg()
+
+
+def n_axes(array: Any) -> int:
+    """Count the axes of what a user handed in; 0 for a number."""
+    return int(array.ndim if hasattr(array, "ndim") else _view(array).ndim)
 
 
 def on_accelerator(*arrays: Any) -> bool:

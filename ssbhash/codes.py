@@ -217,19 +217,14 @@ def from_strings(strings: Iterable[str]) -> Codes:
     [[1, 1], [2, 0]]
     """
     lines = _lines(strings)
-    n_bits = len(lines[0])
     for row, line in enumerate(lines):
         if line.startswith(("0b", "0x")) or set(line) - set("01"):
             raise ValueError(
                 f"strings must be of 0 and 1, row {row} is {line!r}; from_hex reads hexadecimal "
                 "digits, from_integers what bin() or hex() was given"
             )
-        if len(line) != n_bits:
-            raise ValueError(
-                f"strings must have one length, {n_bits} as the first, row {row} has {len(line)}"
-            )
-    characters = np.frombuffer("".join(lines).encode("ascii"), dtype=np.uint8)
-    return np.packbits(characters.reshape(-1, n_bits) & 1, axis=1, bitorder="little")
+    characters = _stacked([line.encode("ascii") for line in lines], "characters")
+    return np.packbits(characters & 1, axis=1, bitorder="little")
 
 
 def _lines(strings: Iterable[str]) -> list[str]:
@@ -243,6 +238,17 @@ def _lines(strings: Iterable[str]) -> list[str]:
         row = lines.index("") if lines else 0
         raise ValueError(f"strings must hold at least one code of at least one bit; row {row}")
     return lines
+
+
+def _stacked(rows: list[bytes], unit: str) -> npt.NDArray[np.uint8]:
+    """Stack rows of one length into a matrix."""
+    for row, content in enumerate(rows):
+        if len(content) != len(rows[0]):
+            raise ValueError(
+                f"strings must have one length, {len(rows[0])} {unit} as the first, "
+                f"row {row} has {len(content)}"
+            )
+    return np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), -1)
 
 
 def to_strings(codes: CodesIn, n_bits: int) -> list[str]:
@@ -300,12 +306,7 @@ def from_hex(strings: Iterable[str], layout: str = "faiss", n_bits: int | None =
             raise ValueError(
                 f"strings must be hexadecimal digits, row {row} is {line!r}{odd}"
             ) from error
-        if len(rows[-1]) != len(rows[0]):
-            raise ValueError(
-                f"strings must have one length, {len(rows[0])} bytes as the first, row {row} has "
-                f"{len(rows[-1])}"
-            )
-    packed = np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), -1)
+    packed = _stacked(rows, "bytes")
     if _layout(layout)[1] == np.int8:
         packed = packed.view(np.int8)
     codes: Codes = from_layout(packed, layout, n_bits).copy()
@@ -372,37 +373,37 @@ def from_integers(integers: Any, n_bits: int | None = None) -> Codes:
     if n_bits is not None:
         n_bits = as_count(n_bits, "n_bits", 1)
     if isinstance(integers, list | tuple):
-        return _from_python_integers(integers, 64 if n_bits is None else n_bits)
-    array = as_numpy(integers, "integers")
-    if array.dtype.kind not in "iu":
-        raise TypeError(f"integers must be whole numbers, got dtype {array.dtype}")
-    if array.ndim not in (1, 2) or 0 in array.shape[1:]:
-        raise ValueError(f"integers must have shape [n] or [n, n_words], got {array.shape}")
-    little = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<")))
-    codes = little.reshape(len(array), -1).view(np.uint8).reshape(len(array), -1)
-    if n_bits is None:
-        return codes
-    bits = np.unpackbits(codes, axis=1, bitorder="little")
-    if n_bits > bits.shape[1]:
-        raise ValueError(f"integers of {bits.shape[1]} bits cannot make n_bits={n_bits}")
-    if bits[:, n_bits:].any():
-        row = int(np.flatnonzero(bits[:, n_bits:].any(axis=1))[0])
+        n_bits = 64 if n_bits is None else n_bits
+        codes = _bytes_of_numbers(integers, -(-n_bits // 8))
+    else:
+        codes = _bytes_of_words(as_numpy(integers, "integers"))
+        if n_bits is None:
+            return codes
+        if n_bits > 8 * codes.shape[1]:
+            raise ValueError(f"integers of {8 * codes.shape[1]} bits cannot make n_bits={n_bits}")
+    beyond = np.unpackbits(codes, axis=1, bitorder="little")[:, n_bits:].any(axis=1)
+    if beyond.any():
+        row = int(np.flatnonzero(beyond)[0])
         raise ValueError(f"integers must have at most n_bits={n_bits} bits, row {row} has more")
     return np.ascontiguousarray(codes[:, : -(-n_bits // 8)])
 
 
-def _from_python_integers(integers: Sequence[Any], n_bits: int) -> Codes:
-    n_bytes = -(-n_bits // 8)
-    rows = []
-    for row, one in enumerate(integers):
-        number = as_count(one, f"integers[{row}]", 0)
-        if number.bit_length() > n_bits:
-            raise ValueError(
-                f"integers must have at most n_bits={n_bits} bits, row {row} has "
-                f"{number.bit_length()}"
-            )
-        rows.append(number.to_bytes(n_bytes, "little"))
-    codes: Codes = np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), n_bytes).copy()
+def _bytes_of_words(array: npt.NDArray[Any]) -> Codes:
+    """View integers [n] or [n, n_words] as bytes [n, n_bytes], lowest first."""
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"integers must be whole numbers, got dtype {array.dtype}")
+    if array.ndim not in (1, 2) or 0 in array.shape[1:]:
+        raise ValueError(f"integers must have shape [n] or [n, n_words], got {array.shape}")
+    words = array[:, None] if array.ndim == 1 else array
+    return words.astype(words.dtype.newbyteorder("<"), order="C").view(np.uint8)
+
+
+def _bytes_of_numbers(integers: Sequence[Any], n_bytes: int) -> Codes:
+    """Write Python integers as bytes [n, at least n_bytes], lowest first."""
+    numbers = [as_count(one, f"integers[{row}]", 0) for row, one in enumerate(integers)]
+    n_bytes = max([n_bytes, *(-(-number.bit_length() // 8) for number in numbers)])
+    packed = b"".join(number.to_bytes(n_bytes, "little") for number in numbers)
+    codes: Codes = np.frombuffer(packed, np.uint8).reshape(len(numbers), n_bytes).copy()
     return codes
 
 

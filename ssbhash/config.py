@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from ssbhash._version import __version__
-from ssbhash.engines import available, native_module
+from ssbhash.engines import available, native_module, why_no_native
 from ssbhash.threads import get_num_threads
 
 
@@ -18,7 +18,8 @@ def config() -> dict[str, Any]:
     Returns
     -------
     dict
-        `version`, `python`, `platform`, `engines` (fastest first), `isa` and
+        `version`, `python`, `platform`, `engines` (fastest first), `no_native` (why
+        the native engine is absent, else None), `isa` and
         `isas` (instruction set in use and available; None without the native
         engine), `compiler`, `n_threads`, and the versions of `numpy`, `numba`,
         `faiss` and `torch` (None where not installed).
@@ -29,6 +30,7 @@ def config() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "engines": list(available()),
+        "no_native": why_no_native() or None,
         "isa": core.isa() if core else None,
         "isas": core.isas() if core else None,
         "compiler": core.compiler if core else None,

@@ -17,6 +17,9 @@ from ssbhash.arrays import (
     AnyArray,
     ArrayIn,
     Codes,
+    Distances,
+    Ids,
+    Int64Array,
     as_array,
     as_codes,
     as_count,
@@ -24,19 +27,28 @@ from ssbhash.arrays import (
     dtype_name,
     is_torch,
     like,
+    n_axes,
     packed_tensor,
 )
-from ssbhash.engines import MISSING_DISTANCE, MISSING_ID, CodesIn, Database, PreparedCodes, get
+from ssbhash.engines import (
+    MISSING_DISTANCE,
+    MISSING_ID,
+    CodeOptions,
+    CodesIn,
+    Database,
+    EngineOptions,
+    PreparedCodes,
+    get,
+)
 from ssbhash.threads import resolve
 
-_Ints: TypeAlias = npt.NDArray[np.int64]
-_Int32s: TypeAlias = npt.NDArray[np.int32]
 D = TypeVar("D")
 I = TypeVar("I")
 
 # A named tuple can be generic from Python 3.11 on; type checkers read it so for all versions.
 if TYPE_CHECKING:
     from torch import Tensor
+    from typing_extensions import Unpack
 
     class SearchResult(NamedTuple, Generic[D, I]):
         """Nearest neighbours."""
@@ -85,14 +97,21 @@ else:
         distances: Any
 
 
-NumpySearch: TypeAlias = "SearchResult[_Int32s, _Ints]"
+NumpySearch: TypeAlias = "SearchResult[Distances, Ids]"
 TorchSearch: TypeAlias = "SearchResult[Tensor, Tensor]"
-NumpyRange: TypeAlias = "RangeResult[_Int32s, _Ints]"
+NumpyRange: TypeAlias = "RangeResult[Distances, Ids]"
 TorchRange: TypeAlias = "RangeResult[Tensor, Tensor]"
-NumpyPairs: TypeAlias = "PairsResult[_Int32s, _Ints]"
+NumpyPairs: TypeAlias = "PairsResult[Distances, Ids]"
 TorchPairs: TypeAlias = "PairsResult[Tensor, Tensor]"
 # What `merge` takes beside a result.
 Offset: TypeAlias = "int | AnyArray"
+
+
+class FilterOptions(CodeOptions, total=False):
+    """Keywords of a search, as its overloads share them."""
+
+    mask: AnyArray | None
+    ids: AnyArray | None
 
 
 @overload
@@ -101,14 +120,10 @@ def search(
     query: Tensor,
     k: int = ...,
     *,
-    mask: AnyArray | None = ...,
-    ids: AnyArray | None = ...,
     exclude: AnyArray | int | None = ...,
     max_distance: int | None = ...,
     pad: bool = ...,
-    n_bits: int | None = ...,
-    backend: str = ...,
-    n_threads: int | None = ...,
+    **options: Unpack[FilterOptions],
 ) -> TorchSearch: ...
 @overload
 def search(
@@ -116,14 +131,10 @@ def search(
     query: ArrayIn | PreparedCodes,
     k: int = ...,
     *,
-    mask: AnyArray | None = ...,
-    ids: AnyArray | None = ...,
     exclude: AnyArray | int | None = ...,
     max_distance: int | None = ...,
     pad: bool = ...,
-    n_bits: int | None = ...,
-    backend: str = ...,
-    n_threads: int | None = ...,
+    **options: Unpack[FilterOptions],
 ) -> NumpySearch: ...
 def search(
     codes: CodesIn,
@@ -222,9 +233,10 @@ def search(
     return _ranked_like(distances, found, query, is_single)
 
 
-def _excluded(exclude: AnyArray | int, n_queries: int, is_single: bool) -> _Ints:
+def _excluded(exclude: AnyArray | int, n_queries: int, is_single: bool) -> Ids:
     """Ids [n_queries, n_excluded] that queries must not find."""
     ids = as_numpy(exclude, "exclude")
+    given = list(ids.shape)
     if ids.dtype.kind not in "iu" and ids.size:
         raise TypeError(f"exclude must hold integers, got {ids.dtype}")
     if is_single and ids.ndim < 2:
@@ -233,16 +245,15 @@ def _excluded(exclude: AnyArray | int, n_queries: int, is_single: bool) -> _Ints
         ids = ids[:, None]
     if ids.ndim != 2 or len(ids) != n_queries:
         raise ValueError(
-            f"exclude must have shape [{n_queries}] or [{n_queries}, n_excluded], "
-            f"got {list(np.shape(exclude))}"
+            f"exclude must have shape [{n_queries}] or [{n_queries}, n_excluded], got {given}"
         )
     return ids.astype(np.int64)
 
 
-def _without(distances: _Int32s, ids: _Ints, excluded: _Ints) -> tuple[_Int32s, _Ints]:
+def _without(distances: Distances, ids: Ids, excluded: Ids) -> tuple[Distances, Ids]:
     """Move what is excluded to the end of each row, and mark it as missing."""
     if is_torch(ids):
-        found: tuple[_Int32s, _Ints] = _without_tensors(distances, ids, excluded)
+        found: tuple[Distances, Ids] = _without_tensors(distances, ids, excluded)
         return found
     is_lost = ids < 0
     for column in excluded.T:
@@ -253,7 +264,7 @@ def _without(distances: _Int32s, ids: _Ints, excluded: _Ints) -> tuple[_Int32s, 
     return np.take_along_axis(distances, order, axis=1), np.take_along_axis(ids, order, axis=1)
 
 
-def _without_tensors(distances: Any, ids: Any, excluded: _Ints) -> Any:
+def _without_tensors(distances: Any, ids: Any, excluded: Ids) -> Any:
     unwanted = sys.modules["torch"].from_numpy(excluded).to(ids.device)
     is_lost = (ids < 0) | (ids[:, :, None] == unwanted[:, None, :]).any(dim=2)
     order = is_lost.to(ids.dtype).argsort(dim=1, stable=True)
@@ -277,7 +288,7 @@ def _fitted(array: npt.NDArray[Any], n_columns: int, missing: int) -> npt.NDArra
     return np.pad(array, ((0, 0), (0, n_more)), constant_values=missing)
 
 
-def _ranked_like(distances: _Int32s, ids: _Ints, model: Any, is_single: bool) -> Any:
+def _ranked_like(distances: Distances, ids: Ids, model: Any, is_single: bool) -> Any:
     if is_single:
         distances, ids = distances[0], ids[0]
     return SearchResult(like(distances, model), like(ids, model))
@@ -289,12 +300,8 @@ def within(
     query: Tensor,
     radius: int | AnyArray,
     *,
-    mask: AnyArray | None = ...,
-    ids: AnyArray | None = ...,
     max_results: int | None = ...,
-    n_bits: int | None = ...,
-    backend: str = ...,
-    n_threads: int | None = ...,
+    **options: Unpack[FilterOptions],
 ) -> TorchRange: ...
 @overload
 def within(
@@ -302,12 +309,8 @@ def within(
     query: ArrayIn | PreparedCodes,
     radius: int | AnyArray,
     *,
-    mask: AnyArray | None = ...,
-    ids: AnyArray | None = ...,
     max_results: int | None = ...,
-    n_bits: int | None = ...,
-    backend: str = ...,
-    n_threads: int | None = ...,
+    **options: Unpack[FilterOptions],
 ) -> NumpyRange: ...
 def within(
     codes: CodesIn,
@@ -376,28 +379,15 @@ def within(
 
 @overload
 def count_within(
-    codes: CodesIn,
-    query: Tensor,
-    radius: int | AnyArray,
-    *,
-    mask: AnyArray | None = ...,
-    ids: AnyArray | None = ...,
-    n_bits: int | None = ...,
-    backend: str = ...,
-    n_threads: int | None = ...,
+    codes: CodesIn, query: Tensor, radius: int | AnyArray, **options: Unpack[FilterOptions]
 ) -> Tensor: ...
 @overload
 def count_within(
     codes: CodesIn,
     query: ArrayIn | PreparedCodes,
     radius: int | AnyArray,
-    *,
-    mask: AnyArray | None = ...,
-    ids: AnyArray | None = ...,
-    n_bits: int | None = ...,
-    backend: str = ...,
-    n_threads: int | None = ...,
-) -> npt.NDArray[np.int64]: ...
+    **options: Unpack[FilterOptions],
+) -> Int64Array: ...
 def count_within(
     codes: CodesIn,
     query: CodesIn,
@@ -439,10 +429,10 @@ def count_within(
     return like(found.reshape(()) if is_single else found, query)
 
 
-def _radii(radius: int | AnyArray, queries: Codes) -> _Ints:
+def _radii(radius: int | AnyArray, queries: Codes) -> Ids:
     """One radius for each query, at most the number of bits."""
     n_bits = 8 * queries.shape[1]
-    if hasattr(radius, "__index__") and np.ndim(radius) == 0:
+    if hasattr(radius, "__index__") and n_axes(radius) == 0:
         return np.full(len(queries), min(as_count(radius, "radius", 0), n_bits), np.int64)
     radii = as_numpy(radius, "radius")
     if radii.dtype.kind not in "iu":
@@ -453,27 +443,15 @@ def _radii(radius: int | AnyArray, queries: Codes) -> _Ints:
         )
     if radii.size and radii.min() < 0:
         raise ValueError(f"radius must be at least 0, got {radii.min()}")
-    clipped: _Ints = np.minimum(radii, n_bits).astype(np.int64)
+    clipped: Ids = np.minimum(radii, n_bits).astype(np.int64)
     return clipped
 
 
 @overload
-def distances(
-    codes: CodesIn,
-    query: Tensor,
-    *,
-    n_bits: int | None = ...,
-    backend: str = ...,
-    n_threads: int | None = ...,
-) -> Tensor: ...
+def distances(codes: CodesIn, query: Tensor, **options: Unpack[CodeOptions]) -> Tensor: ...
 @overload
 def distances(
-    codes: CodesIn,
-    query: ArrayIn | PreparedCodes,
-    *,
-    n_bits: int | None = ...,
-    backend: str = ...,
-    n_threads: int | None = ...,
+    codes: CodesIn, query: ArrayIn | PreparedCodes, **options: Unpack[CodeOptions]
 ) -> npt.NDArray[np.uint16]: ...
 def distances(
     codes: CodesIn,
@@ -518,22 +496,10 @@ def distances(
 
 
 @overload
-def paired_distances(
-    first: CodesIn,
-    second: Tensor,
-    *,
-    n_bits: int | None = ...,
-    backend: str = ...,
-    n_threads: int | None = ...,
-) -> Tensor: ...
+def paired_distances(first: CodesIn, second: Tensor, **options: Unpack[CodeOptions]) -> Tensor: ...
 @overload
 def paired_distances(
-    first: CodesIn,
-    second: ArrayIn | PreparedCodes,
-    *,
-    n_bits: int | None = ...,
-    backend: str = ...,
-    n_threads: int | None = ...,
+    first: CodesIn, second: ArrayIn | PreparedCodes, **options: Unpack[CodeOptions]
 ) -> npt.NDArray[np.uint16]: ...
 def paired_distances(
     first: CodesIn,
@@ -590,13 +556,7 @@ def _check_width(codes: Codes) -> None:
 
 @overload
 def pairs_within(
-    codes: Tensor,
-    radius: int,
-    *,
-    max_results: int | None = ...,
-    n_bits: int | None = ...,
-    backend: str = ...,
-    n_threads: int | None = ...,
+    codes: Tensor, radius: int, *, max_results: int | None = ..., **options: Unpack[CodeOptions]
 ) -> TorchPairs: ...
 @overload
 def pairs_within(
@@ -604,9 +564,7 @@ def pairs_within(
     radius: int,
     *,
     max_results: int | None = ...,
-    n_bits: int | None = ...,
-    backend: str = ...,
-    n_threads: int | None = ...,
+    **options: Unpack[CodeOptions],
 ) -> NumpyPairs: ...
 def pairs_within(
     codes: CodesIn,
@@ -663,19 +621,11 @@ def pairs_within(
 
 @overload
 def merge(
-    parts: Sequence[tuple[TorchSearch, Offset]],
-    k: int,
-    *,
-    backend: str = ...,
-    n_threads: int | None = ...,
+    parts: Sequence[tuple[TorchSearch, Offset]], k: int, **options: Unpack[EngineOptions]
 ) -> TorchSearch: ...
 @overload
 def merge(
-    parts: Sequence[tuple[NumpySearch, Offset]],
-    k: int,
-    *,
-    backend: str = ...,
-    n_threads: int | None = ...,
+    parts: Sequence[tuple[NumpySearch, Offset]], k: int, **options: Unpack[EngineOptions]
 ) -> NumpySearch: ...
 def merge(
     parts: Sequence[tuple[Any, Offset]],
@@ -723,7 +673,11 @@ def merge(
     k = as_count(k, "k", 1)
     if len(parts) == 0:
         raise ValueError("parts must hold at least one result")
-    checked = [_part(number, result, offset) for number, (result, offset) in enumerate(parts)]
+    engine = get(backend, *(result[1] for result, _ in parts))
+    tensors = engine.NAME == "cuda"
+    checked = [
+        _part(number, result, offset, tensors) for number, (result, offset) in enumerate(parts)
+    ]
     shapes = {(ids.ndim, *ids.shape[:-1]) for _, ids in checked}
     if len(shapes) > 1:
         raise ValueError(
@@ -731,17 +685,21 @@ def merge(
             f"got ids of shapes {[list(ids.shape) for _, ids in checked]}"
         )
     is_single = checked[0][1].ndim == 1
-    ranked = [(np.atleast_2d(distances), np.atleast_2d(ids)) for distances, ids in checked]
+    ranked = [(part[0][None], part[1][None]) for part in checked] if is_single else checked
     k = min(k, sum(ids.shape[1] for _, ids in ranked))
-    found = get(backend).merge(ranked, k, resolve(n_threads))
+    found = engine.merge(ranked, k, resolve(n_threads))
     return _ranked_like(*found, parts[0][0][1], is_single)
 
 
-def _part(number: int, result: Any, offset: Offset) -> tuple[_Int32s, _Ints]:
-    """Check a part's result and turn its rows into ids."""
+def _part(number: int, result: Any, offset: Offset, tensors: bool) -> tuple[Distances, Ids]:
+    """Check a part's result and turn its rows into ids; with `tensors` they stay on their device."""
     name = f"parts[{number}]"
-    distances, rows = as_numpy(result[0], f"{name} distances"), as_numpy(result[1], f"{name} ids")
-    if distances.dtype.kind not in "iu" or rows.dtype.kind not in "iu":
+    tensors = tensors and is_torch(result[1])
+    distances, rows = (
+        as_array(found, f"{name} {what}", tensors)
+        for found, what in zip(result, ("distances", "ids"), strict=True)
+    )
+    if not (_are_integers(distances) and _are_integers(rows)):
         raise TypeError(
             f"{name} must have integer distances and ids, got {distances.dtype} and {rows.dtype}"
         )
@@ -750,18 +708,36 @@ def _part(number: int, result: Any, offset: Offset) -> tuple[_Int32s, _Ints]:
             f"{name} must have distances and ids of one shape, [n_queries, k] or [k], "
             f"got {list(distances.shape)} and {list(rows.shape)}"
         )
-    rows = rows.astype(np.int64)
-    if hasattr(offset, "__index__") and np.ndim(offset) == 0:
-        ids = rows + as_count(offset, f"the offset of {name}", 0)
+    if hasattr(offset, "__index__") and n_axes(offset) == 0:
+        first, table = as_count(offset, f"the offset of {name}", 0), None
     else:
-        table = as_numpy(offset, f"the ids of {name}")
-        if table.ndim != 1 or (table.dtype.kind not in "iu" and table.size):
+        first, table = 0, as_array(offset, f"the ids of {name}", tensors)
+        if table.ndim != 1 or (not _are_integers(table) and len(table)):
             raise ValueError(f"the ids of {name} must be a list of integers, got {table.dtype}")
-        if rows.size and rows.max() >= len(table):
+        if 0 not in rows.shape and rows.max() >= len(table):
             raise ValueError(f"{name} has id {rows.max()}, but there are {len(table)} ids for it")
-        ids = table.astype(np.int64)[rows] if len(table) else rows
+    if is_torch(rows):
+        on_device: tuple[Distances, Ids] = _tensor_part(distances, rows, first, table)
+        return on_device
+    rows = rows.astype(np.int64)
+    ids = rows + first if table is None else table.astype(np.int64)[rows] if len(table) else rows
     ids = np.ascontiguousarray(np.where(rows < 0, MISSING_ID, ids))
     return np.ascontiguousarray(distances.astype(np.int32)), ids
+
+
+def _tensor_part(distances: Any, rows: Any, first: int, table: Any) -> Any:
+    ids = rows = rows.long()
+    torch = sys.modules["torch"]
+    if table is None:
+        ids = rows + first
+    elif len(table):
+        ids = torch.as_tensor(table, device=rows.device).long()[rows.clamp(min=0)]
+    found = torch.as_tensor(distances, device=rows.device).int()
+    return found, ids.masked_fill(rows < 0, MISSING_ID)
+
+
+def _are_integers(array: Any) -> bool:
+    return dtype_name(array).startswith(("int", "uint"))
 
 
 def prepare(
@@ -871,19 +847,19 @@ def _as_bits(mask: AnyArray, n: int, tensors: bool) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(bits)
 
 
-def _as_ids(ids: AnyArray, n: int, tensors: bool) -> _Ints:
+def _as_ids(ids: AnyArray, n: int, tensors: bool) -> Ids:
     """Ascending ids without duplicates."""
     allowed = as_array(ids, "ids", tensors)
     if 0 in allowed.shape:
         return np.empty(0, np.int64)
-    if allowed.ndim != 1 or not dtype_name(allowed).startswith(("int", "uint")):
+    if allowed.ndim != 1 or not _are_integers(allowed):
         raise ValueError(
             f"ids must be a list of integers, got {allowed.dtype} {tuple(allowed.shape)}"
         )
     allowed = allowed.long().unique() if is_torch(allowed) else np.unique(allowed)
     if allowed[0] < 0 or allowed[-1] >= n:
         raise ValueError(f"ids must be in 0 ... {n - 1}, got {allowed[0]} ... {allowed[-1]}")
-    ascending: _Ints = allowed if is_torch(allowed) else allowed.astype(np.int64)
+    ascending: Ids = allowed if is_torch(allowed) else allowed.astype(np.int64)
     return ascending
 
 

@@ -14,11 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ssbhash import metrics, tie_groups
-from ssbhash.arrays import as_codes, as_count
+from ssbhash.arrays import BoolArray, Float32Array, Float64Array, as_codes, as_count
 from ssbhash.hamming import distances
-
-Floats = npt.NDArray[np.float32]
-Bools = npt.NDArray[np.bool_]
 
 
 def code_figures(
@@ -171,7 +168,7 @@ def neighbour_figures(
     return {name: float(mean) for name, mean in zip(names, means, strict=False)}
 
 
-def _cosines(database: Any, queries: Any) -> Iterator[tuple[slice, Floats]]:
+def _cosines(database: Any, queries: Any) -> Iterator[tuple[slice, Float32Array]]:
     """Cosine of each query and item, for chunks of queries."""
     items, asked = _of_unit_length(database), _of_unit_length(queries)
     for part in tie_groups.chunks(asked.shape[0], items.shape[0]):
@@ -193,21 +190,21 @@ def _at_rank(values: npt.NDArray[Any], k: int) -> npt.NDArray[Any]:
     return np.partition(values, k - 1, axis=1)[:, k - 1 : k]
 
 
-def _nearest(similarity: Floats, k: int) -> Bools:
+def _nearest(similarity: Float32Array, k: int) -> BoolArray:
     """Mark the k largest of each row, the first of equal ones."""
     last = -_at_rank(-similarity, k)
     above, tied = similarity > last, similarity == last
     wanted = k - above.sum(axis=1, keepdims=True)
-    marked: Bools = above | (tied & (tied.cumsum(axis=1) <= wanted))
+    marked: BoolArray = above | (tied & (tied.cumsum(axis=1) <= wanted))
     return marked
 
 
 def _expected_hits(
-    found: npt.NDArray[Any], last: npt.NDArray[Any], wanted: Bools, depth: int
-) -> npt.NDArray[np.float64]:
+    found: npt.NDArray[Any], last: npt.NDArray[Any], wanted: BoolArray, depth: int
+) -> Float64Array:
     """Count the wanted items among the first `depth`, in the mean over orders of ties."""
     before, tied = found < last, found == last
     share = (depth - before.sum(axis=1)) / tied.sum(axis=1)
-    hits: npt.NDArray[np.float64] = (before & wanted).sum(axis=1)
-    expected: npt.NDArray[np.float64] = hits + share * (tied & wanted).sum(axis=1)
+    hits: Float64Array = (before & wanted).sum(axis=1)
+    expected: Float64Array = hits + share * (tied & wanted).sum(axis=1)
     return expected

@@ -12,19 +12,30 @@ Every metric is a function of the tie groups of a query alone (`tie_groups.py`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from ssbhash import tie_groups
-from ssbhash.arrays import AnyArray, as_codes, as_count, as_numpy
+from ssbhash.arrays import AnyArray, Float64Array, Int64Array, as_codes, as_count, as_numpy
 from ssbhash.data import is_labelled, number_labels
-from ssbhash.engines import CodesIn
-from ssbhash.tie_groups import Floats, Ints, NumberedLabels, TieGroups
+from ssbhash.engines import CodeOptions, CodesIn
+from ssbhash.tie_groups import NumberedLabels, TieGroups
 
+if TYPE_CHECKING:
+    from torch import Tensor
+    from typing_extensions import Unpack
+
+LabelsIn: TypeAlias = "Tensor | npt.NDArray[Any] | Sequence[Any]"
 Ties: TypeAlias = Literal["expected", "id"]
 Denominator: TypeAlias = Literal["hits", "min(k, relevant)"]
+
+
+class MetricOptions(CodeOptions, total=False):
+    """Keywords of a metric, as its overloads share them."""
+
+    ties: Ties
 
 
 class PrecisionRecall(NamedTuple):
@@ -34,59 +45,50 @@ class PrecisionRecall(NamedTuple):
     mean number of items within the radius.
     """
 
-    radius: Ints
-    precision: Floats
-    recall: Floats
-    n_retrieved: Floats
+    radius: Int64Array
+    precision: Float64Array
+    recall: Float64Array
+    n_retrieved: Float64Array
 
 
 @overload
 def precision_at(
     database_codes: CodesIn,
-    database_labels: AnyArray,
+    database_labels: LabelsIn,
     query_codes: CodesIn,
-    query_labels: AnyArray,
+    query_labels: LabelsIn,
     k: int = ...,
     *,
-    ties: Ties = ...,
     per_query: Literal[False] = ...,
-    n_bits: int | None = ...,
-    backend: str = ...,
-    n_threads: int | None = ...,
+    **options: Unpack[MetricOptions],
 ) -> float: ...
 @overload
 def precision_at(
     database_codes: CodesIn,
-    database_labels: AnyArray,
+    database_labels: LabelsIn,
     query_codes: CodesIn,
-    query_labels: AnyArray,
+    query_labels: LabelsIn,
     k: int = ...,
     *,
-    ties: Ties = ...,
     per_query: Literal[True],
-    n_bits: int | None = ...,
-    backend: str = ...,
-    n_threads: int | None = ...,
-) -> Floats: ...
+    **options: Unpack[MetricOptions],
+) -> Float64Array: ...
 @overload
 def precision_at(
     database_codes: CodesIn,
-    database_labels: AnyArray,
+    database_labels: LabelsIn,
     query_codes: CodesIn,
-    query_labels: AnyArray,
+    query_labels: LabelsIn,
     k: Sequence[int],
     *,
-    ties: Ties = ...,
     per_query: bool = ...,
-    n_bits: int | None = ...,
-    backend: str = ...,
-    n_threads: int | None = ...,
-) -> Floats: ...
+    **options: Unpack[MetricOptions],
+) -> Float64Array: ...
 def precision_at(
     database_codes: CodesIn,
-    database_labels: AnyArray,
+    database_labels: LabelsIn,
     query_codes: CodesIn,
-    query_labels: AnyArray,
+    query_labels: LabelsIn,
     k: int | Sequence[int] = 100,
     *,
     ties: Ties = "expected",
@@ -94,7 +96,7 @@ def precision_at(
     n_bits: int | None = None,
     backend: str = "auto",
     n_threads: int | None = None,
-) -> float | Floats:
+) -> float | Float64Array:
     """Precision among the k nearest codes (P@k).
 
     An item is relevant to a query if both have the same class, or share at
@@ -155,50 +157,41 @@ def precision_at(
 @overload
 def recall_at(
     database_codes: CodesIn,
-    database_labels: AnyArray,
+    database_labels: LabelsIn,
     query_codes: CodesIn,
-    query_labels: AnyArray,
+    query_labels: LabelsIn,
     k: int = ...,
     *,
-    ties: Ties = ...,
     per_query: Literal[False] = ...,
-    n_bits: int | None = ...,
-    backend: str = ...,
-    n_threads: int | None = ...,
+    **options: Unpack[MetricOptions],
 ) -> float: ...
 @overload
 def recall_at(
     database_codes: CodesIn,
-    database_labels: AnyArray,
+    database_labels: LabelsIn,
     query_codes: CodesIn,
-    query_labels: AnyArray,
+    query_labels: LabelsIn,
     k: int = ...,
     *,
-    ties: Ties = ...,
     per_query: Literal[True],
-    n_bits: int | None = ...,
-    backend: str = ...,
-    n_threads: int | None = ...,
-) -> Floats: ...
+    **options: Unpack[MetricOptions],
+) -> Float64Array: ...
 @overload
 def recall_at(
     database_codes: CodesIn,
-    database_labels: AnyArray,
+    database_labels: LabelsIn,
     query_codes: CodesIn,
-    query_labels: AnyArray,
+    query_labels: LabelsIn,
     k: Sequence[int],
     *,
-    ties: Ties = ...,
     per_query: bool = ...,
-    n_bits: int | None = ...,
-    backend: str = ...,
-    n_threads: int | None = ...,
-) -> Floats: ...
+    **options: Unpack[MetricOptions],
+) -> Float64Array: ...
 def recall_at(
     database_codes: CodesIn,
-    database_labels: AnyArray,
+    database_labels: LabelsIn,
     query_codes: CodesIn,
-    query_labels: AnyArray,
+    query_labels: LabelsIn,
     k: int | Sequence[int] = 100,
     *,
     ties: Ties = "expected",
@@ -206,7 +199,7 @@ def recall_at(
     n_bits: int | None = None,
     backend: str = "auto",
     n_threads: int | None = None,
-) -> float | Floats:
+) -> float | Float64Array:
     """Fraction of the relevant items found among the k nearest codes (R@k).
 
     Parameters, result and errors are those of `precision_at`. A query without
@@ -229,53 +222,44 @@ def recall_at(
 @overload
 def average_precision_at(
     database_codes: CodesIn,
-    database_labels: AnyArray,
+    database_labels: LabelsIn,
     query_codes: CodesIn,
-    query_labels: AnyArray,
+    query_labels: LabelsIn,
     k: int = ...,
     *,
     denominator: Denominator = ...,
-    ties: Ties = ...,
     per_query: Literal[False] = ...,
-    n_bits: int | None = ...,
-    backend: str = ...,
-    n_threads: int | None = ...,
+    **options: Unpack[MetricOptions],
 ) -> float: ...
 @overload
 def average_precision_at(
     database_codes: CodesIn,
-    database_labels: AnyArray,
+    database_labels: LabelsIn,
     query_codes: CodesIn,
-    query_labels: AnyArray,
+    query_labels: LabelsIn,
     k: int = ...,
     *,
     denominator: Denominator = ...,
-    ties: Ties = ...,
     per_query: Literal[True],
-    n_bits: int | None = ...,
-    backend: str = ...,
-    n_threads: int | None = ...,
-) -> Floats: ...
+    **options: Unpack[MetricOptions],
+) -> Float64Array: ...
 @overload
 def average_precision_at(
     database_codes: CodesIn,
-    database_labels: AnyArray,
+    database_labels: LabelsIn,
     query_codes: CodesIn,
-    query_labels: AnyArray,
+    query_labels: LabelsIn,
     k: Sequence[int],
     *,
     denominator: Denominator = ...,
-    ties: Ties = ...,
     per_query: bool = ...,
-    n_bits: int | None = ...,
-    backend: str = ...,
-    n_threads: int | None = ...,
-) -> Floats: ...
+    **options: Unpack[MetricOptions],
+) -> Float64Array: ...
 def average_precision_at(
     database_codes: CodesIn,
-    database_labels: AnyArray,
+    database_labels: LabelsIn,
     query_codes: CodesIn,
-    query_labels: AnyArray,
+    query_labels: LabelsIn,
     k: int | Sequence[int] = 100,
     *,
     denominator: Denominator = "hits",
@@ -284,7 +268,7 @@ def average_precision_at(
     n_bits: int | None = None,
     backend: str = "auto",
     n_threads: int | None = None,
-) -> float | Floats:
+) -> float | Float64Array:
     """Average precision of the k nearest codes; its mean over queries is MAP@k.
 
     AP@k is the sum of the precision at each relevant rank up to k, divided by
@@ -322,9 +306,9 @@ def average_precision_at(
 
 def precision_recall_by_radius(
     database_codes: CodesIn,
-    database_labels: AnyArray,
+    database_labels: LabelsIn,
     query_codes: CodesIn,
-    query_labels: AnyArray,
+    query_labels: LabelsIn,
     *,
     n_bits: int | None = None,
     backend: str = "auto",
@@ -366,9 +350,9 @@ def precision_recall_by_radius(
 
 def evaluate(
     database_codes: CodesIn,
-    database_labels: AnyArray,
+    database_labels: LabelsIn,
     query_codes: CodesIn,
-    query_labels: AnyArray,
+    query_labels: LabelsIn,
     k: int | Sequence[int] = 100,
     *,
     denominator: Denominator = "hits",
@@ -397,8 +381,8 @@ def evaluate(
 
 def evaluate_distances(
     distances: AnyArray | Callable[[slice], AnyArray],
-    database_labels: AnyArray,
-    query_labels: AnyArray,
+    database_labels: LabelsIn,
+    query_labels: LabelsIn,
     k: int | Sequence[int] = 100,
     *,
     denominator: Denominator = "hits",
@@ -458,7 +442,9 @@ def _evaluate(groups: Iterator[TieGroups], ks: list[int], denominator: str) -> d
     }
 
 
-def _finish(rows: list[Floats], k: int | Sequence[int], per_query: bool) -> float | Floats:
+def _finish(
+    rows: list[Float64Array], k: int | Sequence[int], per_query: bool
+) -> float | Float64Array:
     values = np.concatenate(rows)  # [n_queries, n_k]
     if not isinstance(k, Sequence | np.ndarray):
         values = values[:, 0]
@@ -470,9 +456,9 @@ def _finish(rows: list[Floats], k: int | Sequence[int], per_query: bool) -> floa
 
 def _groups(
     database_codes: CodesIn,
-    database_labels: AnyArray,
+    database_labels: LabelsIn,
     query_codes: CodesIn,
-    query_labels: AnyArray,
+    query_labels: LabelsIn,
     k: int | None,
     ties: str,
     n_bits: int | None,

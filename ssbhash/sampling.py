@@ -12,14 +12,25 @@ import math
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-import numpy.typing as npt
 
-from ssbhash.arrays import AnyArray, ArrayIn, Codes, as_count, as_logits, as_numpy, like
-from ssbhash.engines import get
+from ssbhash.arrays import (
+    AnyArray,
+    ArrayIn,
+    Codes,
+    Float32Array,
+    Float64Array,
+    as_count,
+    as_logits,
+    as_numpy,
+    like,
+    n_axes,
+)
+from ssbhash.engines import EngineOptions, get
 from ssbhash.threads import resolve
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from typing_extensions import Unpack
 
 
 @overload
@@ -29,8 +40,7 @@ def sample(
     n_samples: int | None = ...,
     *,
     first_row: int = ...,
-    backend: str = ...,
-    n_threads: int | None = ...,
+    **options: Unpack[EngineOptions],
 ) -> Tensor: ...
 @overload
 def sample(
@@ -39,8 +49,7 @@ def sample(
     n_samples: int | None = ...,
     *,
     first_row: int = ...,
-    backend: str = ...,
-    n_threads: int | None = ...,
+    **options: Unpack[EngineOptions],
 ) -> Codes: ...
 def sample(
     logits: AnyArray,
@@ -97,26 +106,18 @@ def sample(
     if count > 2**32:
         raise ValueError(f"n_samples must be at most 2**32, got {count}")
     codes = engine.sample(values, _seed(seed), first_row, count, resolve(n_threads))
-    if _is_single(logits):
+    if n_axes(logits) == 1:
         codes = codes[:, 0]
     return like(codes[0] if n_samples is None else codes, logits)
 
 
 @overload
 def binarize(
-    logits: Tensor,
-    threshold: float | AnyArray = ...,
-    *,
-    backend: str = ...,
-    n_threads: int | None = ...,
+    logits: Tensor, threshold: float | AnyArray = ..., **options: Unpack[EngineOptions]
 ) -> Tensor: ...
 @overload
 def binarize(
-    logits: ArrayIn,
-    threshold: float | AnyArray = ...,
-    *,
-    backend: str = ...,
-    n_threads: int | None = ...,
+    logits: ArrayIn, threshold: float | AnyArray = ..., **options: Unpack[EngineOptions]
 ) -> Codes: ...
 def binarize(
     logits: AnyArray,
@@ -163,7 +164,7 @@ def binarize(
     values = as_logits(logits, tensors=engine.NAME == "cuda")
     thresholds = _thresholds(threshold, values.shape[1])
     codes = engine.binarize(values, thresholds, resolve(n_threads))
-    return like(codes[0] if _is_single(logits) else codes, logits)
+    return like(codes[0] if n_axes(logits) == 1 else codes, logits)
 
 
 @overload
@@ -173,8 +174,7 @@ def sample_relaxed(
     *,
     tau: float = ...,
     first_row: int = ...,
-    backend: str = ...,
-    n_threads: int | None = ...,
+    **options: Unpack[EngineOptions],
 ) -> Tensor: ...
 @overload
 def sample_relaxed(
@@ -183,9 +183,8 @@ def sample_relaxed(
     *,
     tau: float = ...,
     first_row: int = ...,
-    backend: str = ...,
-    n_threads: int | None = ...,
-) -> npt.NDArray[np.float32]: ...
+    **options: Unpack[EngineOptions],
+) -> Float32Array: ...
 def sample_relaxed(
     logits: AnyArray,
     seed: int = 0,
@@ -238,14 +237,10 @@ def sample_relaxed(
         raise ValueError(f"tau must be finite and at least 1e-3, got {tau}")
     first_row = _first_row(first_row, len(values))
     relaxed = engine.sample_relaxed(values, float(tau), _seed(seed), first_row, resolve(n_threads))
-    return like(relaxed[0] if _is_single(logits) else relaxed, logits)
+    return like(relaxed[0] if n_axes(logits) == 1 else relaxed, logits)
 
 
-def _is_single(logits: AnyArray) -> bool:
-    return (logits.ndim if hasattr(logits, "ndim") else np.ndim(logits)) == 1
-
-
-def _thresholds(threshold: float | AnyArray, n_bits: int) -> npt.NDArray[np.float64]:
+def _thresholds(threshold: float | AnyArray, n_bits: int) -> Float64Array:
     if isinstance(threshold, float | int) and math.isfinite(threshold):
         return np.full(n_bits, threshold, dtype=np.float64)
     thresholds = as_numpy(threshold, "threshold").astype(np.float64)

@@ -15,13 +15,10 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ssbhash.arrays import Codes
+from ssbhash.arrays import BoolArray, Codes, Float64Array, Int64Array
 from ssbhash.hamming import distances as _distances
 from ssbhash.hamming import search as _search
 
-Floats: TypeAlias = npt.NDArray[np.float64]
-Ints: TypeAlias = npt.NDArray[np.int64]
-Bools: TypeAlias = npt.NDArray[np.bool_]
 NumberedLabels: TypeAlias = npt.NDArray[Any]
 
 # Pairs (query, item) looked at in one go: some 100 MB of temporaries.
@@ -36,9 +33,9 @@ class TieGroups(NamedTuple):
     `n_relevant` int64 [n_queries] and `n_items` count the whole database.
     """
 
-    counts: Ints
-    hits: Ints
-    n_relevant: Ints
+    counts: Int64Array
+    hits: Int64Array
+    n_relevant: Int64Array
     n_items: int
 
 
@@ -87,7 +84,7 @@ def of_distances(
         yield _trimmed(_histogram(group, in_order, matrix.shape[1]), k)
 
 
-def _histogram(group: Any, relevant: Bools, n_groups: int) -> TieGroups:
+def _histogram(group: Any, relevant: BoolArray, n_groups: int) -> TieGroups:
     """Count the items and the relevant items of each group 0 ... n_groups - 1."""
     n_queries, n_items = relevant.shape
     cell = np.arange(n_queries)[:, None] * n_groups + group
@@ -97,7 +94,7 @@ def _histogram(group: Any, relevant: Bools, n_groups: int) -> TieGroups:
     return TieGroups(both.sum(axis=2), both[:, :, 1], relevant.sum(axis=1), n_items)
 
 
-def _singletons(relevant: Bools, ids: Ints) -> TieGroups:
+def _singletons(relevant: BoolArray, ids: Int64Array) -> TieGroups:
     """Each rank a group of its own."""
     hits = np.take_along_axis(relevant, ids, axis=1).astype(np.int64)
     return TieGroups(np.ones_like(hits), hits, relevant.sum(axis=1), relevant.shape[1])
@@ -118,36 +115,36 @@ def chunks(n_queries: int, n_items: int) -> Iterator[slice]:
     return (slice(start, start + n_rows) for start in range(0, n_queries, n_rows))
 
 
-def relevance(labels: NumberedLabels, queries: NumberedLabels) -> Bools:
+def relevance(labels: NumberedLabels, queries: NumberedLabels) -> BoolArray:
     """Mark the items that share a class with a query: [n_queries, n]."""
     if labels.ndim == 1:
-        same: Bools = queries[:, None] == labels[None, :]
+        same: BoolArray = queries[:, None] == labels[None, :]
         return same
-    shared: Bools = queries @ labels.T > 0
+    shared: BoolArray = queries @ labels.T > 0
     return shared
 
 
-def _hits_at(groups: TieGroups, k: int) -> Floats:
+def _hits_at(groups: TieGroups, k: int) -> Float64Array:
     """Give the expected number of relevant items among the first k."""
     before = groups.counts.cumsum(axis=1) - groups.counts
     taken = np.clip(k - before, 0, groups.counts)
-    hits: Floats = (taken * groups.hits / np.maximum(groups.counts, 1)).sum(axis=1)
+    hits: Float64Array = (taken * groups.hits / np.maximum(groups.counts, 1)).sum(axis=1)
     return hits
 
 
-def precision(groups: TieGroups, ks: list[int]) -> Floats:
+def precision(groups: TieGroups, ks: list[int]) -> Float64Array:
     """Give the expected P@k of each query: [n_queries, n_k]."""
     at = [_hits_at(groups, k) / min(k, groups.n_items) for k in ks]
     return np.stack(at, axis=1)
 
 
-def recall(groups: TieGroups, ks: list[int]) -> Floats:
+def recall(groups: TieGroups, ks: list[int]) -> Float64Array:
     """Give the expected R@k of each query; 0 without a relevant item."""
     at = [_hits_at(groups, k) / np.maximum(groups.n_relevant, 1) for k in ks]
     return np.stack(at, axis=1)
 
 
-def average_precision(groups: TieGroups, ks: list[int], denominator: str) -> Floats:
+def average_precision(groups: TieGroups, ks: list[int], denominator: str) -> Float64Array:
     """Give the expected AP@k of each query, over "hits" or over "min(k, relevant)"."""
     harmonic = np.zeros(min(max(ks), groups.n_items) + 1)
     harmonic[1:] = np.cumsum(1 / np.arange(1, len(harmonic)))
@@ -161,7 +158,9 @@ def average_precision(groups: TieGroups, ks: list[int], denominator: str) -> Flo
     return np.stack(at, axis=1)
 
 
-def _slope_terms(before: Any, hits_before: Any, taken: Any, harmonic: Floats) -> tuple[Any, Any]:
+def _slope_terms(
+    before: Any, hits_before: Any, taken: Any, harmonic: Float64Array
+) -> tuple[Any, Any]:
     """Sum over ranks i = before + 1 ... before + taken of the two parts of a precision.
 
     A relevant item at the j-th place of its tie group has precision
@@ -173,7 +172,7 @@ def _slope_terms(before: Any, hits_before: Any, taken: Any, harmonic: Floats) ->
     return (hits_before + 1) * inverse, taken - (before + 1) * inverse
 
 
-def _precision_sums(groups: TieGroups, k: int, harmonic: Floats) -> Floats:
+def _precision_sums(groups: TieGroups, k: int, harmonic: Float64Array) -> Float64Array:
     """Give the expected sum of precisions at the relevant ranks up to k, for each tie group."""
     counts, hits = groups.counts, groups.hits
     before = np.minimum(counts.cumsum(axis=1) - counts, k)
@@ -182,11 +181,11 @@ def _precision_sums(groups: TieGroups, k: int, harmonic: Floats) -> Floats:
     first, slope = _slope_terms(before, hits_before, taken, harmonic)
     chance = hits / np.maximum(counts, 1)
     chance_of_another = (hits - 1) / np.maximum(counts - 1, 1)
-    sums: Floats = chance * (first + chance_of_another * slope)
+    sums: Float64Array = chance * (first + chance_of_another * slope)
     return sums
 
 
-def _by_hits(groups: TieGroups, k: int, harmonic: Floats) -> Floats:
+def _by_hits(groups: TieGroups, k: int, harmonic: Float64Array) -> Float64Array:
     """Give the expected AP@k over the hits among the k."""
     rows = np.arange(len(groups.counts))
     ends = groups.counts.cumsum(axis=1)
@@ -208,13 +207,13 @@ def _by_hits(groups: TieGroups, k: int, harmonic: Floats) -> Floats:
     inverse, chance_of_none = _hypergeometric_inverse(count, hits, taken, hits_before)
     # Without hits before, the term of h = 0 is 0, not b 0 + c.
     constant = c * np.where(hits_before == 0, 1 - chance_of_none, 1)
-    expected: Floats = b * mean_hits + constant + (sum_before - hits_before * c) * inverse
+    expected: Float64Array = b * mean_hits + constant + (sum_before - hits_before * c) * inverse
     return expected
 
 
 def _hypergeometric_inverse(
-    count: Ints, hits: Ints, taken: Ints, offset: Ints
-) -> tuple[Floats, Floats]:
+    count: Int64Array, hits: Int64Array, taken: Int64Array, offset: Int64Array
+) -> tuple[Float64Array, Float64Array]:
     """E[1 / (offset + h)], 1/0 counted as 0, and P(h = 0).
 
     h is the number of hits in a draw of `taken` out of `count` items of which

@@ -20,7 +20,7 @@ FLOORS = (
     ("threads",),
     ("engines",),
     ("codes", "config", "hamming", "sampling"),
-    ("asymmetric", "data", "tie_groups"),
+    ("asymmetric", "chunks", "data", "tie_groups"),
     ("index", "metrics"),
     ("item_metrics",),
     ("kernels",),

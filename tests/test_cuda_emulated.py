@@ -53,7 +53,8 @@ MUTATIONS = {
     "bound of codes in the planes": ("planes.cuh", "first + i < codes.n &&", "true &&"),
     "bound of queries": ("planes.cuh", "if (query >= n_queries)", "if (false)"),
     "bound of a list": (
-        "sink.cuh", "n_found_ + __popc(taken) > search_.capacity", "false"),
+        "sink.cuh", "n_found_ + __popc(taken) > room_", "false"),
+    "bound of what was counted": ("sink.cuh", "if (place < room_)", "if (room_ > 0)"),
     "ties by id": ("sink.cuh", "group_.rank(tied) < ties", "true"),
     "limit of other slices": ("sink.cuh", "first + __ffs(enough)", "first + __ffs(enough) - 1"),
 }  # fmt: skip

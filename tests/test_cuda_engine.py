@@ -31,6 +31,12 @@ def same(found: tuple, expected: tuple) -> None:
         np.testing.assert_array_equal(part.cpu().numpy(), whole)
 
 
+def on_host(value: object) -> object:
+    if isinstance(value, ssbhash.SearchResult):
+        return ssbhash.SearchResult(*(each.cpu().numpy() for each in value))
+    return value.cpu().numpy() if isinstance(value, torch.Tensor) else value
+
+
 @pytest.fixture
 def no_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tensor that goes to the host is an error, on the emulator's CPU too."""
@@ -89,6 +95,31 @@ def test_the_other_functions_keep_tensors_too(no_numpy: None, monkeypatch) -> No
     ]
     for ours, theirs in zip(found, expected, strict=True):
         same(ours, theirs)
+
+
+def test_merged_results_stay_on_their_device(no_numpy: None, monkeypatch) -> None:
+    codes, query = ON_DEVICE["codes"], ON_DEVICE["query"]
+    order = torch.randperm(1000, generator=torch.Generator().manual_seed(0)) + 2000
+    shuffled = order.to(DEVICE)
+    # The last part has fewer codes than there are columns, and ids that ascend with no row.
+    rows = [codes[:1500], codes[1500:1995], codes[1995:2000], codes[shuffled]]
+    ids = [0, torch.arange(1500, 1995, device=DEVICE), 1995, shuffled]
+    parts = [
+        (ssbhash.search(part, query, 9, pad=True, backend="cuda"), of_part)
+        for part, of_part in zip(rows, ids, strict=True)
+    ]
+    found = ssbhash.merge(parts, 9, backend="cuda")
+    single = [
+        (ssbhash.SearchResult(result.distances[0], result.ids[0]), own) for result, own in parts
+    ]
+    found_by_one = ssbhash.merge(single, 9, backend="cuda")
+    monkeypatch.undo()
+    # Within a part equal distances are in the order of its rows: a part's k-th tie may be lost.
+    nearest = ssbhash.merge([(on_host(result), on_host(own)) for result, own in parts], 9)
+    same(found, nearest)
+    same(found_by_one, (nearest.distances[0], nearest.ids[0]))
+    in_order = ssbhash.merge(parts[:3], 9, backend="cuda")
+    same(in_order, ssbhash.search(CODES[:2000], QUERIES, 9))
 
 
 @pytest.mark.parametrize("n_devices", [1, 3])

@@ -30,10 +30,11 @@ struct Search {
     std::int64_t k;             // 0: all codes below the limits, which stay
     std::int32_t *limits;       // [n_queries] only codes with distance < limit are wanted
     std::uint32_t *counts;      // [n_queries][8 * n_bytes + 1] codes found by distance; k = 0: null
-    const std::int64_t *starts; // [n_queries][n_slices] where a list begins; null: by capacity
+    const std::int64_t *starts; // [n_queries * n_slices + 1] where lists begin and the last ends;
+                                // null: each has room for `capacity`
     std::int64_t *found;
     std::int64_t *n_found; // [n_queries][n_slices]
-    std::int64_t capacity; // of a list; at least k + 32 where k > 0; 0 where k = 0: count only
+    std::int64_t capacity; // at least k + 32 where k > 0; 0 without `starts`: count only
     std::int32_t n_slices;
 };
 

@@ -21,10 +21,12 @@ from ssbhash.cli import commands, retrieval
 from ssbhash.cli.index import groups, index, pairs
 from ssbhash.cli.options import Json, Seed
 from ssbhash.cli.reproduce import reproduce
+from ssbhash.cli.serve import serve
 from ssbhash.data import files
 
 # Extras that have the packages a command may miss.
 _EXTRA_OF = {"numba": "numba", "faiss": "faiss", "pyarrow": "test", "optuna": "tune"}
+_EXTRA_OF |= dict.fromkeys(("fastapi", "uvicorn", "prometheus_client", "httpx"), "serve")
 
 
 class OneLineErrors(TyperGroup):
@@ -154,7 +156,7 @@ def demo(
 
 COMMANDS = (
     *(commands.train, retrieval.encode, retrieval.search, retrieval.evaluate),
-    *(commands.tune, pairs, groups, info, demo, reproduce),
+    *(commands.tune, pairs, groups, info, demo, reproduce, serve),
 )
 for command in COMMANDS:
     application.command()(command)

@@ -20,21 +20,6 @@ from ssbhash.arrays import NotFiniteError, TooManyResultsError, unpacked_tensor
 from ssbhash.engines import cuda_build
 from ssbhash.engines.engine import MISSING_DISTANCE, MISSING_ID, Database
 
-__all__ = [
-    "NAME",
-    "binarize",
-    "count_within",
-    "distances",
-    "merge",
-    "paired_distances",
-    "pairs_within",
-    "prepare",
-    "sample",
-    "sample_relaxed",
-    "search",
-    "within",
-]
-
 NAME = "cuda"
 
 _ID_BITS = 40  # of a key, which is distance * 2**40 + id
@@ -74,7 +59,6 @@ class _Page(NamedTuple):
 def search(
     database: Database, queries: Any, k: int, n_threads: int, max_distance: int | None = None
 ) -> tuple[Any, Any]:
-    """Find the k smallest (distance, id) of each query."""
     home = _home(database.codes, queries)
     on_home = _tensor(queries, home)
     n_bits = 8 * on_home.shape[1]
@@ -91,46 +75,44 @@ def search(
         found = _nearest(page, here, k, limits).to(home)
         best = _smallest(torch.cat([best, found], dim=1), k)
     best = torch.nn.functional.pad(best, (0, k - best.shape[1]), value=_NOTHING)
-    found_distances, ids = _split(best)
-    if to_ids is not None and len(to_ids):
-        ids = to_ids[ids.clamp(max=len(to_ids) - 1)]
-    is_missing = best == _NOTHING
-    found_distances = found_distances.masked_fill(is_missing, MISSING_DISTANCE)
-    ids = ids.masked_fill(is_missing, MISSING_ID)
+    found_distances, ids = _split(best, to_ids)
     return _as_given(found_distances, queries), _as_given(ids, queries)
 
 
 def within(
     database: Database, queries: Any, radii: Any, n_threads: int, max_results: int | None = None
 ) -> tuple[Any, Any, Any]:
-    """Find all (distance, id) with distance <= radius, in CSR form."""
     home = _home(database.codes, queries)
     on_home = _tensor(queries, home)
-    counts = _counts(database, on_home, radii, home)
-    if max_results is not None and (n_results := int(counts.sum())) > max_results:
-        raise TooManyResultsError(n_results)
+    if max_results is not None:
+        n_results = int(_counts(database, on_home, radii, home).sum())
+        if n_results > max_results:
+            raise TooManyResultsError(n_results)
     n_bits = 8 * on_home.shape[1]
     database, to_ids = _gathered(database, home)
     nothing = on_home.new_empty(0, dtype=torch.int64)
     owners, keys = [nothing], [nothing]
+    counts = torch.zeros(len(on_home), dtype=torch.int64, device=home)
     for page in _pages(database, home):
         device = page.codes.device
         limits = _tensor(radii, device).to(torch.int32) + 1
-        owner, key = _all_within(page, on_home.to(device), limits)
-        owners.append(owner.to(home))
-        keys.append(key.to(home))
+        for begin, chunk in _chunks(on_home.to(device)):
+            n_found, found = _all_within(page, chunk, limits[begin : begin + len(chunk)])
+            counts[begin : begin + len(chunk)] += n_found.to(home)
+            owner = begin + torch.repeat_interleave(n_found, output_size=len(found))
+            owners.append(owner.to(home))
+            keys.append(found.to(home))
     owner, key = torch.cat(owners), torch.cat(keys)
-    found_distances, ids = _split(key)
+    found_distances, ids = _split(key, to_ids)
     # Ids ascend already for each query: a stable sort by the rest leaves them so.
-    order = torch.argsort(owner * (n_bits + 1) + found_distances, stable=True)
-    lims = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    ids = ids[order] if to_ids is None else to_ids[ids[order]]
-    found_distances = found_distances[order]
+    by_distance = found_distances.clamp(max=n_bits + 1)
+    order = torch.argsort(owner * (n_bits + 2) + by_distance, stable=True)
+    lims = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
+    found_distances, ids = found_distances[order], ids[order]
     return _as_given(lims, queries), _as_given(found_distances, queries), _as_given(ids, queries)
 
 
 def count_within(database: Database, queries: Any, radii: Any, n_threads: int) -> Any:
-    """Count them, for each query."""
     home = _home(database.codes, queries)
     return _as_given(_counts(database, _tensor(queries, home), radii, home), queries)
 
@@ -149,7 +131,6 @@ def _counts(database: Database, queries: Tensor, radii: Any, home: torch.device)
 
 
 def distances(codes: Any, queries: Any, n_threads: int) -> Any:
-    """Compute the full matrix of distances [n_queries, n]."""
     home = _home(codes, queries)
     on_home = _tensor(queries, home)
     # torch joins no unsigned 16-bit numbers everywhere, but it does their bits.
@@ -163,7 +144,6 @@ def distances(codes: Any, queries: Any, n_threads: int) -> Any:
 
 
 def paired_distances(first: Any, second: Any, n_threads: int) -> Any:
-    """Compute the distance of row i to row i, [n]."""
     home = _home(first, second)
     differences = _tensor(first, home) ^ _tensor(second, home)
     total = torch.zeros(len(differences), dtype=torch.int32, device=home)
@@ -175,7 +155,6 @@ def paired_distances(first: Any, second: Any, n_threads: int) -> Any:
 def pairs_within(
     database: Database, radius: int, n_threads: int, max_results: int | None = None
 ) -> tuple[Any, Any, Any]:
-    """Find all pairs of rows i < j with distance <= radius."""
     home = _home(database.codes, database.codes)
     gathered, to_ids = _gathered(database, home, always=True)
     codes: Any = _tensor(gathered.codes, home)
@@ -203,7 +182,6 @@ def pairs_within(
 
 
 def merge(parts: list[tuple[Any, Any]], k: int, n_threads: int) -> tuple[Any, Any]:
-    """Return the k smallest (distance, id) of all parts."""
     given = parts[0][1]
     home = _home(given, given)
     found_distances, ids = (
@@ -235,7 +213,6 @@ def prepare(codes: Any, n_threads: int) -> Any:
 
 
 def sample(logits: Any, seed: int, first_row: int, n_samples: int, n_threads: int) -> Any:
-    """Draw codes uint8 [n_samples, n, n_bytes], bit ~ Bernoulli(sigmoid(logit))."""
     values = _tensor(logits, _home(logits, logits))
     codes, bad_row = sample_unchecked(values, seed, first_row, n_samples)
     _require_finite(bad_row)
@@ -253,7 +230,6 @@ def sample_unchecked(
 
 
 def binarize(logits: Any, thresholds: Any, n_threads: int) -> Any:
-    """Codes uint8 [n, n_bytes], bit = logit > threshold, compared exactly."""
     values = _tensor(logits, _home(logits, logits))
     exact = _tensor(thresholds, values.device)
     if values.dtype != torch.float64:  # rounded down, which no float32 can tell
@@ -268,7 +244,6 @@ def binarize(logits: Any, thresholds: Any, n_threads: int) -> Any:
 
 
 def sample_relaxed(logits: Any, tau: float, seed: int, first_row: int, n_threads: int) -> Any:
-    """Draw relaxed bits float32 [n, n_bits] from the binary Concrete distribution."""
     values = _tensor(logits, _home(logits, logits))
     relaxed, bad_row = relaxed_unchecked(values, tau, seed, first_row)
     _require_finite(bad_row)
@@ -463,22 +438,18 @@ def _nearest(page: _Page, queries: Tensor, k: int, limits: Tensor) -> Tensor:
 
 
 def _all_within(page: _Page, queries: Tensor, limits: Tensor) -> tuple[Tensor, Tensor]:
-    """Find (query, key) of all codes of the page below the limits: by query, then id."""
-    nothing = queries.new_empty(0, dtype=torch.int64)
-    owners, keys = [nothing], [nothing]
-    for begin, chunk in _chunks(queries):
-        scan = _Scan(page, len(chunk))
-        bounds = limits[begin : begin + len(chunk)]
-        _, counts = scan.run(chunk, 0, bounds, 0, scan.n_slices)
-        ends = counts.flatten().cumsum(0)
-        total = int(ends[-1])  # waits for the device: the size of the result
-        starts = (ends - counts.flatten()).view_as(counts)
-        found = torch.empty(total, dtype=torch.int64, device=chunk.device)
-        if total:
-            scan.run(chunk, 0, bounds, total, scan.n_slices, starts=starts, found=found)
-        keys.append(found)
-        owners.append(begin + torch.repeat_interleave(counts.sum(1), output_size=total))
-    return torch.cat(owners), torch.cat(keys)
+    """Find all codes of the page below the limits: their number [n_queries], then their keys.
+
+    Keys are by query, then id. Rows that change between the two scans may leave _NOTHING there.
+    """
+    scan = _Scan(page, len(queries))
+    _, counts = scan.run(queries, 0, limits, 0, scan.n_slices)
+    starts = torch.nn.functional.pad(counts.flatten().cumsum(0), (1, 0))
+    total = int(starts[-1])  # waits for the device: the size of the result
+    found = torch.full((total,), _NOTHING, dtype=torch.int64, device=queries.device)
+    if total:
+        scan.run(queries, 0, limits, 0, scan.n_slices, starts=starts, found=found)
+    return counts.sum(1), found
 
 
 def _smallest(keys: Tensor, k: int) -> Tensor:
@@ -486,8 +457,17 @@ def _smallest(keys: Tensor, k: int) -> Tensor:
     return torch.topk(keys, k, dim=1, largest=False, sorted=True).values
 
 
-def _split(keys: Tensor) -> tuple[Tensor, Tensor]:
-    return (keys >> _ID_BITS).to(torch.int32), keys & ((1 << _ID_BITS) - 1)
+def _split(keys: Tensor, to_ids: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Distances and ids of keys; the latter by a table, where codes were gathered."""
+    is_missing = keys == _NOTHING
+    ids = keys & ((1 << _ID_BITS) - 1)
+    if to_ids is not None and len(to_ids):
+        ids = to_ids[ids.clamp(max=len(to_ids) - 1)]
+    found_distances = (keys >> _ID_BITS).to(torch.int32)
+    return (
+        found_distances.masked_fill(is_missing, MISSING_DISTANCE),
+        ids.masked_fill(is_missing, MISSING_ID),
+    )
 
 
 # ---- logits

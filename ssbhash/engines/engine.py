@@ -4,23 +4,44 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
-from ssbhash.arrays import AnyArray, Codes, Logits, count_bits
+from ssbhash.arrays import (
+    AnyArray,
+    Codes,
+    Distances,
+    Float32Array,
+    Float64Array,
+    Ids,
+    Int64Array,
+    Logits,
+    count_bits,
+)
 
 if TYPE_CHECKING:
     from ssbhash._core import Planes
 
-Distances = npt.NDArray[np.int32]
-Ids = npt.NDArray[np.int64]
 # Wherever codes are taken, prepared ones are too.
 CodesIn: TypeAlias = "AnyArray | PreparedCodes"
 # The neighbour that stands where there are fewer than k.
 MISSING_ID = -1
 MISSING_DISTANCE = int(np.iinfo(np.int32).max)
+
+
+class EngineOptions(TypedDict, total=False):
+    """Keywords that choose the engine, as overloads share them."""
+
+    backend: str
+    n_threads: int | None
+
+
+class CodeOptions(EngineOptions, total=False):
+    """Keywords of the functions that take codes."""
+
+    n_bits: int | None
 
 
 class PreparedCodes:
@@ -180,7 +201,7 @@ class Engine(Protocol):
 
     def count_within(
         self, database: Database, queries: Codes, radii: Ids, n_threads: int
-    ) -> npt.NDArray[np.int64]:
+    ) -> Int64Array:
         """Count them, for each query."""
 
     def pairs_within(
@@ -209,12 +230,10 @@ class Engine(Protocol):
     ) -> npt.NDArray[np.uint8]:
         """Draw codes uint8 [n_samples, n, n_bytes], bit ~ Bernoulli(sigmoid(logit))."""
 
-    def binarize(
-        self, logits: Logits, thresholds: npt.NDArray[np.float64], n_threads: int
-    ) -> Codes:
-        """Make codes uint8 [n, n_bytes], bit = logit > threshold."""
+    def binarize(self, logits: Logits, thresholds: Float64Array, n_threads: int) -> Codes:
+        """Make codes uint8 [n, n_bytes], bit = logit > threshold, compared exactly."""
 
     def sample_relaxed(
         self, logits: Logits, tau: float, seed: int, first_row: int, n_threads: int
-    ) -> npt.NDArray[np.float32]:
+    ) -> Float32Array:
         """Draw relaxed bits float32 [n, n_bits] from the binary Concrete distribution."""

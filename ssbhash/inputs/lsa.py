@@ -11,7 +11,6 @@ import math
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import scipy.linalg
 import scipy.sparse
 import torch
@@ -19,17 +18,15 @@ from sklearn.feature_extraction.text import TfidfTransformer
 from torch import Tensor
 from torch.nn import functional as F
 
+from ssbhash.arrays import Float32Array, Ids
 from ssbhash.inputs.matrix import BLOCK_ROWS
 from ssbhash.inputs.rows import (
     DenseRows,
-    Ids,
     SparseRows,
     SparseRowsOnDisk,
     StandardisedRows,
     standardise,
 )
-
-Floats = npt.NDArray[np.float32]
 
 # Iterations of the subspace, and columns beyond those that are kept (docs/decisions.md).
 N_ITERATIONS = 3
@@ -93,7 +90,7 @@ def fit_scale(rows: DenseRows) -> StandardisedRows:
     return StandardisedRows(rows, each.shift, torch.full_like(each.scale, float(variance**-0.5)))
 
 
-def principal_directions(matrix: Any, n_components: int, seed: int) -> Floats:
+def principal_directions(matrix: Any, n_components: int, seed: int) -> Float32Array:
     """Find the leading right singular vectors [n_features, n_components] of a sparse matrix.
 
     Randomised subspace iteration (Halko, Martinsson and Tropp, SIAM Review 2011), shifted by half
@@ -120,16 +117,16 @@ def principal_directions(matrix: Any, n_components: int, seed: int) -> Floats:
         shift = max(shift, (shift + smallest) / 2)
     projected = matrix @ basis
     _, vectors = np.linalg.eigh((projected.T @ projected).astype(np.float64))
-    directions: Floats = basis @ vectors[:, : -n_components - 1 : -1].astype(np.float32)
+    directions: Float32Array = basis @ vectors[:, : -n_components - 1 : -1].astype(np.float32)
     return directions
 
 
-def _orthonormal(columns: Floats) -> tuple[Floats, np.float32]:
+def _orthonormal(columns: Float32Array) -> tuple[Float32Array, np.float32]:
     """Orthonormal basis of the columns by Cholesky's factor, and its smallest diagonal entry."""
     gram = (columns.T @ columns).astype(np.float64)
     # Rows of one kind only, or fewer of them than columns, leave the Gram matrix singular.
     gram[np.diag_indices_from(gram)] += 1e-7 * max(np.trace(gram) / len(gram), 1e-30)
-    basis: Floats
+    basis: Float32Array
     try:
         factor = scipy.linalg.cholesky(gram)
     except np.linalg.LinAlgError:  # of a low rank: rounding has made it indefinite

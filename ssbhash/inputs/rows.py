@@ -19,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torch.nn import functional as F
 
+from ssbhash.arrays import Ids
 from ssbhash.inputs.matrix import BLOCK_ROWS, as_float32
 from ssbhash.inputs.shards import CsrShards
 from ssbhash.kernels import Nonzeros, kernels_for
@@ -29,8 +30,6 @@ SPARSE_SHARE = 0.1
 
 # Rows of a memory-mapped array that are shuffled together.
 WINDOW_ROWS = 65536
-
-Ids = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ssbhash.arrays import Codes
+from ssbhash.arrays import Codes, Float32Array
 from ssbhash.codes import pack
 from ssbhash.data import is_labelled
 from ssbhash.inputs import (
@@ -31,7 +31,7 @@ from ssbhash.inputs import (
 )
 from ssbhash.models import checks, storage
 from ssbhash.models.classifying import PartlyLabelledClassifier, with_predictions
-from ssbhash.models.fitted import Floats, Model
+from ssbhash.models.fitted import Model
 from ssbhash.nn import Autoencoder, Shape, Weights
 from ssbhash.registry import METHODS
 from ssbhash.training import Callback, Data, Options, Outcome, Training, own_torch_state
@@ -161,6 +161,11 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         """
         return self._fit(X, target, None, callbacks)
 
+    @property
+    def reconstructs(self) -> bool:
+        """Whether a decoder reconstructs a target: whether `fit` takes `target`."""
+        return True
+
     def transform(self, X: Any) -> Codes:
         """Encode items.
 
@@ -187,7 +192,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
     def _codes(self, X: Any) -> Codes:
         return np.asarray(pack(self.logits(X) > 0))
 
-    def logits(self, X: Any) -> Floats:
+    def logits(self, X: Any) -> Float32Array:
         """Compute the real numbers whose signs are the code.
 
         Parameters
@@ -259,10 +264,8 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
 
         Parameters
         ----------
-        path
-            The folder.
-        device
-            Where the model encodes: a torch device, or "auto" for CUDA where present.
+        path, device
+            As in `ssbhash.load`, which opens a model of any method.
 
         Returns
         -------
@@ -271,17 +274,14 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
 
         Raises
         ------
-        FileNotFoundError
-            If the folder, or a file in it, is missing.
-        ValueError
-            If the files are truncated, foreign, do not belong together, or hold
-            another method.
+        FileNotFoundError, ValueError
+            As in `ssbhash.load`, or if the folder holds another method.
         """
-        hasher = load(path, device)
+        hasher = load_with(path, device)[0]
         if not isinstance(hasher, cls):
             raise ValueError(  # noqa: TRY004  the file is wrong, not a type
                 f"{path} holds a {hasher.method!r} model, which {cls.__name__} cannot open; "
-                "ssbhash.models.load opens any method"
+                "ssbhash.load opens any method"
             )
         return hasher
 
@@ -316,7 +316,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
                 raise TypeError(f"callbacks must be functions, got {type(callback).__name__}")
         device = checks.resolve_device(self.device)
         x = self._checked(X, reset=True)
-        aim = x if target is None else checks.check_target(target, x.shape[0])
+        aim = x if target is None else self._checked_target(target, x.shape[0])
         labels = None if read is None else read(x.shape[0])
         # What cannot be saved is refused now, not after hours of training.
         storage.to_json([self.get_params(deep=False), None if labels is None else labels.to_json()])
@@ -365,6 +365,9 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
 
     def _checked(self, X: Any, reset: bool) -> Any:
         return checks.check_matrix(X, "X", partial(validate_data, self, reset=reset))
+
+    def _checked_target(self, target: Any, n_items: int) -> Any:
+        return checks.check_target(target, n_items)
 
     def _build(self, shape: Shape) -> Autoencoder:
         generator = torch.Generator().manual_seed(int(self.seed))
@@ -492,7 +495,7 @@ class ClassifyingHasher(PartlyLabelledClassifier, Hasher):
         predicted = probabilities(scores, labels.multilabel)
         self.transduction_ = with_predictions(labels, predicted)
 
-    def predict_proba(self, X: Any) -> Floats:
+    def predict_proba(self, X: Any) -> Float32Array:
         """Estimate class probabilities.
 
         Parameters
@@ -541,41 +544,16 @@ class ClassifyingHasher(PartlyLabelledClassifier, Hasher):
         return np.asarray(self.classes_[predicted.argmax(1)])
 
 
-def probabilities(scores: Floats, multilabel: bool) -> Floats:
+def probabilities(scores: Float32Array, multilabel: bool) -> Float32Array:
     """Class probabilities of the scores of a classifier."""
     values = torch.from_numpy(scores)
     found = torch.sigmoid(values) if multilabel else torch.softmax(values, 1)
     return np.asarray(found.numpy())
 
 
-def load(path: str | Path, device: Any = "cpu") -> Hasher:
-    """Open a folder written by `save`, whichever the method.
-
-    Parameters
-    ----------
-    path
-        The folder.
-    device
-        Where the model encodes: a torch device, or "auto" for CUDA where present.
-
-    Returns
-    -------
-    Hasher
-        The fitted estimator.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder, or a file in it, is missing.
-    ValueError
-        If the files are truncated, foreign or do not belong together.
-    """
-    return load_with(path, device)[0]
-
-
 @own_torch_state()
 def load_with(path: str | Path, device: Any = "cpu") -> tuple[Hasher, dict[str, bytes]]:
-    """Open a folder: the hasher, and the files that were saved beside it."""
+    """Open a folder: the hasher, and by name the files that were saved beside it."""
     config, tensors, beside = storage.load(Path(path))
     method = config.get("method")
     if not isinstance(method, str) or method not in METHODS:

@@ -22,14 +22,12 @@ from sklearn.semi_supervised import LabelSpreading
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ssbhash.arrays import Codes, as_count
+from ssbhash.arrays import Codes, Float32Array, Float64Array, as_count
 from ssbhash.codes import pack
 from ssbhash.inputs import ClassLabels, CsrShards, as_float32, is_mostly_zero, read_labels
 from ssbhash.models.checks import check_matrix
 from ssbhash.models.classifying import PartlyLabelledClassifier
 from ssbhash.models.projections import orthogonal_hyperplanes, rotation_to_signs
-
-Floats = npt.NDArray[np.float32]
 
 # Rows projected at once, so that sparse input is never dense as a whole.
 _BLOCK_ROWS = 4096
@@ -64,7 +62,7 @@ class _Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         blocks = range(0, x.shape[0], _BLOCK_ROWS)
         return np.concatenate([pack(self._logits(x[i : i + _BLOCK_ROWS]) > 0) for i in blocks])
 
-    def logits(self, X: Any) -> Floats:
+    def logits(self, X: Any) -> Float32Array:
         """Real values whose signs are the bits, float32 [n, n_bits]."""
         check_is_fitted(self)
         values = as_float32(self._logits(self._checked(X, reset=False)))
@@ -314,7 +312,7 @@ class ClassifierCodes(PartlyLabelledClassifier, _Hasher):
         self.weights_ = orthogonal_hyperplanes(len(self.classes_), int(self.n_bits), self.seed)
         return self
 
-    def predict_proba(self, X: Any) -> Floats:
+    def predict_proba(self, X: Any) -> Float32Array:
         """Class probabilities, float32 [n, n_classes], in the order of `classes_`."""
         check_is_fitted(self)
         inputs = self._features(self._checked(X, reset=False))
@@ -359,8 +357,17 @@ class SpreadingCodes(ClassifierCodes):
     """Classifier codes of label spreading in place of a logistic regression.
 
     Labels spread over the graph of the ten nearest neighbours (Zhou et al., NeurIPS 2003);
-    an item that was not in it takes the mean of its neighbours. Parameters, attributes and
-    errors are those of `ClassifierCodes`, but for `C`, which has no effect.
+    an item that was not in it takes the mean of its neighbours.
+
+    Parameters
+    ----------
+    n_bits, n_components, seed
+        As in `ClassifierCodes`.
+
+    Attributes
+    ----------
+    classes_ : array [n_classes]
+        Class ids; multi-label: column numbers.
 
     Examples
     --------
@@ -370,6 +377,11 @@ class SpreadingCodes(ClassifierCodes):
     >>> SpreadingCodes(n_bits=16).fit(X, y).transform(X).shape
     (100, 2)
     """
+
+    def __init__(self, n_bits: int = 32, *, n_components: int | None = 200, seed: int = 0) -> None:
+        self.n_bits = n_bits
+        self.n_components = n_components
+        self.seed = seed
 
     def _fit_classifiers(self, inputs: Any, labels: ClassLabels) -> list[Any]:
         columns = labels.numbers.T if labels.multilabel else [labels.numbers]
@@ -494,7 +506,7 @@ def _is_sparse(x: Any) -> bool:
     return bool(sp.issparse(x))
 
 
-def _mean(x: Any) -> npt.NDArray[np.float64]:
+def _mean(x: Any) -> Float64Array:
     return np.asarray(x.mean(axis=0), np.float64).ravel()
 
 

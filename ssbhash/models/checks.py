@@ -78,8 +78,11 @@ def check(hasher: Any) -> None:
         raise TypeError(f"checkpoint must be a path, got {type(hasher.checkpoint).__name__}")
     if hasher.patience is not None:
         as_count(hasher.patience, "patience", 1)
-        if not hasher.validation_fraction:
-            raise ValueError("patience needs validation_fraction > 0, to monitor held-out items")
+    if not hasher.validation_fraction:
+        # Nothing is held out, so that these would have no effect.
+        for name, default in (("patience", None), ("monitor", "val_loss")):
+            if getattr(hasher, name) != default:
+                raise ValueError(f"{name} needs validation_fraction > 0, to monitor held-out items")
 
 
 def _check_real(value: Any, name: str, positive: bool = False) -> None:

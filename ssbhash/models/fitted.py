@@ -9,15 +9,14 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ssbhash.arrays import Float32Array, Ids
 from ssbhash.inputs import (
     Batch,
     ClassLabels,
     DenseRows,
-    Ids,
     LsaRows,
     RowSource,
     StandardisedRows,
@@ -27,8 +26,6 @@ from ssbhash.inputs import (
 from ssbhash.models import storage
 from ssbhash.nn import TILE, Autoencoder, Shape
 from ssbhash.training import own_torch_state
-
-Floats = npt.NDArray[np.float32]
 
 # Rows encoded at once: enough for the matrix product to fill the cores, few enough
 # that the hidden layers (2 x 500 floats a row) stay within the cache.
@@ -79,7 +76,7 @@ class Model:
         rows: RowSource,
         width: int,
         ids: Ids | None = None,
-    ) -> Floats:
+    ) -> Float32Array:
         """Apply a function of the network to all rows, or to `ids`: float32 [n, width]."""
         device = next(self.network.parameters()).device
         n = len(rows) if ids is None else len(ids)

@@ -8,13 +8,13 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import KW_ONLY, dataclass, fields, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
 from ssbhash.inputs import DenseRows, Raw, RowSource, fit_lsa, fit_scale, in_memory
-from ssbhash.models.base import ClassifyingHasher, Hasher, load, probabilities
+from ssbhash.models.base import ClassifyingHasher, Hasher, probabilities
 from ssbhash.models.fitted import Model
 from ssbhash.models.projections import (
     orthogonal_hyperplanes,
@@ -33,8 +33,6 @@ from ssbhash.nn import (
     Weights,
 )
 from ssbhash.training import Data, Options, believe, split
-
-__all__ = ["PHSGS", "SSBVAE", "VDSH", "VDSHS", "BernoulliVAE", "load"]
 
 logger = logging.getLogger(__name__)
 
@@ -55,10 +53,9 @@ class SSBVAE(ClassifyingHasher):
     preset
         "default": class bits beside item bits, without weights to tune, see
         `ssbhash.nn.class_and_item`; sparse features are projected onto their latent semantic
-        subspace first (LSA); nothing is reconstructed, so `target` and `reconstruction` have
-        no effect. "paper": reconstruction + beta KL + alpha (gamma point +
+        subspace first (LSA). "paper": reconstruction + beta KL + alpha (gamma point +
         pair), exactly as published. A parameter of the other preset raises ValueError in
-        `fit`.
+        `fit`, and so does a `target` with "default", which reconstructs nothing.
     n_epochs
         None for 10, or as many as make 500 steps (30 with preset "paper").
     batch_size
@@ -79,8 +76,12 @@ class SSBVAE(ClassifyingHasher):
         is a sum over the pairs of a batch, so a larger batch wants a smaller alpha.
     gamma
         Preset "paper" only: weight of the classifier's cross-entropy within it, None for 1e3.
-    beta, temperature
-        Preset "paper" only: weight of the Kullback-Leibler term; of the binary-Concrete relaxation.
+    beta
+        Preset "paper" only: weight of the Kullback-Leibler term.
+    temperature
+        Preset "paper" only: of the binary-Concrete relaxation.
+    reconstruction
+        Preset "paper" only, as in `Hasher`.
     n_bits, ...
         See `Hasher`.
 
@@ -111,7 +112,7 @@ class SSBVAE(ClassifyingHasher):
             "n_lsa_components",
             "n_labelled",
         ),
-        "paper": ("alpha", "beta", "gamma", "temperature"),
+        "paper": ("alpha", "beta", "gamma", "temperature", "reconstruction"),
     }
 
     _: KW_ONLY
@@ -137,6 +138,19 @@ class SSBVAE(ClassifyingHasher):
                         f"{name}={getattr(self, name)!r} belongs to preset={preset!r}; "
                         f"preset={self.preset!r} has no {name}"
                     )
+
+    @property
+    def reconstructs(self) -> bool:
+        """Whether a decoder reconstructs a target: with preset "paper"."""
+        return self.preset == "paper"
+
+    def _checked_target(self, target: Any, n_items: int) -> Any:
+        if not self.reconstructs:
+            raise ValueError(
+                f"preset={self.preset!r} reconstructs nothing, so that target would have no "
+                "effect; preset='paper' takes one"
+            )
+        return super()._checked_target(target, n_items)
 
     def _finish(self, model: Model, rows: RowSource) -> None:
         super()._finish(model, rows)
@@ -232,9 +246,9 @@ class PHSGS(ClassifyingHasher):
         Weight of all that is supervised.
     gamma
         Weight of the classifier's cross-entropy within it.
-    beta, temperature
-        Preset "paper" only: weight of the Kullback-Leibler term; of the binary-Concrete relaxation.
-    n_bits, ...
+    temperature
+        Of the binary-Concrete relaxation.
+    n_bits, beta, ...
         See `Hasher`.
     """
 
@@ -291,9 +305,9 @@ class BernoulliVAE(Hasher):
 
     Parameters
     ----------
-    beta, temperature
-        Preset "paper" only: weight of the Kullback-Leibler term; of the binary-Concrete relaxation.
-    n_bits, ...
+    temperature
+        Of the binary-Concrete relaxation.
+    n_bits, beta, ...
         See `Hasher`.
     """
 

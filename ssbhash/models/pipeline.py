@@ -67,14 +67,18 @@ class Pipeline:
         return self
 
     def fit_text(self, items: Items) -> tuple[Any, Any]:
-        """Choose the vocabulary; return what the hasher is fitted to: features and target."""
+        """Choose the vocabulary; return what the hasher is fitted to: features and target.
+
+        The target is None for features, and for a hasher that reconstructs nothing.
+        """
         self.columns = items.columns
         if items.texts is None:
             self.text = None
             return items.features, None
         self.text = self.text or TextFeatures()
         counts = self.text.fit(items.texts).counts(items.texts)
-        return self.text.inputs(counts), self.text.targets(counts)
+        target = self.text.targets(counts) if self.hasher.reconstructs else None
+        return self.text.inputs(counts), target
 
     def transform(self, X: Any) -> Codes:
         """Turn items into codes, uint8 [n, n_bytes].
@@ -138,12 +142,15 @@ class Pipeline:
         folder, device
             As in `ssbhash.load`.
 
+        Returns
+        -------
+        Pipeline
+            Without a vocabulary where the folder is that of a hasher.
+
         Raises
         ------
-        FileNotFoundError
-            If the folder, or a file of the model, is missing.
-        ValueError
-            If a file is truncated, damaged, foreign, or from another save.
+        FileNotFoundError, ValueError
+            As in `ssbhash.load`.
         """
         hasher, beside = load_with(folder, device)
         return cls._of(hasher, beside, Path(folder))

@@ -189,7 +189,7 @@ def run(cell: Cell, data: Dataset, weights: PaperWeights | None = None) -> Row:
     labels = data.hide_labels(cell.supervision, cell.seed)
     start = time.perf_counter()
     if cell.method.removesuffix(PAPER) in METHODS:
-        hasher.fit(data.X, labels, target=data.target)
+        hasher.fit(data.X, labels, target=data.target if hasher.reconstructs else None)
     else:
         hasher.fit(data.X, labels)
     if getattr(hasher, "interrupted_", False):

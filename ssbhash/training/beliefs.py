@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ssbhash.inputs import ClassLabels, Ids, RowSource
+from ssbhash.arrays import Ids
+from ssbhash.inputs import ClassLabels, RowSource
 
 Floats = npt.NDArray[np.float32]
 

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ssbhash.inputs import Ids
+from ssbhash.arrays import Ids
 
 # Asking torch costs 10 us, several times a step.
 AVAILABLE = dist.is_available()

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ssbhash.arrays import NotFiniteError
-from ssbhash.inputs import ClassLabels, Ids, RowSource, SparseBatch
+from ssbhash.arrays import Ids, NotFiniteError
+from ssbhash.inputs import ClassLabels, RowSource, SparseBatch
 from ssbhash.nn import Autoencoder, TrainingBatch
 from ssbhash.training import checkpoint, distributed
 from ssbhash.training.beliefs import Beliefs

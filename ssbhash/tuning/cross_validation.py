@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.base import clone
 
 from ssbhash import metrics
+from ssbhash.arrays import Ids
 from ssbhash.data import UNLABELLED
 from ssbhash.inputs import ClassLabels, CsrShards, read_labels
 from ssbhash.models import Hasher, checks
-
-Ids = npt.NDArray[np.int64]
 
 # Neighbours looked at among all items.
 _DEPTH = 100
@@ -63,7 +61,7 @@ class Validation:
         checks.check(hasher)
         x = clone(hasher)._checked(X, reset=True)
         if target is not None:
-            target = checks.check_target(target, x.shape[0])
+            target = hasher._checked_target(target, x.shape[0])
         labels = read_labels(y, x.shape[0], "tune")
         folds = deal(labels, n_folds, seed)
         if k is None:

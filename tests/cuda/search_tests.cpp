@@ -138,9 +138,59 @@ bool passes(const Problem &p, bool by_planes) {
     return true;
 }
 
+// All codes are within the radius, but each list has room for three only, as if rows had changed
+// since they were counted.
+bool keeps_to_counted_space(bool by_planes) {
+    constexpr std::int64_t n = 2500, n_queries = 5, n_slices = 2, room = 3;
+    std::mt19937_64 random(2);
+    const Guarded<std::uint8_t> rows(random_bytes(random, n * 8, 0.5));
+    const Guarded<std::uint8_t> queries(random_bytes(random, n_queries * 8, 0.5));
+    const DeviceCodes codes{rows.data(), n, 8};
+    const Guarded<std::uint32_t> planes(static_cast<std::size_t>(plane_words(n, 8)));
+    const Guarded<std::int32_t> limits(n_queries, 65);
+    const Guarded<std::int64_t> starts(n_queries * n_slices + 1);
+    for (std::size_t i = 0; i <= n_queries * n_slices; ++i)
+        starts[i] = static_cast<std::int64_t>(i) * room;
+    const Guarded<std::int64_t> found(n_queries * n_slices * room, kNothingFound);
+    const Guarded<std::int64_t> n_found(n_queries * n_slices);
+    const Guarded<std::uint8_t> scratch(static_cast<std::size_t>(scratch_bytes(n_queries, 8)));
+    if (make_planes(codes, planes.data(), nullptr) != cudaSuccess)
+        return false;
+    const Search search{codes,
+                        by_planes ? planes.data() : nullptr,
+                        nullptr,
+                        0,
+                        queries.data(),
+                        n_queries,
+                        0,
+                        limits.data(),
+                        nullptr,
+                        starts.data(),
+                        found.data(),
+                        n_found.data(),
+                        0,
+                        n_slices};
+    if (scan(search, scratch.data(), nullptr) != cudaSuccess)
+        return false;
+    const std::int64_t id_mask = (std::int64_t{1} << kIdBits) - 1;
+    for (std::size_t query = 0; query < n_queries; ++query) {
+        if (n_found[2 * query] + n_found[2 * query + 1] != n)
+            return false;
+        for (std::size_t i = 0; i < room; ++i)
+            if ((found[query * n_slices * room + i] & id_mask) != static_cast<std::int64_t>(i))
+                return false;
+    }
+    return true;
+}
+
 } // namespace
 
 int main() {
+    for (const bool by_planes : {true, false})
+        if (!keeps_to_counted_space(by_planes)) {
+            std::printf("wrong: a radius, %s\n", by_planes ? "planes" : "rows");
+            return 1;
+        }
     const Problem problems[] = {
         {8, 5000, 70, 10, 0.5, 0, 2, false},    {8, 3000, 33, 100, 0.5, 40, 3, true},
         {8, 1000, 300, 1, 0.3, 0, 1, false},    {4, 2500, 40, 50, 0.5, 0, 2, true},

@@ -6,6 +6,7 @@ replaced from here, so that it serves again only after it has been compared with
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -108,6 +109,7 @@ class Fleet:
         self.changed = threading.Condition()
         self.n_replaced = 0
         self._is_closed = False
+        self._lock = manifest.lock(folder)
         self._keeper = threading.Thread(target=self._keep, daemon=True, name="ssbhash-cluster")
         try:
             self.next_id = self.add_shards(manifest.copies, how)
@@ -479,6 +481,8 @@ class Fleet:
     def close(self) -> None:
         """Stop all replicas."""
         with self.changed:
+            if self._is_closed:
+                return
             self._is_closed = True
             actors = [member.actor for member in self.members() if member.actor is not None]
         with suppress(*self.troubles):
@@ -487,6 +491,9 @@ class Fleet:
         for actor in actors:
             with suppress(*self.troubles):
                 self.ray.kill(actor)
+        if self._keeper.is_alive():
+            self._keeper.join()
+        os.close(self._lock)
 
 
 class Asked:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from ssbhash.atomic import replacing
+from ssbhash.atomic import make_folder, replacing
 
 FORMAT = 1
 
@@ -54,6 +56,24 @@ class Manifest:
             ) from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is no manifest of a sharded index: {error}") from error
+
+    @staticmethod
+    def lock(folder: Path) -> int:
+        """Keep other processes from owning the index, until the handle is closed.
+
+        Raises
+        ------
+        BlockingIOError
+            If one does.
+        """
+        make_folder(folder)
+        handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise BlockingIOError(11, "is open already; one process owns it", str(folder)) from None
+        return handle
 
     def write(self, folder: Path) -> None:
         """Write the manifest, whole or not at all."""

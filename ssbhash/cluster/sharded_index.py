@@ -58,13 +58,15 @@ class ShardedIndex:
     --------
     >>> import numpy as np, ray, ssbhash, tempfile
     >>> from ssbhash.cluster import ShardedIndex
-    >>> _ = ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)  # doctest: +SKIP
-    >>> index = ShardedIndex.open(tempfile.mkdtemp(), n_bits=3, n_shards=2)  # doctest: +SKIP
+    >>> _ = ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    >>> index = ShardedIndex.open(tempfile.mkdtemp(), n_bits=3, n_shards=2)
     >>> codes = ssbhash.pack(np.array([[0, 0, 0], [1, 0, 0], [1, 1, 1]]))
-    >>> index.add(codes, ids=[10, 20, 30]).tolist()  # doctest: +SKIP
+    >>> index.add(codes, ids=[10, 20, 30]).tolist()
     [10, 20, 30]
-    >>> index.search(codes[1], k=2).ids.tolist()  # doctest: +SKIP
+    >>> index.search(codes[1], k=2).ids.tolist()
     [20, 10]
+    >>> index.close()
+    >>> ray.shutdown()
     """
 
     def __init__(self, fleet: Fleet) -> None:
@@ -112,6 +114,8 @@ class ShardedIndex:
             If there is no index, and no `n_bits`.
         ValueError
             If the index has another number of bits or shards.
+        BlockingIOError
+            If another process owns the index.
         ShardsUnavailableError
             A TimeoutError; if a shard has no replica that can be opened.
         """
@@ -307,9 +311,9 @@ class ShardedIndex:
             A TimeoutError: a shard did not answer in time, and `allow_partial` is not set.
         """
         queries, is_single = self._queries(query)
-        self._empty.search(queries, k, mask=mask, max_distance=max_distance, backend=backend)
         n_wanted = k = as_count(k, "k", 1)
-        engine = {"backend": backend, "n_threads": n_threads}
+        engine: dict[str, Any] = {"backend": backend, "n_threads": n_threads}
+        self._empty.search(queries, k, mask=mask, max_distance=max_distance, **engine)
         options = {**engine, "max_distance": max_distance}
         with self._reading():
             kept = self._filter(mask, ids, exclude, len(queries))
@@ -348,8 +352,8 @@ class ShardedIndex:
         pair with the missing shards where `allow_partial` is set.
         """
         queries, _ = self._queries(query)
-        self._empty.within(queries, radius, mask=mask, backend=backend)
-        engine = {"backend": backend, "n_threads": n_threads}
+        engine: dict[str, Any] = {"backend": backend, "n_threads": n_threads}
+        self._empty.within(queries, radius, mask=mask, **engine)
         with self._reading():
             kept = self._filter(mask, ids, exclude, len(queries))
             found = self._within(queries, radius, kept, None, engine)
@@ -373,8 +377,8 @@ class ShardedIndex:
         Parameters are those of `within`.
         """
         queries, is_single = self._queries(query)
-        self._empty.count_within(queries, radius, mask=mask, backend=backend)
-        options = {"radius": radius, "backend": backend, "n_threads": n_threads}
+        options: dict[str, Any] = {"radius": radius, "backend": backend, "n_threads": n_threads}
+        self._empty.count_within(queries, mask=mask, **options)
         with self._reading():
             kept = self._filter(mask, ids, exclude, len(queries))
             counts = [

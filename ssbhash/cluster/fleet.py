@@ -195,8 +195,7 @@ class Fleet:
             member.node = min(nodes, key=lambda node: (node in peers, load[node], node))
             place = NodeAffinitySchedulingStrategy(member.node, soft=True)
             folder = self.folder / f"shard-{member.shard.number:03d}" / f"replica-{member.number}"
-            if self._is_closed:
-                raise ValueError(f"{self.folder} is closed")
+            self.require_open()
             member.actor = self._replica_class.options(
                 num_cpus=self._n_cpus,
                 max_restarts=0,
@@ -330,13 +329,10 @@ class Fleet:
 
     def every(self, method: str, **arguments: Any) -> list[Any]:
         """Ask every shard the same, and wait for all answers."""
-        return self._all(method, {shard.number: arguments for shard in self.shards})
+        return self.all(method, {shard.number: arguments for shard in self.shards})
 
-    def ask_one(self, number: int, method: str, **arguments: Any) -> Any:
-        """Ask a shard, and wait for its answer."""
-        return self._all(method, {number: arguments})[0]
-
-    def _all(self, method: str, questions: Mapping[int, Mapping[str, Any]]) -> list[Any]:
+    def all(self, method: str, questions: Mapping[int, Mapping[str, Any]]) -> list[Any]:
+        """Ask shards, and wait for all answers."""
         answers, missing = self.ask(method, questions).answers()
         if missing:
             raise self.unavailable(missing, "gave no answer")
@@ -367,16 +363,18 @@ class Fleet:
         give_up = time.monotonic() + self.timeout_s
         shards = [self.shards[number] for number in changes]
         self._wait_for_changes(shards, give_up)
-        sent: dict[Any, tuple[Member, Any]] = {}
         with self.changed:
+            self.require_open()
             for shard in shards:
-                ids, codes = changes[shard.number]
-                change = Change(shard.version + 1, next_id, ids, codes)
-                shard.pending = change
-                for member in shard.members:
-                    if member.is_serving:
-                        call = member.actor.apply.remote(*change)
-                        sent[call] = member, member.actor
+                shard.pending = Change(shard.version + 1, next_id, *changes[shard.number])
+            # Those that do not serve now are given the change before they do.
+            told = [
+                (member, member.actor, shard.pending)
+                for shard in shards
+                for member in shard.members
+                if member.is_serving and shard.pending is not None
+            ]
+        sent = {actor.apply.remote(*change): (member, actor) for member, actor, change in told}
         while sent and time.monotonic() < give_up:
             ready, _ = self.ray.wait(list(sent), timeout=max(0.0, give_up - time.monotonic()))
             for reference in ready:
@@ -415,6 +413,11 @@ class Fleet:
             ]
             told.append(f"shard {number}" + (f" ({'; '.join(troubles)})" if troubles else ""))
         return ShardsUnavailableError(f"{', '.join(told)} {what} in {self.timeout_s:g} s", shards)
+
+    def require_open(self) -> None:
+        """Raise where the index was closed."""
+        if self._is_closed:
+            raise ValueError(f"{self.folder} is closed")
 
     def drop_shards(self, n_kept: int) -> None:
         """Remove the last shards."""
@@ -507,6 +510,7 @@ class Asked:
     ) -> None:
         self._fleet, self._method, self._questions = fleet, method, questions
         self._ray = fleet.ray
+        fleet.require_open()
         self._give_up = time.monotonic() + fleet.timeout_s
         self._sent: dict[Any, tuple[int, Member, Any]] = {}
         self._last_sent = dict.fromkeys(questions, 0.0)

@@ -427,13 +427,10 @@ class ShardedIndex:
             and `trouble`, why it does not serve.
         """
         fleet = self._fleet
-        answers, missing = fleet.ask(
-            "stats", {shard.number: {} for shard in fleet.shards}
-        ).answers()
-        if missing:
-            raise fleet.unavailable(missing, "gave no answer")
+        with self._reading():
+            answers = fleet.every("stats")
         names = ("n", "n_removed", "nbytes", "n_growing")
-        total = {name: sum(one[name] for one in answers.values()) for name in names}
+        total = {name: sum(one[name] for one in answers) for name in names}
         return {**total, "n_bits": self.n_bits, **fleet.stats()}
 
     @contextmanager
@@ -561,14 +558,8 @@ class ShardedIndex:
 
     def _asked_of_owners(self, method: str, ids: Ids) -> Iterator[tuple[Any, Any]]:
         owned = self._owned(ids)
-        asked = self._fleet.ask(
-            method, {number: {"ids": ids[own]} for number, own in owned.items()}
-        )
-        answers, missing = asked.answers()
-        if missing:
-            raise self._fleet.unavailable(missing, "gave no answer")
-        for number, places in owned.items():
-            yield places, answers[number]
+        questions = {number: {"ids": ids[own]} for number, own in owned.items()}
+        return zip(owned.values(), self._fleet.all(method, questions), strict=True)
 
     def _contains(self, ids: Ids) -> npt.NDArray[np.bool_]:
         is_present = np.zeros(len(ids), bool)
@@ -613,21 +604,23 @@ class ShardedIndex:
         fleet.manifest.moving_to = n_shards
         fleet.write_manifest()
         n_more = n_shards - len(fleet.shards)
-        fleet.add_shards([[0] * len(fleet.shards[0].members)] * n_more, "replace")
+        if n_more > 0:
+            fleet.add_shards([[0] * len(fleet.shards[0].members)] * n_more, "replace")
         for number in range(len(fleet.shards)):
-            ids = fleet.ask_one(number, "ids")
+            ids = fleet.all("ids", {number: {}})[0]
             ids = ids[shards_of(ids, n_shards) != number]
             for first in range(0, len(ids), _MOVED_AT_ONCE):
                 some = ids[first : first + _MOVED_AT_ONCE]
-                codes = fleet.ask_one(number, "get", ids=some)
+                codes = fleet.all("get", {number: {"ids": some}})[0]
                 with self._gate.closed():
                     self._is_torn = True
                     fleet.change(_dealt(some, codes, n_shards), self._next_id)
                     fleet.change({number: (some, None)}, self._next_id)
                     self._is_torn = False
-        self._is_torn = False
-        fleet.manifest.n_shards, fleet.manifest.moving_to = n_shards, None
-        fleet.drop_shards(n_shards)
+        with self._gate.closed():
+            self._is_torn = False
+            fleet.manifest.n_shards, fleet.manifest.moving_to = n_shards, None
+            fleet.drop_shards(n_shards)
 
     def verify(self) -> None:
         """Check every byte of every replica against its checksums.

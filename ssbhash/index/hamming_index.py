@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ssbhash.arrays import Codes, Ids, as_array, as_codes, as_count, as_numpy, like
 from ssbhash.engines import get
@@ -489,6 +490,10 @@ class HammingIndex:
         codes = state.codes_of(self._store.existing([ids] if is_single else ids, state))
         single: Codes = codes[0] if is_single else codes
         return single
+
+    def contains(self, ids: Any) -> npt.NDArray[np.bool_]:
+        """Tell which ids are in the index: bool [n]."""
+        return self._store.present(ids, self._store.state)[1]
 
     def ids(self) -> Any:
         """Return all ids.

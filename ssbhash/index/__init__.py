@@ -1,4 +1,4 @@
-"""An index that grows, shrinks and survives; near-duplicates; two stages."""
+"""An index that can change and be kept in a folder; near-duplicates; re-ranking."""
 
 from ssbhash.index.groups import groups_within
 from ssbhash.index.hamming_index import HammingIndex

@@ -1,4 +1,4 @@
-"""Ids as users give them: integers, or strings that stand for integers by order of insertion."""
+"""Ids of users: integers, or strings that are numbered in order of insertion."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Names:
         return made
 
     def numbers(self, names: Sequence[str]) -> Ids:
-        """Return the number that each name had last; -1 where it never had one."""
+        """Return the latest number of each name; -1 if it never had one."""
         return np.array([self._numbers.get(name, -1) for name in names], np.int64)
 
     def of(self, numbers: Ids) -> list[str]:

@@ -1,4 +1,4 @@
-"""Searching the parts of an index by any engine: the native one in C++, the others by `Database`."""
+"""Searches the parts of an index: in C++ with the native engine, else by `Database`."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def _native(parts: Sequence[Part]) -> list[tuple[Any, Any]]:
 
 
 def _database(part: Part) -> tuple[Database, Ids]:
-    """Return the codes that count as a matrix by ascending id, and these ids."""
+    """Return the codes that are alive as a matrix by ascending id, and these ids."""
     items = part.items()
     ids = part.segment.ids_of(items)
     if not part.segment.ascending:

@@ -29,9 +29,8 @@ def rerank(
 ) -> SearchResult[Any, Any]:
     """Find the nearest codes, then order them by vectors.
 
-    The candidates of a query are whole tie groups: the `candidates` nearest codes and
-    all that are as near as the last of them. A part of a tie group would be chosen by id,
-    not by nearness.
+    The candidates of a query are whole tie groups: the `candidates` nearest codes and all
+    that tie with the last of them. So no candidate is left out because of its id.
 
     Parameters
     ----------
@@ -42,12 +41,12 @@ def rerank(
     k : int
         Neighbours for each query.
     vectors : float [n, n_dimensions], optional
-        A vector for each code; a memory-mapped array is read at the candidates alone. Not
+        A vector for each code. A memory-mapped array is read only at the candidates. Not
         needed for the posterior.
     query_vectors : float [n_queries, n_dimensions] or [n_dimensions]
         A vector for each query; for the posterior its logits [n_queries, n_bits].
     candidates : int
-        Codes to be ordered, at least; `k` where that is more.
+        Least number of codes that are ordered; at least `k`.
     metric : {"cosine", "inner", "posterior"}
         Distances are 1 - cosine, the negative inner product, or the expected Hamming
         distance to the posterior in bits.
@@ -136,7 +135,7 @@ class Reranker:
         k: int,
         candidates: int,
     ) -> tuple[Float64Array, Ids]:
-        """Order the candidates of each query: [n_queries, k], filled up with inf and -1."""
+        """Order the candidates of each query: [n_queries, k], padded by inf and -1."""
         distances = np.full((len(queries), k), np.inf)
         ids = np.full((len(queries), k), -1, np.int64)
         if k == 0 or len(queries) == 0:

@@ -100,6 +100,7 @@ class Model:
                     )
         return out
 
+    @own_torch_state()
     def save(
         self,
         folder: Path,

@@ -16,7 +16,9 @@ def own_torch_state() -> Iterator[None]:
     """Run with the torch settings that our networks expect; the caller's are put back.
 
     Gradients are on also under `torch.no_grad` and `torch.inference_mode`; new tensors are
-    float32 and on the CPU, whatever the caller's defaults; an outer autocast does not count.
+    float32 and on the CPU, whatever the caller's defaults; an outer autocast does not count,
+    nor does a lower precision of products: a query and an item, encoded in two processes,
+    must get the same code.
 
     In a forked child torch keeps to one thread from here on: OpenMP's threads do not survive
     a fork, and the child would wait for them forever.
@@ -25,6 +27,8 @@ def own_torch_state() -> Iterator[None]:
         torch.set_num_threads(1)
     dtype = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
     try:
         with (
             torch.inference_mode(False),
@@ -39,3 +43,4 @@ def own_torch_state() -> Iterator[None]:
             yield
     finally:
         torch.set_default_dtype(dtype)
+        torch.set_float32_matmul_precision(precision)

@@ -78,7 +78,15 @@ def fit_lsa(rows: SparseRows | SparseRowsOnDisk, n_components: int, seed: int) -
         shape=(len(sample), rows.n_columns),
     )
     tf_idf = TfidfTransformer().fit(matrix)
-    directions = principal_directions(tf_idf.transform(matrix), n_components, seed)
+    try:
+        with np.errstate(over="raise"):
+            weights = tf_idf.transform(matrix)
+    except FloatingPointError as error:
+        raise ValueError(
+            f"X has values too large (up to {abs(matrix.data).max():.3g}): its tf-idf weights are "
+            "beyond float32; scale the features"
+        ) from error
+    directions = principal_directions(weights, n_components, seed)
     components = directions * tf_idf.idf_[:, None]
     return LsaRows(rows, torch.from_numpy(np.ascontiguousarray(components, np.float32)))
 

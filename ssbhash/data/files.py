@@ -82,6 +82,11 @@ def read_items(
         Names of the field with the user's own id of an item, and with a vector in place of
         a text.
 
+    Returns
+    -------
+    Items
+        Parts that the file does not have are None.
+
     Raises
     ------
     OSError

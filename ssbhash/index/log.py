@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ssbhash.arrays import Codes
-from ssbhash.index.names import Ids
+from ssbhash.arrays import Codes, Ids
 from ssbhash.index.segment_file import checksum, sync_folder
 
 _MAGIC = b"SSBHLOG1"

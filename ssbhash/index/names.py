@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ssbhash.arrays import as_numpy
-
-Ids = npt.NDArray[np.int64]
+from ssbhash.arrays import Ids, as_numpy
 
 MAX_ID = np.iinfo(np.int64).max - 1  # the largest number of all stands for no item
 

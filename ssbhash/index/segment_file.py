@@ -24,7 +24,7 @@ _WRITE_BYTES = 1 << 24
 
 
 def checksum(content: Any) -> int:
-    """CRC-32, as zlib computes it."""
+    """Compute the CRC-32, as zlib does."""
     return zlib.crc32(content)
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from ssbhash.arrays import Codes
-from ssbhash.index.segments import MAX_ITEMS, Ids, Layout, Part, Segment, build
+from ssbhash.arrays import Codes, Ids
+from ssbhash.index.segments import MAX_ITEMS, Layout, Part, Segment, build
 
 # Rows of the growing part: a scan of this many takes some 20 microseconds at 64 bits.
 TAIL_ITEMS = 1 << 16
@@ -37,7 +37,7 @@ class State:
         return sum(part.n_alive for part in self.all_parts())
 
     def find(self, ids: Ids) -> Iterator[tuple[int, npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-        """For each part: its number, which of `ids` it has, and their items."""
+        """Yield for each part its number, which of `ids` it has, and their items."""
         for number, part in enumerate((*self.parts, self.tail)):
             items, is_here = part.segment.find(ids)
             which = np.flatnonzero(is_here)
@@ -52,7 +52,7 @@ class State:
         return found
 
     def codes_of(self, ids: Ids) -> Codes:
-        """Codes of ids that are in the index."""
+        """Return the codes of ids that are in the index."""
         codes = np.empty((len(ids), self.tail.segment.rows.shape[1]), np.uint8)
         every = (*self.parts, self.tail)
         for number, which, items in self.find(ids):

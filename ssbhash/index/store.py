@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ssbhash.arrays import Codes
+from ssbhash.arrays import Codes, Ids
 from ssbhash.index.folder import Folder
 from ssbhash.index.log import Change
-from ssbhash.index.names import MAX_ID, Ids, Names, are_names, as_ids, as_names, first_repeated
+from ssbhash.index.names import MAX_ID, Names, are_names, as_ids, as_names, first_repeated
 from ssbhash.index.segments import Layout, Part, Segment
 from ssbhash.index.state import TAIL_ITEMS, State, empty_tail, join, settle
 from ssbhash.threads import resolve

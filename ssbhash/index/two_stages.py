@@ -7,14 +7,11 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from ssbhash.arrays import Codes, as_codes, as_count, as_numpy, like
+from ssbhash.arrays import Codes, Float64Array, Ids, as_codes, as_count, as_numpy, like
 from ssbhash.asymmetric import expected_distances
 from ssbhash.hamming import SearchResult, search, within
 
-Ids = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 METRICS = ("cosine", "inner", "posterior")
 
 
@@ -138,7 +135,7 @@ class Reranker:
         queries: Codes,
         k: int,
         candidates: int,
-    ) -> tuple[Floats, Ids]:
+    ) -> tuple[Float64Array, Ids]:
         """Order the candidates of each query: [n_queries, k], filled up with inf and -1."""
         distances = np.full((len(queries), k), np.inf)
         ids = np.full((len(queries), k), -1, np.int64)
@@ -157,17 +154,19 @@ class Reranker:
                 ids[query, : len(order)] = own[order]
         return distances, ids
 
-    def _distances(self, query: int, ids: Ids) -> Floats:
+    def _distances(self, query: int, ids: Ids) -> Float64Array:
         asked = self._asked[query]
         if self._metric == "posterior":
-            exact: Floats = expected_distances(self._codes_of(ids), asked) / 256.0
+            exact: Float64Array = expected_distances(self._codes_of(ids), asked) / 256.0
             return exact
         if len(ids) and int(ids.max()) >= len(self._vectors):
             raise ValueError(f"there are {len(self._vectors)} vectors but id {ids.max()}")
         chosen = np.asarray(self._vectors[ids], np.float64)
-        products: Floats = chosen @ asked
+        products: Float64Array = chosen @ asked
         if self._metric == "inner":
             return -products
         norms = np.linalg.norm(chosen, axis=1) * np.linalg.norm(asked)
-        cosines: Floats = np.divide(products, norms, out=np.zeros_like(norms), where=norms > 0)
+        cosines: Float64Array = np.divide(
+            products, norms, out=np.zeros_like(norms), where=norms > 0
+        )
         return 1 - cosines

@@ -1,8 +1,8 @@
-"""Features as the default SSB-VAE wants them: few, dense, of unit scale.
+"""Features for the default SSB-VAE: few, dense, of unit scale.
 
-Sparse rows (term counts, tf-idf) are projected onto the truncated SVD of their tf-idf
-weights, latent semantic analysis; a dense row is centred and divided by one number, which
-keeps the shape of an embedding. Both are measured on the training items, labelled or not.
+Sparse rows (term counts, tf-idf) are projected by a truncated SVD of their tf-idf weights:
+latent semantic analysis (LSA). Dense rows are centred and divided by one number, which keeps
+the angles of an embedding. Both are fitted on the training items, labelled or not.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ N_EXTRA = 60
 class LsaRows:
     """Rows of a sparse matrix in the subspace `components` [n_features, n_components].
 
-    Every row has length sqrt(n_components), so that a coordinate has unit scale; a row
-    without any known feature stays zero.
+    Every row has length sqrt(n_components), so that its coordinates have unit scale. A row
+    without a known feature stays zero.
     """
 
     sparse = False
@@ -50,12 +50,12 @@ class LsaRows:
         return len(self.rows)
 
     def take(self, ids: Ids) -> Tensor:
-        """Rows `ids`, projected and scaled: float32 [m, n_components]."""
+        """Project and scale the rows `ids`: float32 [m, n_components]."""
         projected = self.rows.take(ids).product(self.components)
         return F.normalize(projected, dim=1) * math.sqrt(self.n_columns)
 
     def window_starts(self) -> Ids | None:
-        """Windows of the rows themselves."""
+        """Return the windows of the wrapped rows."""
         return self.rows.window_starts()
 
     @property
@@ -65,10 +65,10 @@ class LsaRows:
 
 
 def fit_lsa(rows: SparseRows | SparseRowsOnDisk, n_components: int, seed: int) -> LsaRows:
-    """Measure the subspace by a truncated SVD of the tf-idf weights.
+    """Find the subspace by a truncated SVD of the tf-idf weights.
 
-    The inverse document frequencies are folded into the components: projecting is then
-    one product with the raw rows. Of more than 65,536 rows an even sample is measured.
+    The inverse document frequencies are multiplied into the components, so that one product
+    with the raw rows projects them. Of more than 65,536 rows an even sample is used.
     """
     sample = np.linspace(0, len(rows) - 1, min(len(rows), BLOCK_ROWS)).astype(np.int64)
     n_components = min(n_components, len(sample), rows.n_columns)
@@ -122,14 +122,14 @@ def principal_directions(matrix: Any, n_components: int, seed: int) -> Float32Ar
 
 
 def _orthonormal(columns: Float32Array) -> tuple[Float32Array, np.float32]:
-    """Orthonormal basis of the columns by Cholesky's factor, and its smallest diagonal entry."""
+    """Return an orthonormal basis of the columns, and the least diagonal entry of its factor."""
     gram = (columns.T @ columns).astype(np.float64)
-    # Rows of one kind only, or fewer of them than columns, leave the Gram matrix singular.
+    # The Gram matrix is singular if rows repeat, or are fewer than the columns.
     gram[np.diag_indices_from(gram)] += 1e-7 * max(np.trace(gram) / len(gram), 1e-30)
     basis: Float32Array
     try:
         factor = scipy.linalg.cholesky(gram)
-    except np.linalg.LinAlgError:  # of a low rank: rounding has made it indefinite
+    except np.linalg.LinAlgError:  # of low rank, and indefinite by rounding
         orthonormal, factor = np.linalg.qr(columns)
         return orthonormal, np.float32(abs(factor.diagonal()).min())
     inverse = scipy.linalg.solve_triangular(factor, np.eye(len(factor)))

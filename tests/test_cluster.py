@@ -340,6 +340,50 @@ def test_kills_lose_nothing_and_answers_are_whole(
         )
 
 
+OWNER = """
+import sys, numpy as np, ray
+from ssbhash.cluster import ShardedIndex
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level="CRITICAL")
+index = ShardedIndex.open(sys.argv[2], n_bits=16, n_shards=2, n_replicas=2)
+for first in range(len(index), 10**6, 20):
+    codes = np.random.default_rng(first).integers(0, 256, (20, 2), np.uint8)
+    index.update(codes, np.arange(first, first + 20))
+    print(first + 20, flush=True)
+"""
+
+
+def test_the_owner_is_killed_while_it_writes(nodes: Nodes, tmp_path: Path) -> None:
+    confirmed = 0
+    for _ in range(2):
+        command = [sys.executable, "-c", OWNER, nodes.cluster.address, str(tmp_path / "index")]
+        owner = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert owner.stdout is not None
+        for _ in range(5):
+            confirmed = int(owner.stdout.readline())
+        owner.kill()
+        rest = owner.stdout.read().split()
+        confirmed = int(rest[-1]) if rest else confirmed
+        owner.wait()
+        with ShardedIndex.open(tmp_path / "index") as index:
+            assert_replicas_agree(index)
+            # What was confirmed, and for each shard all of the change under way or nothing.
+            ids = index.ids()
+            under_way = np.arange(confirmed, confirmed + 20)
+            shard = shards_of(under_way, 2)
+            extra = [under_way[shard == number] for number in (0, 1)]
+            begun = [extra[n] for n in (0, 1) if np.isin(extra[n], ids).any()]
+            expected = np.sort(np.concatenate([np.arange(confirmed), *begun]))
+            assert (ids == expected).all()
+            firsts = range(0, confirmed + 20, 20)
+            codes = np.concatenate(
+                [np.random.default_rng(f).integers(0, 256, (20, 2), np.uint8) for f in firsts]
+            )
+            one = HammingIndex(N_BITS)
+            one.add(codes[ids], ids)
+            assert_same(index, one, make_codes(50, 0))
+            index.remove(ids[ids >= confirmed])
+
+
 def test_a_silent_shard_is_told(nodes: Nodes, tmp_path: Path) -> None:
     codes, queries = make_codes(500, 0), make_codes(20, 1)
     with ShardedIndex.open(tmp_path / "i", n_bits=N_BITS, n_shards=2, timeout_s=1.5) as index:

@@ -8,6 +8,7 @@ keeps the shape of an embedding. Both are measured on the training items, labell
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy.typing as npt
 import scipy.linalg
 import scipy.sparse
 import torch
+from scipy.linalg import blas
 from sklearn.feature_extraction.text import TfidfTransformer
 from torch import Tensor
 from torch.nn import functional as F
@@ -28,12 +30,13 @@ from ssbhash.inputs.rows import (
     StandardisedRows,
     standardise,
 )
+from ssbhash.kernels import kernels_for
 
 Floats = npt.NDArray[np.float32]
 
 # Iterations of the subspace, and columns beyond those that are kept (docs/decisions.md).
 N_ITERATIONS = 3
-N_EXTRA = 60
+N_EXTRA = 20
 
 
 class LsaRows:
@@ -109,24 +112,41 @@ def principal_directions(matrix: Any, n_components: int, seed: int) -> Floats:
     seed
         Of the random start.
     """
-    transposed = matrix.T.tocsr()
+    multiply, multiply_transposed = _product(matrix), _product(matrix.T.tocsr())
     rng = np.random.default_rng(seed)
+    n = matrix.shape[0]
     width = min(n_components + N_EXTRA, *matrix.shape)
-    start = rng.standard_normal((matrix.shape[1], width), np.float32)
-    basis, _ = _orthonormal(start)
+    # Random sums of rows are nearer to the subspace than random vectors are.
+    signs, group = rng.choice(np.float32([-1, 1]), n), np.arange(n) % width
+    sums = scipy.sparse.csr_matrix((signs, (rng.permutation(n), group)), shape=(n, width))
+    basis, _ = _orthonormal((matrix.T @ sums).toarray())
     shift = np.float32(0)
     for _ in range(N_ITERATIONS):
-        basis, smallest = _orthonormal(transposed @ (matrix @ basis) - shift * basis)
+        basis, smallest = _orthonormal(multiply_transposed(multiply(basis)) - shift * basis)
         shift = max(shift, (shift + smallest) / 2)
-    projected = matrix @ basis
+    projected = multiply(basis)
     _, vectors = np.linalg.eigh((projected.T @ projected).astype(np.float64))
     directions: Floats = basis @ vectors[:, : -n_components - 1 : -1].astype(np.float32)
     return directions
 
 
+def _product(matrix: Any) -> Callable[[Floats], Floats]:
+    """Return what multiplies a CSR matrix by columns; our kernel is twice as fast as scipy's."""
+    parts = matrix.indices, matrix.data, matrix.indptr[:-1]
+    kinds = np.int64, np.float32, np.int64
+    nonzeros = [torch.from_numpy(x.astype(kind)) for x, kind in zip(parts, kinds, strict=True)]
+
+    def multiply(columns: Floats) -> Floats:
+        weight = torch.from_numpy(np.ascontiguousarray(columns))
+        return np.asarray(kernels_for(weight).sum_rows(*nonzeros, weight).numpy())
+
+    return multiply
+
+
 def _orthonormal(columns: Floats) -> tuple[Floats, np.float32]:
     """Orthonormal basis of the columns by Cholesky's factor, and its smallest diagonal entry."""
-    gram = (columns.T @ columns).astype(np.float64)
+    # Half of the products of `columns.T @ columns`: the upper triangle alone is needed.
+    gram = blas.ssyrk(1, columns.T).astype(np.float64)
     # Rows of one kind only, or fewer of them than columns, leave the Gram matrix singular.
     gram[np.diag_indices_from(gram)] += 1e-7 * max(np.trace(gram) / len(gram), 1e-30)
     basis: Floats
@@ -135,6 +155,5 @@ def _orthonormal(columns: Floats) -> tuple[Floats, np.float32]:
     except np.linalg.LinAlgError:  # of a low rank: rounding has made it indefinite
         orthonormal, factor = np.linalg.qr(columns)
         return orthonormal, np.float32(abs(factor.diagonal()).min())
-    inverse = scipy.linalg.solve_triangular(factor, np.eye(len(factor)))
-    basis = columns @ inverse.astype(np.float32)
+    basis = blas.strsm(1, factor.astype(np.float32), columns.T, trans_a=1).T
     return basis, np.float32(factor.diagonal().min())

@@ -11,9 +11,9 @@ All contenders solve the same problem in the same process. Results are compared 
 anything is timed; a mismatch ends the run with status 1. Machines are noisy, so repeats
 of the contenders are interleaved, and the best of each is reported.
 
-Learned codes are sampled from the posterior of an SSB-VAE that was trained on
-scikit-learn's digits with 10% of the labels. Queries are sampled from that of held-out
-digits.
+Learned codes are sampled from the posterior of an SSB-VAE (preset "paper", 10% of the
+labels) trained on scikit-learn's digits, queries from that of its held-out digits. With its
+small beta 231 of the 1,500 digits have a code of their own: 7% to 35% are usual.
 """
 
 from __future__ import annotations
@@ -83,7 +83,8 @@ def learned_logits(n_bits: int) -> tuple[np.ndarray, np.ndarray]:
 
     images, labels = load_digits(return_X_y=True)
     known = np.random.default_rng(0).random(1500) < 0.1
-    hasher = ssbhash.SSBVAE(n_bits, seed=0, verbose=False)
+    # The logits of the default preset are no posterior.
+    hasher = ssbhash.SSBVAE(n_bits, preset="paper", beta=0.003, seed=0, verbose=False)
     hasher.fit(images[:1500], np.where(known, labels[:1500], -1))
     return hasher.logits(images[:1500]), hasher.logits(images[1500:])
 

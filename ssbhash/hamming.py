@@ -274,7 +274,8 @@ def search(
         distances, found = engine.search(database, queries, n_wanted, resolve(n_threads), limit)
         distances, found = _without(distances, found, excluded)
     if not pad and (exclude is not None or limit is not None):
-        n_columns = min(n_columns, int((found >= 0).sum(axis=1).max(initial=0)))
+        n_found = (found >= 0).sum(axis=1)
+        n_columns = min(n_columns, int(n_found.max()) if len(n_found) else 0)
     if n_columns != n_wanted:
         distances = _fitted(distances, n_columns, MISSING_DISTANCE)
         found = _fitted(found, n_columns, MISSING_ID)

@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 
 from ssbhash._version import __version__
 from ssbhash.cli import commands, retrieval
+from ssbhash.cli.cluster import cluster
 from ssbhash.cli.index import groups, index, pairs
 from ssbhash.cli.options import Json, Seed
 from ssbhash.cli.reproduce import reproduce
@@ -25,7 +26,7 @@ from ssbhash.cli.serve import serve
 from ssbhash.data import files
 
 # Extras that install the packages which a command may lack.
-_EXTRA_OF = {"numba": "numba", "faiss": "faiss", "pyarrow": "test", "optuna": "tune"}
+_EXTRA_OF = {"numba": "numba", "faiss": "faiss", "pyarrow": "test", "optuna": "tune", "ray": "ray"}
 _EXTRA_OF |= dict.fromkeys(("fastapi", "uvicorn", "prometheus_client", "httpx"), "serve")
 
 
@@ -161,3 +162,4 @@ COMMANDS = (
 for command in COMMANDS:
     application.command()(command)
 application.add_typer(index, name="index")
+application.add_typer(cluster, name="cluster")

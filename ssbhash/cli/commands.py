@@ -193,8 +193,8 @@ def _new_hasher(
     parameters = {name: value for name, value in optional.items() if value is not None}
     for assignment in assignments:
         name, _, text = assignment.partition("=")
-        if name not in known or name in common:
-            others = ", ".join(sorted(set(known) - set(common)))
+        if name not in known or name in (*common, "encoder"):  # a function is no text
+            others = ", ".join(sorted(set(known) - {*common, "encoder"}))
             raise ValueError(f"--set {name} is no parameter of {method}, which has {others}")
         try:
             parameters[name] = json.loads(text)

@@ -33,15 +33,16 @@ def require_labels(items: Items, data: Path, label: str, option: str, without: s
     """
     if items.labels is not None:
         return
+    name = files.display(data)
     give = f"give {option} FILE" + (f", or use --method {without}" if without else "")
     if not items.fields:
-        raise ValueError(f"{data} has no labels: {give}")
+        raise ValueError(f"{name} has no labels: {give}")
     if label in items.fields:
         raise ValueError(
-            f"{data} has no label in field {label!r}. Name another with --label-field, {give}"
+            f"{name} has no label in field {label!r}. Name another with --label-field, {give}"
         )
     raise ValueError(
-        f"{data} has no field {label!r} (fields: {', '.join(items.fields)}). "
+        f"{name} has no field {label!r} (fields: {', '.join(items.fields)}). "
         f"Name it with --label-field, {give}"
     )
 

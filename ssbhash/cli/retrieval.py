@@ -107,6 +107,8 @@ def search(
     codes, n_bits = files.read_codes(database)
     query_ids = None
     if model is None:
+        if not queries.endswith(".npy"):
+            raise ValueError(f"{queries!r} is no code file (.npy): items or a text need --model")
         asked, asked_bits = files.read_codes(queries)
     else:
         found = _query_items(queries, names | {"id": id_field})
@@ -247,6 +249,8 @@ def _warn_of_ties(figures: dict[str, float], ks: list[int]) -> None:
 
 def _query_items(queries: str, names: dict[str, Any]) -> Items:
     """Read items of a file; a string that names no file and has no data suffix is a text."""
+    if not queries.strip():
+        raise ValueError("the question is empty")
     path = Path(queries)
     is_file = queries == "-" or files.is_data_file(path) or (len(queries) < 256 and path.exists())
     return files.read_items(path, **names) if is_file else Items(texts=[queries])

@@ -34,6 +34,7 @@ __all__ = [
     "FORMATS",
     "Items",
     "check_folder",
+    "display",
     "is_data_file",
     "json_bytes",
     "parse_json",
@@ -242,7 +243,10 @@ def check_folder(path: str | Path) -> None:
 
 
 def _is_stream(path: Path) -> bool:
-    return path == STANDARD_INPUT or (path.exists() and not path.is_file() and not path.is_dir())
+    """Whether it is standard input, a pipe, or a device (/dev/stdin may stand for a file)."""
+    if path == STANDARD_INPUT or path.parts[:2] == ("/", "dev"):
+        return True
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def _matrix(array: Array, path: Path) -> Array:

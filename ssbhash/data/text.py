@@ -141,8 +141,8 @@ class TextFeatures:
         except ValueError as error:
             raise ValueError(
                 f"no term is left of {len(texts)} texts: they have no words of two letters "
-                f"(analyzer='char' takes characters, for scripts without spaces), or min_df="
-                f"{self.min_df} (texts a term must occur in) or max_df={self.max_df} is too strict"
+                "(analyzer='char' takes characters, for scripts without spaces; token_pattern says "
+                f"what a word is), or min_df={self.min_df} (texts a term must occur in) or max_df={self.max_df} is too strict"
             ) from error
         self.terms_ = counter.get_feature_names_out().tolist()
         document_frequency = np.bincount(counts.indices, minlength=counts.shape[1])

@@ -2,6 +2,6 @@
 
 from ssbhash.index.groups import groups_within
 from ssbhash.index.hamming_index import HammingIndex
-from ssbhash.index.two_stages import rerank
+from ssbhash.index.two_stages import Reranker, rerank
 
-__all__ = ["HammingIndex", "groups_within", "rerank"]
+__all__ = ["HammingIndex", "Reranker", "groups_within", "rerank"]

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
-from ssbhash.arrays import Codes, Ids, as_codes, as_count, as_numpy, like
+from ssbhash.arrays import Codes, Ids, as_array, as_codes, as_count, as_numpy, like
+from ssbhash.engines import get
 from ssbhash.hamming import RangeResult, SearchResult
 from ssbhash.index import searching
 from ssbhash.index.folder import Folder
@@ -21,6 +23,8 @@ from ssbhash.threads import resolve
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from ssbhash.index.on_device import OnDevice
 
 # Queries whose neighbours are held at once, to be counted.
 _COUNTED_AT_ONCE = 64
@@ -40,6 +44,10 @@ class HammingIndex:
         Bits in a code.
     layout : {"auto", "flat", "distinct", "postings"}
         Layout of the segments; "auto" chooses by measured speed. Results are the same.
+    device : str, optional
+        A CUDA device, such as "cuda" or "cuda:1". The parts are copied there at their first
+        search, and searched there unless `backend` names another engine. Queries that are
+        tensors there get such results.
 
     Examples
     --------
@@ -54,8 +62,9 @@ class HammingIndex:
     ([1, 3], [20, 30])
     """
 
-    def __init__(self, n_bits: int, *, layout: Layout = "auto") -> None:
+    def __init__(self, n_bits: int, *, layout: Layout = "auto", device: str | None = None) -> None:
         n_bits = as_count(n_bits, "n_bits", 1)
+        self._device = _on_device(device)
         self._store = Store(n_bits, _checked_layout(layout), None)
 
     @classmethod
@@ -66,6 +75,7 @@ class HammingIndex:
         *,
         n_bits: int | None = None,
         layout: Layout = "auto",
+        device: str | None = None,
     ) -> HammingIndex:
         """Open an index that lives in a folder.
 
@@ -83,6 +93,8 @@ class HammingIndex:
             Bits in a code. With it, mode "a" makes a folder that does not exist.
         layout : str
             As in `HammingIndex`, for segments written from now on.
+        device : str, optional
+            As in `HammingIndex`.
 
         Returns
         -------
@@ -101,9 +113,11 @@ class HammingIndex:
         if mode not in ("r", "a"):
             raise ValueError(f"mode must be 'r' or 'a', got {mode!r}")
         _checked_layout(layout)
+        on_device = _on_device(device)
         folder = Folder(Path(path), writes=mode == "a", n_bits=n_bits)
         try:
             index = cls.__new__(cls)
+            index._device = on_device
             index._store = Store(folder.n_bits, layout, folder)
         except BaseException:
             folder.close()
@@ -344,12 +358,12 @@ class HammingIndex:
         TypeError, ValueError
             If an argument has the wrong dtype, shape or range.
         """
-        queries, is_single = self._queries(query)
+        queries, is_single = self._queries(query, tensors=rerank is None)
         k = as_count(k, "k", 1)
         n_candidates = max(k, as_count(candidates, "candidates", 1))
         state, parts, excluded = self._asked(mask, ids, exclude, len(queries))
         n = sum(part.n_alive for part in parts)
-        engine = excluded, backend, resolve(n_threads)
+        engine = excluded, self._engine(backend), resolve(n_threads)
         most = 8 * self.n_bytes
         if max_distance is not None:
             most = min(most, as_count(max_distance, "max_distance", 0))
@@ -401,14 +415,14 @@ class HammingIndex:
         TypeError, ValueError
             If an argument has the wrong dtype, shape or range.
         """
-        queries, _ = self._queries(query)
+        queries, _ = self._queries(query, tensors=True)
         _, parts, excluded = self._asked(mask, ids, exclude, len(queries))
         lims, distances, numbers = searching.within(
             parts,
             queries,
             min(as_count(radius, "radius", 0), 8 * self.n_bytes),
             excluded,
-            backend,
+            self._engine(backend),
             resolve(n_threads),
         )
         return RangeResult(like(lims, query), like(distances, query), self._shown(numbers, query))
@@ -448,9 +462,8 @@ class HammingIndex:
         for first in range(0, len(queries), _COUNTED_AT_ONCE):
             some = slice(first, first + _COUNTED_AT_ONCE)
             own = None if excluded is None else excluded[some]
-            lims = searching.within(parts, queries[some], radius, own, backend, resolve(n_threads))[
-                0
-            ]
+            engine = own, self._engine(backend), resolve(n_threads)
+            lims = searching.within(parts, queries[some], radius, *engine)[0]
             counts[some] = np.diff(lims)
         return int(counts[0]) if is_single else like(counts, query)
 
@@ -477,6 +490,21 @@ class HammingIndex:
         codes = state.codes_of(self._store.existing([ids] if is_single else ids, state))
         single: Codes = codes[0] if is_single else codes
         return single
+
+    def contains(self, ids: Any) -> npt.NDArray[np.bool_]:
+        """Tell which ids are in the index.
+
+        Parameters
+        ----------
+        ids : integers or strings [n]
+            Ids.
+
+        Returns
+        -------
+        bool [n]
+            Whether each is there.
+        """
+        return self._store.present(ids, self._store.state)[1]
 
     def ids(self) -> Any:
         """Return all ids.
@@ -523,10 +551,16 @@ class HammingIndex:
         rows = as_numpy(codes, "codes")
         return as_codes(rows[None] if rows.ndim == 1 else rows, "codes", self.n_bits)
 
-    def _queries(self, query: Any) -> tuple[Codes, bool]:
-        queries = as_numpy(query, "query")
+    def _queries(self, query: Any, *, tensors: bool = False) -> tuple[Codes, bool]:
+        """Check queries; with `tensors` those on a device stay there, where the index is on one."""
+        tensors = tensors and self._device is not None
+        queries = as_array(query, "query", tensors)
         is_single = queries.ndim == 1
-        return as_codes(queries[None] if is_single else queries, "query", self.n_bits), is_single
+        rows = queries[None] if is_single else queries
+        return as_codes(rows, "query", self.n_bits, tensors=tensors), is_single
+
+    def _engine(self, backend: str) -> str | OnDevice:
+        return backend if self._device is None or backend != "auto" else self._device
 
     def _asked(
         self, mask: Any, ids: Any, exclude: Any, n_queries: int
@@ -555,6 +589,15 @@ class HammingIndex:
 
     def _shown(self, numbers: Ids, query: Any) -> Any:
         return like(numbers, query) if self._store.names is None else self._store.shown(numbers)
+
+
+def _on_device(device: str | None) -> OnDevice | None:
+    if device is None:
+        return None
+    get("cuda")  # says in a sentence where it cannot run
+    from ssbhash.index.on_device import OnDevice
+
+    return OnDevice(device)
 
 
 def _checked_layout(layout: Layout) -> Layout:

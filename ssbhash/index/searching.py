@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,9 @@ from ssbhash.engines import (
 )
 from ssbhash.index.segments import Part
 
+if TYPE_CHECKING:
+    from ssbhash.index.on_device import OnDevice
+
 
 def nearest(
     parts: Sequence[Part],
@@ -25,12 +28,14 @@ def nearest(
     k: int,
     max_distance: int,
     excluded: Ids | None,
-    backend: str,
+    backend: str | OnDevice,
     n_threads: int,
 ) -> tuple[Distances, Ids]:
     """Find the k nearest of each query [n_queries, k], padded by id -1 at the largest distance."""
     if k == 0:
         return np.empty((len(queries), 0), np.int32), np.empty((len(queries), 0), np.int64)
+    if not isinstance(backend, str):
+        return backend.nearest(parts, queries, k, max_distance, excluded)
     if _is_native(backend):
         found: tuple[Distances, Ids] = native_module().index_search(
             _native(parts),
@@ -66,10 +71,12 @@ def within(
     queries: Codes,
     radius: int,
     excluded: Ids | None,
-    backend: str,
+    backend: str | OnDevice,
     n_threads: int,
 ) -> tuple[npt.NDArray[np.int64], Distances, Ids]:
     """Find all within a radius, in CSR form."""
+    if not isinstance(backend, str):
+        return backend.within(parts, queries, radius, excluded)
     if _is_native(backend):
         found: tuple[npt.NDArray[np.int64], Distances, Ids] = native_module().index_within(
             _native(parts), queries, radius=radius, excluded=excluded, n_threads=n_threads

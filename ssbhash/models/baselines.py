@@ -610,7 +610,9 @@ class _Features:
         self.idf = TfidfTransformer().fit(x)
         if n_components is not None:
             n_components = min(n_components, *x.shape)
-            self.svd = TruncatedSVD(n_components, random_state=seed).fit(self.idf.transform(x))
+            # Where no feature varies its ratios of variances, which nobody reads, are 0 / 0.
+            with np.errstate(invalid="ignore"):
+                self.svd = TruncatedSVD(n_components, random_state=seed).fit(self.idf.transform(x))
 
     def __call__(self, x: Any) -> Any:
         if self.idf is None:
@@ -637,4 +639,5 @@ def _principal_components(x: Any, n_components: int, seed: int) -> PCA:
         solver = "covariance_eigh" if is_narrow else "arpack"
         if not is_narrow:  # arpack cannot find the last one
             n_components = min(n_components, min(x.shape) - 1)
-    return PCA(n_components, svd_solver=solver, random_state=seed).fit(x)
+    with np.errstate(invalid="ignore"):  # ratios of variances, as above
+        return PCA(n_components, svd_solver=solver, random_state=seed).fit(x)

@@ -97,6 +97,7 @@ class Model:
                     )
         return out
 
+    @own_torch_state()
     def save(
         self,
         folder: Path,

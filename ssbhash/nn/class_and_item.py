@@ -14,7 +14,7 @@ One encoder has two heads.
 
     class      mean over items of  trust * cross-entropy(belief, prediction)
     labelled   mean cross-entropy over labelled items that join the batch
-    contrast   mean cross-entropy of the neighbour among the batch, by 10 * cosine
+    contrast   mean cross-entropy of the neighbour among the batch, by 7 * cosine
 
 A code is the signs of two projections.
 
@@ -38,7 +38,7 @@ from ssbhash.nn.autoencoder import Autoencoder, Shape, Terms, TrainingBatch, Wei
 from ssbhash.nn.layers import Linear
 
 # Factor of the cosines before the softmax over the batch.
-CONTRAST_SCALE = 10.0
+CONTRAST_SCALE = 7.0
 # Beliefs are weighted by their confidence to this power.
 TRUST_POWER = 2.0
 # Share that the averaged weights keep at each step; less in the first hundred steps.

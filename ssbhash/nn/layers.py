@@ -241,10 +241,15 @@ class OwnEncoder(nn.Module):
 
 
 def _dropped(x: Any, share: float, generator: torch.Generator | None) -> Any:
-    if not share:
+    """Drop a share of `x`, to the nearest 256th, and scale up what remains."""
+    threshold = min(round(256 * share), 255)
+    if not threshold:
         return x
-    keep = torch.empty_like(x).bernoulli_(1 - share, generator=generator)
-    return x * keep.div_(1 - share)
+    # Eight units from each random number: drawing them one by one took a third of a step.
+    words = torch.empty(-(-x.numel() // 8), dtype=torch.int64, device=x.device)
+    units = words.random_(-(2**63), None, generator=generator).view(torch.uint8)
+    keep = units[: x.numel()].view(x.shape) >= threshold
+    return x * keep.to(x.dtype).mul_(256 / (256 - threshold))
 
 
 def glorot(n_in: int, n_out: int, generator: torch.Generator) -> Tensor:

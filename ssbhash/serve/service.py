@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
-import anyio
 import numpy as np
 import numpy.typing as npt
 
@@ -17,6 +16,7 @@ from ssbhash.serve import metrics
 from ssbhash.serve.bodies import Asked
 from ssbhash.serve.gathering import Gatherer
 from ssbhash.serve.knowledge import Catalogue, Encoder
+from ssbhash.serve.limits import time_limit
 from ssbhash.serve.settings import Settings
 from ssbhash.serve.source import FixedSource, FolderSource, Index
 
@@ -150,7 +150,7 @@ class Service:
         if self._gatherer is None or len(codes) > _SMALL:
             (found,) = await self._timed(self._search_batch, [question])
         else:
-            with anyio.fail_after(self.settings.timeout_s):
+            async with time_limit(self.settings.timeout_s):
                 found = await self._gatherer.ask(question)
         return _without_own(found, asked.ids, k)
 
@@ -287,7 +287,7 @@ class Service:
 
     async def _timed(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """Call a function on a thread; TimeoutError when it takes too long."""
-        with anyio.fail_after(self.settings.timeout_s):
+        async with time_limit(self.settings.timeout_s):
             return await asyncio.to_thread(function, *arguments)
 
 

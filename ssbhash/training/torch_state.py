@@ -17,6 +17,8 @@ def own_torch_state() -> Iterator[None]:
 
     Inside, gradients are on, even under `torch.no_grad` and `torch.inference_mode`. New
     tensors are float32 on the CPU, whatever the caller's defaults. An outer autocast is off.
+    Matrix products have full precision: a query and an item, encoded in two processes, must
+    get the same code.
 
     A forked child keeps torch to one thread from here on. OpenMP's threads do not survive a
     fork, and the child would wait for them forever.
@@ -25,6 +27,8 @@ def own_torch_state() -> Iterator[None]:
         torch.set_num_threads(1)
     dtype = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
     try:
         with (
             torch.inference_mode(False),
@@ -39,3 +43,4 @@ def own_torch_state() -> Iterator[None]:
             yield
     finally:
         torch.set_default_dtype(dtype)
+        torch.set_float32_matmul_precision(precision)

@@ -60,7 +60,7 @@ class SSBVAE(ClassifyingHasher):
         pair), exactly as published. A parameter of the other preset raises ValueError in
         `fit`.
     n_epochs
-        None for 10, or as many as make 250 steps (30 with preset "paper").
+        None for 10, or as many as make 500 steps (30 with preset "paper").
     batch_size
         None for 200 (100 with preset "paper").
     class_share
@@ -216,7 +216,7 @@ class SSBVAE(ClassifyingHasher):
             return int(self.n_epochs)
         if self.preset == "paper":
             return 30
-        return max(10, -(-250 // -(-n_items // self._batch_size())))
+        return max(10, -(-500 // -(-n_items // self._batch_size())))
 
 
 @dataclass(eq=False, repr=False)

@@ -22,14 +22,15 @@ FLOORS = (
     ("codes", "config", "hamming", "sampling"),
     ("asymmetric", "chunks", "data", "tie_groups"),
     ("index", "metrics"),
-    ("item_metrics",),
+    ("interchange", "item_metrics"),
     ("kernels",),
     ("inputs",),
     ("nn",),
     ("training",),
     ("models",),
     ("paper", "tuning"),
-    ("cli", "cluster", "serve"),
+    ("cluster", "serve"),
+    ("cli",),
     ("__main__",),
 )
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}

@@ -29,12 +29,12 @@ from ssbhash.cli.options import (
 from ssbhash.cli.output import Neighbours, report
 from ssbhash.data import Items, encode_labels, files, is_labelled
 
-# A difference in precision that a reader should know of.
+# A difference in precision that is pointed out.
 NOTABLE = 0.02
 
 
 class Show(str, Enum):
-    """What results show of the items found."""
+    """What results show of the found items."""
 
     text = "text"
 
@@ -221,7 +221,7 @@ def evaluate(
 def _figures_of_ties(
     sides: tuple[Any, Any, Any, Any], ks: list[int], ties: Ties, engine: dict[str, Any]
 ) -> dict[str, float]:
-    """How far ties let a figure depend on the order of the items in the file."""
+    """Measure how much figures depend on the order of the items in the file, by ties."""
     from ssbhash import item_metrics, metrics
 
     figures = {}
@@ -248,7 +248,7 @@ def _warn_of_ties(figures: dict[str, float], ks: list[int]) -> None:
 
 
 def _query_items(queries: str, names: dict[str, Any]) -> Items:
-    """Items of a file, or one text: what is no file and has no suffix of a data file."""
+    """Read items of a file; a string that names no file and has no data suffix is a text."""
     if not queries.strip():
         raise ValueError("the question is empty")
     path = Path(queries)

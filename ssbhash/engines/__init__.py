@@ -1,8 +1,8 @@
 """The engines: native (C++), numba, reference (numpy), cuda.
 
-Each engine is a module that has the functions of `Engine`; results are identical on
-every engine, for any number of threads. `get` picks one; the public functions in `hamming.py` and `sampling.py` check
-arguments, then call it.
+Each engine is a module with the functions of `Engine`. Results are identical on every
+engine, for any number of threads. `get` picks one. The public functions in `hamming.py`
+and `sampling.py` check arguments, then call it.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from ssbhash.engines import cuda_build
 from ssbhash.engines.engine import (
     MISSING_DISTANCE,
     MISSING_ID,
+    CodeOptions,
     CodesIn,
     Database,
     Engine,
+    EngineOptions,
     PreparedCodes,
 )
 
@@ -32,9 +34,11 @@ __all__ = [
     "MISSING_DISTANCE",
     "MISSING_ID",
     "NAMES",
+    "CodeOptions",
     "CodesIn",
     "Database",
     "Engine",
+    "EngineOptions",
     "PreparedCodes",
     "available",
     "get",
@@ -48,7 +52,19 @@ _REQUIRES = {"native": "ssbhash._core", "numba": "numba", "reference": "numpy"}
 
 
 def available() -> tuple[str, ...]:
-    """Names of the engines that can run here, fastest first."""
+    """Name the engines that can run here, fastest first.
+
+    Returns
+    -------
+    tuple of str
+        Some of "native", "numba", "reference", "cuda".
+
+    Examples
+    --------
+    >>> import ssbhash
+    >>> "reference" in ssbhash.backends()
+    True
+    """
     return tuple(name for name in NAMES if _is_present(name))
 
 

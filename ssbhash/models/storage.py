@@ -1,7 +1,12 @@
-"""Models on disk: one folder, JSON and safetensors, no pickle.
+"""Models on disk: one folder with JSON and safetensors, no pickle.
 
-The manifest of the folder has the checksum of every file: files of two models, or of two
-saves of one model, are never read together.
+    model/
+      config.json          method, parameters, classes, history
+      weights.safetensors  network and statistics
+      ...                  files that belong to the model, such as a vocabulary
+      manifest.json        checksum of every file
+
+By the checksums files of two models, or of two saves of one, are never read together.
 """
 
 from __future__ import annotations
@@ -37,7 +42,7 @@ class Saved(NamedTuple):
 def save(
     folder: Path, config: dict[str, Any], tensors: dict[str, Tensor], beside: Mapping[str, bytes]
 ) -> None:
-    """Write a model, and files that belong to it, in place of what `folder` held."""
+    """Replace what `folder` holds by a model, and files that belong to it."""
     # Cloned, because tensors that share memory are refused.
     weights = safetensors.torch.save(
         {

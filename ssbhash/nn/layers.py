@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from ssbhash.inputs import Batch, SparseBatch
 from ssbhash.kernels import Norm, Rectified, kernels_for
 
-# Matrix products use other kernels for the rows and columns beyond a multiple of their tile, and
-# these round differently.
+# Matrix products use other kernels, which round differently, for rows and columns beyond a
+# multiple of their tile.
 TILE = 16
 
 # Takes n_features and n_hidden_units.
@@ -23,9 +23,9 @@ EncoderFactory: TypeAlias = Callable[[int, int], nn.Module]
 class Linear(nn.Module):
     """Linear layer with Glorot-uniform weights and zero biases, Keras' defaults.
 
-    The weight is stored by input feature, [n_in, n_out]: a sparse batch then touches whole rows,
-    and the optimiser updates only those. In evaluation the output is padded to whole tiles,
-    because for 5, 7 or 11 columns MKL rounds the rows of a batch differently.
+    The weight is stored by input feature, [n_in, n_out], so that a sparse batch uses whole rows
+    and the optimiser updates only these. In evaluation the output is padded to whole tiles. With
+    5, 7 or 11 columns MKL would round the rows of a batch differently.
     """
 
     def __init__(self, n_in: int, n_out: int, generator: torch.Generator) -> None:
@@ -49,7 +49,7 @@ class Linear(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Weight by target feature [n_targets, n_bits], and bias, of the linear decoder."""
+    """Weight [n_targets, n_bits] and bias [n_targets] of the linear decoder."""
 
     def __init__(self, n_bits: int, n_targets: int, generator: torch.Generator) -> None:
         super().__init__()
@@ -60,8 +60,8 @@ class Decoder(nn.Module):
 class BatchNorm(nn.BatchNorm1d):
     """Batch normalisation with Keras' constants, as in the reference implementation.
 
-    Running statistics are a plain mean over the first 100 steps, and an exponential mean (0.99)
-    from there on. Keras starts from mean 0 and variance 1, which a short training never forgets.
+    Running statistics are a plain mean over the first 100 steps, then an exponential mean (0.99).
+    Keras starts from mean 0 and variance 1, which still show after a short training.
     """
 
     def __init__(self, width: int) -> None:
@@ -241,13 +241,18 @@ class OwnEncoder(nn.Module):
 
 
 def _dropped(x: Any, share: float, generator: torch.Generator | None) -> Any:
-    if not share:
+    """Drop a share of `x`, to the nearest 256th, and scale up what remains."""
+    threshold = min(round(256 * share), 255)
+    if not threshold:
         return x
-    keep = torch.empty_like(x).bernoulli_(1 - share, generator=generator)
-    return x * keep.div_(1 - share)
+    # Eight units from each random number: drawing them one by one took a third of a step.
+    words = torch.empty(-(-x.numel() // 8), dtype=torch.int64, device=x.device)
+    units = words.random_(-(2**63), None, generator=generator).view(torch.uint8)
+    keep = units[: x.numel()].view(x.shape) >= threshold
+    return x * keep.to(x.dtype).mul_(256 / (256 - threshold))
 
 
 def glorot(n_in: int, n_out: int, generator: torch.Generator) -> Tensor:
-    """Glorot-uniform weights [n_in, n_out]."""
+    """Draw Glorot-uniform weights [n_in, n_out]."""
     bound = (6 / (n_in + n_out)) ** 0.5
     return torch.empty(n_in, n_out).uniform_(-bound, bound, generator=generator)

@@ -20,7 +20,7 @@ FLOORS = (
     ("threads",),
     ("engines",),
     ("codes", "config", "hamming", "sampling"),
-    ("asymmetric", "data", "tie_groups"),
+    ("asymmetric", "chunks", "data", "tie_groups"),
     ("index", "metrics"),
     ("interchange", "item_metrics"),
     ("kernels",),
@@ -29,7 +29,8 @@ FLOORS = (
     ("training",),
     ("models",),
     ("paper", "tuning"),
-    ("cli", "cluster", "serve"),
+    ("cluster", "serve"),
+    ("cli",),
     ("__main__",),
 )
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}

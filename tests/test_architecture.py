@@ -29,7 +29,8 @@ FLOORS = (
     ("training",),
     ("models",),
     ("paper", "tuning"),
-    ("cli", "cluster", "serve"),
+    ("cluster", "serve"),
+    ("cli",),
     ("__main__",),
 )
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}

@@ -609,10 +609,8 @@ def test_vectors_are_encoded(tmp_path: Path) -> None:
 def test_model_and_index_must_fit() -> None:
     pytest.importorskip("torch")
     from ssbhash.models import LSH
+    from ssbhash.serve.source import FixedSource
 
     hasher = LSH(n_bits=8).fit(np.eye(4))
-    with (
-        pytest.raises(AssertionError, match="ended"),
-        serving(create_app(new_index(), model=hasher)),
-    ):
-        pass
+    with pytest.raises(ValueError, match="16 bits, but the model makes codes of 8"):
+        FixedSource(new_index(), hasher.n_bits)

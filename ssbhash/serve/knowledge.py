@@ -29,7 +29,7 @@ class Encoder:
         hasher = getattr(model, "hasher", model)
         self.n_bits = int(hasher.n_bits)
         self.n_features = int(hasher.n_features_in_)
-        self.method = str(hasher.method)
+        self.method = str(getattr(hasher, "method", type(hasher).__name__))
         self.reads_texts = getattr(model, "text", None) is not None
         self.classes: list[str] = []
         if hasattr(hasher, "predict_proba"):

@@ -22,7 +22,7 @@ FLOORS = (
     ("codes", "config", "hamming", "sampling"),
     ("asymmetric", "chunks", "data", "tie_groups"),
     ("index", "metrics"),
-    ("item_metrics",),
+    ("interchange", "item_metrics"),
     ("kernels",),
     ("inputs",),
     ("nn",),

@@ -8,6 +8,7 @@ data (`within`, a filter), and to check logits.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -28,10 +29,11 @@ _TILE = 1024  # codes that a block scans together by planes
 _PAGE_BYTES = 1 << 28
 _LIST_BYTES = 1 << 28
 _CHUNK_QUERIES = 4096
+_KERNELS = ("rows", "planes", "matrix")  # as csrc/cuda/search.hpp numbers them
 # By the count of instructions (docs/gpu.md): below it, rows are scanned.
-_MIN_PLANE_QUERIES = 16
-_WARPS = 32  # of a multiprocessor, each with a slice of its own, where rows are scanned
-_BLOCKS = 4  # of a multiprocessor, where planes are
+_MIN_BATCH = 16
+_WARPS = 32  # of a multiprocessor; "rows" gives each a slice of its own
+_BLOCKS = 4  # of a multiprocessor, for "planes"
 
 
 @dataclass(frozen=True)
@@ -202,14 +204,16 @@ def merge(parts: list[tuple[Any, Any]], k: int, n_threads: int) -> tuple[Any, An
 
 
 def prepare(codes: Any, n_threads: int) -> Any:
-    """Copy the codes to the device and keep their bit planes there.
+    """Copy the codes to the device and keep their bit planes there, if batches are searched by them.
 
     Whole tiles of codes have planes, so those of a few codes would be mostly padding: they are
     made for each search.
     """
     on_device = _tensor(codes, _home(codes, codes))
-    planes = _planes_of(on_device)
-    return DevicePlanes(on_device, planes if planes.nbytes <= 2 * on_device.nbytes else None)
+    facts = _facts(on_device)
+    by_planes = _kernel_for(facts, _MIN_BATCH) == "planes"
+    is_small = 4 * facts.n_plane_words <= 2 * on_device.nbytes
+    return DevicePlanes(on_device, _planes_of(on_device) if by_planes and is_small else None)
 
 
 def sample(logits: Any, seed: int, first_row: int, n_samples: int, n_threads: int) -> Any:
@@ -269,9 +273,22 @@ def _kernels() -> Any:
 
 
 def _devices() -> list[torch.device]:
-    """Devices that codes of the host are spread over; the emulator has the CPU alone."""
+    """List the devices that codes of the host are spread over; the emulator has the CPU alone."""
     n_devices = torch.cuda.device_count()
     return [torch.device("cuda", i) for i in range(n_devices)] or [torch.device("cpu")]
+
+
+def device_called(name: str) -> torch.device:
+    """Return the device of that name; "cuda" is torch's current one."""
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device {name!r} is none that torch knows: {error}") from None
+    if str(device) == "cuda" and torch.cuda.is_available():
+        device = torch.device("cuda", torch.cuda.current_device())
+    if device not in (present := _devices()):
+        raise ValueError(f"device must be one of {', '.join(map(str, present))}; got {name!r}")
+    return device
 
 
 def _home(codes: Any, queries: Any) -> torch.device:
@@ -346,8 +363,34 @@ def _pages(database: Database, home: torch.device) -> Iterator[_Page]:
 # ---- search
 
 
+class _Facts(NamedTuple):
+    n_plane_words: int
+    n_scratch_bytes: int  # for each query
+    has_planes: bool
+    has_matrix: bool
+    n_multiprocessors: int
+
+
+def _facts(codes: Tensor) -> _Facts:
+    return _Facts(*_kernels().facts(codes))
+
+
+def _kernel_for(facts: _Facts, n_queries: int) -> str:
+    """Choose a kernel by estimate (docs/gpu.md), or take that of SSBHASH_CUDA_KERNEL."""
+    able = [True, facts.has_planes, facts.has_matrix]
+    names = [name for name, is_able in zip(_KERNELS, able, strict=True) if is_able]
+    if forced := os.environ.get("SSBHASH_CUDA_KERNEL", ""):
+        if forced not in names:
+            raise ValueError(
+                f"SSBHASH_CUDA_KERNEL is {forced!r}; these codes on this device have kernels "
+                f"{', '.join(names)}"
+            )
+        return forced
+    return names[-1] if n_queries >= _MIN_BATCH else "rows"
+
+
 def _planes_of(codes: Tensor) -> Tensor:
-    n_words = _kernels().facts(codes, 0)[0]
+    n_words = _facts(codes).n_plane_words
     planes = torch.empty(n_words, dtype=torch.int32, device=codes.device)
     if len(codes):
         _kernels().make_planes(codes, planes)
@@ -355,22 +398,22 @@ def _planes_of(codes: Tensor) -> Tensor:
 
 
 class _Scan:
-    """The kernels on one page: by planes or by rows, in how many slices."""
+    """A kernel on one page, and the number of its slices."""
 
     def __init__(self, page: _Page, n_queries: int) -> None:
-        self.page = page
-        _, _, has_planes, n_multiprocessors, _ = _kernels().facts(page.codes, 0)
-        n = len(page.codes)
-        planes: Tensor | None
-        if has_planes and n_queries >= _MIN_PLANE_QUERIES:
-            planes = _planes_of(page.codes) if page.planes is None else page.planes
+        facts = _facts(page.codes)
+        self.page, self.kernel = page, _kernel_for(facts, n_queries)
+        self.planes, self.n_scratch_bytes, unit = None, 0, 256
+        if self.kernel == "planes":
+            self.n_scratch_bytes = facts.n_scratch_bytes
+            self.planes = _planes_of(page.codes) if page.planes is None else page.planes
             n_blocks = -(-n_queries // 256)
-            wanted, unit = -(-_BLOCKS * n_multiprocessors // n_blocks), _TILE
+            wanted, unit = -(-_BLOCKS * facts.n_multiprocessors // n_blocks), _TILE
         else:
-            planes = None
-            wanted, unit = _WARPS * n_multiprocessors, 8 * 32
-        self.planes = planes
-        self.n_slices = max(1, min(wanted, -(-n // unit)))
+            # A slice has a warp for each 64 queries, of which the matrix units serve so many.
+            n_warps = -(-n_queries // 64) if self.kernel == "matrix" else 1
+            wanted = -(-_WARPS * facts.n_multiprocessors // max(n_warps, 1))
+        self.n_slices = max(1, min(wanted, -(-len(page.codes) // unit)))
 
     def run(
         self,
@@ -394,10 +437,10 @@ class _Scan:
                 (n_queries, 8 * codes.shape[1] + 1), dtype=torch.int32, device=codes.device
             )
         n_found = torch.zeros((n_queries, n_slices), dtype=torch.int64, device=codes.device)
-        n_scratch = _kernels().facts(codes, n_queries)[1]
+        n_scratch = n_queries * self.n_scratch_bytes
         scratch = torch.empty(n_scratch, dtype=torch.uint8, device=codes.device)
         _kernels().scan(
-            codes, self.planes, self.page.allowed, self.page.first_id, queries, k, limits, counts,
+            _KERNELS.index(self.kernel), codes, self.planes, self.page.allowed, self.page.first_id, queries, k, limits, counts,
             starts, found, n_found, capacity, scratch,
         )  # fmt: skip
         return found, n_found
@@ -416,7 +459,7 @@ def _first_limits(page: _Page, queries: Tensor, k: int) -> Tensor:
 
 
 def _nearest(page: _Page, queries: Tensor, k: int, limits: Tensor) -> Tensor:
-    """Keys of the page among which each query's k smallest are [n_queries, some number]."""
+    """Find keys of the page [n_queries, some number] that include each query's k smallest."""
     scan = _Scan(page, len(queries))
     codes_of_slice = -(-len(page.codes) // scan.n_slices) + _TILE
     capacity = min(2 * k + 64, codes_of_slice + 32)

@@ -11,7 +11,7 @@ linear layer from the features skips the encoder, which else gives close items o
 
     class      mean over items of  trust * cross-entropy(belief, prediction)
     labelled   mean cross-entropy over labelled items that join the batch
-    contrast   mean cross-entropy of the neighbour among the batch, by 10 * cosine
+    contrast   mean cross-entropy of the neighbour among the batch, by 7 * cosine
 
 A code is the signs of two projections. The class bits hash the class probabilities, minus
 their mean, by orthogonal random hyperplanes: an item of a doubtful class lies between the
@@ -32,7 +32,7 @@ from ssbhash.nn.autoencoder import Autoencoder, Shape, Terms, TrainingBatch, Wei
 from ssbhash.nn.layers import Linear
 
 # Cosines are multiplied by it before the softmax over the batch.
-CONTRAST_SCALE = 10.0
+CONTRAST_SCALE = 7.0
 # Beliefs count by their confidence to this power.
 TRUST_POWER = 2.0
 # The averaged weights keep this share of themselves at a step, less in the first hundred.

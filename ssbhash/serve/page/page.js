@@ -72,17 +72,17 @@ function bitsOf(code) {
 function pattern(code, other) {
   const bits = bitsOf(code);
   const others = other ? bitsOf(other) : bits;
-  const columns = Math.min(bits.length, 32);
+  const columns = Math.min(bits.length, 16);
   const size = 10;
   const rows = Math.ceil(bits.length / columns);
   const differing = bits.filter((bit, place) => bit !== others[place]).length;
   const told = other ? `Code, ${differing} of ${bits.length} bits differ` : `Code of ${bits.length} bits`;
   const svg = draw("svg", {
-    class: "code", role: "img", "aria-label": told, viewBox: `-2 -2 ${columns * size + 4} ${rows * size + 4}`,
-    width: columns * 7, height: rows * 7,
+    class: "code", role: "img", "aria-label": told, viewBox: `0 0 ${columns * size} ${rows * size}`,
+    width: columns * size, height: rows * size,
   });
   bits.forEach((bit, place) => svg.append(draw("rect", {
-    x: (place % columns) * size + 1, y: Math.floor(place / columns) * size + 1, width: size - 2, height: size - 2,
+    x: (place % columns) * size + 1.5, y: Math.floor(place / columns) * size + 1.5, width: size - 3, height: size - 3,
     class: (bit ? "one" : "") + (bit === others[place] ? "" : " differs"),
   })));
   svg.prepend(draw("title", {}, told));
@@ -143,6 +143,10 @@ function drawHistogram(counts, n) {
 
 // Asking
 
+function size(nBytes) {
+  return nBytes < 1e6 ? `${Math.ceil(nBytes / 1e3)} kB` : `${(nBytes / 1e6).toFixed(1)} MB`;
+}
+
 function idOf(text) {
   return /^\d{1,15}$/.test(text) ? Number(text) : text;
 }
@@ -174,6 +178,7 @@ async function ask(question, name, isFile = false) {
     const asked = { text: question.texts ? question.texts[0] : isFile ? name : undefined, classes, ...own, code };
     find("asked-item").replaceChildren(shown(asked));
     find("asked").hidden = false;
+    find("legend").hidden = items.length === 0;
     drawHistogram(histogram.counts, histogram.n);
     find("results").replaceChildren(...items.map((item, rank) => result(item, found.distances[0][rank], code)));
     const more = coded.codes.length > 1 ? ` (the first of ${coded.codes.length} queries in the file)` : "";
@@ -254,7 +259,7 @@ async function start() {
   find("status").className = "";
   find("status").textContent = "";
   const { index, model } = state.stats;
-  const parts = [`${index.n.toLocaleString()} items`, `${index.n_bits} bits`, `${(index.nbytes / 1e6).toFixed(1)} MB`];
+  const parts = [`${index.n.toLocaleString()} items`, `${index.n_bits} bits`, size(index.nbytes)];
   if (model) parts.push(`model ${model.method}`);
   if (model && model.classes.length) parts.push(`${model.classes.length} classes`);
   find("about").textContent = parts.join(" · ");

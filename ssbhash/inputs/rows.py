@@ -43,9 +43,8 @@ class SparseBatch(Nonzeros):
 
     def to(self, device: torch.device) -> SparseBatch:
         """Move the batch to a device."""
-        columns, values = self.columns.to(device), self.values.to(device)
-        rows, starts = self.rows.to(device), self.starts.to(device)
-        return SparseBatch(columns, values, rows, starts, self.n_columns)
+        parts = (self.columns, self.values, self.rows, self.starts)
+        return SparseBatch(*(moved(part, device) for part in parts), self.n_columns)
 
     def dense(self) -> Tensor:
         """Return the dense matrix [m, n_columns]."""
@@ -106,6 +105,13 @@ class _Product(torch.autograd.Function):
             columns[None], gradient, ctx.shape, is_coalesced=True, check_invariants=False
         )
         return whole, None
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """Move a tensor to a device; from pinned memory, so that the host need not wait for it."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 Batch: TypeAlias = Tensor | SparseBatch

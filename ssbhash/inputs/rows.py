@@ -43,8 +43,13 @@ class SparseBatch(Nonzeros):
 
     def to(self, device: torch.device) -> SparseBatch:
         """Move the batch to a device."""
-        parts = (self.columns, self.values, self.rows, self.starts)
-        return SparseBatch(*(moved(part, device) for part in parts), self.n_columns)
+        return SparseBatch(
+            columns=moved(self.columns, device),
+            values=moved(self.values, device),
+            rows=moved(self.rows, device),
+            starts=moved(self.starts, device),
+            n_columns=self.n_columns,
+        )
 
     def dense(self) -> Tensor:
         """Return the dense matrix [m, n_columns]."""

@@ -19,10 +19,11 @@ from typing import Any, Protocol
 import numpy as np
 import scipy.sparse
 import torch
+from scipy.optimize import minimize
 from torch import Tensor
 from torch.nn import functional as F
 
-from ssbhash.arrays import Float32Array, Ids
+from ssbhash.arrays import Float32Array, Float64Array, Ids
 from ssbhash.inputs import ClassLabels, RowSource
 
 # Neighbours of an item, by cosine: a twentieth of the items of a class, within these bounds.
@@ -45,7 +46,7 @@ LEAST_PROBABILITY = 1e-3
 # With more classes only the cheapest candidates are tried, on one fold, with fewer iterations.
 MANY_CLASSES = 100
 MOST_ITERATIONS, MOST_ITERATIONS_OF_MANY = 60, 15
-_BLOCK_ROWS = 2048
+_BLOCK_ROWS = 512
 # With more features, no covariance matrix is formed.
 _COVARIANCE_FEATURES = 1024
 
@@ -142,13 +143,16 @@ class _Space:
     """
 
     def __init__(self, x: Tensor, mean: Tensor, axes: Tensor | None, n_neighbours: int) -> None:
-        self.mean, self.axes = mean, axes
-        coordinates = self._projected(x)
-        self.width = coordinates.shape[1]
-        self.scale = 1 / float(coordinates.square().mean().sqrt().clamp_min(1e-12))
-        self.anchors = coordinates * self.scale
-        self.unit = F.normalize(coordinates, dim=1)
+        self.anchors, self.mean, self.axes = x, mean, axes
         self.n_neighbours = n_neighbours
+        projected = self._projected(x)
+        self.width = projected.shape[1]
+        self.scale = 1 / float(projected.square().mean().sqrt().clamp_min(1e-12))
+
+    @cached_property
+    def unit(self) -> Tensor:
+        """Projected anchors of unit length."""
+        return F.normalize(self._projected(self.anchors), dim=1)
 
     def _projected(self, x: Tensor) -> Tensor:
         centred = x - self.mean
@@ -212,27 +216,36 @@ class _Regression:
 
     def fit(self, target: Float32Array, known: Ids) -> _FittedRegression:
         """Minimise strength * cross-entropy + squared weights / 2."""
-        x, y = self.space.anchors[known], torch.from_numpy(target[known])
-        weight = torch.zeros(x.shape[1], y.shape[1], requires_grad=True)
-        bias = torch.zeros(y.shape[1], requires_grad=True)
-        n = MOST_ITERATIONS_OF_MANY if y.shape[1] > MANY_CLASSES else MOST_ITERATIONS
-        optimiser = torch.optim.LBFGS(
-            [weight, bias], max_iter=n, tolerance_change=1e-6, line_search_fn="strong_wolfe"
-        )
+        x = self.space.coordinates(self.space.anchors[known]).numpy()
+        y = target[known]
+        n_weights = x.shape[1] * y.shape[1]
 
-        def closure() -> Tensor:
-            optimiser.zero_grad()
-            scores = torch.addmm(bias, x, weight)
+        def loss(parameters: Float64Array) -> tuple[float, Float64Array]:
+            weight, bias = np.split(parameters.astype(np.float32), [n_weights])
+            weight = weight.reshape(x.shape[1], y.shape[1])
+            scores = torch.from_numpy(x @ weight + bias)
+            aim = torch.from_numpy(y)
             if self.multilabel:
-                loss = F.binary_cross_entropy_with_logits(scores, y, reduction="sum")
+                found = torch.sigmoid(scores)
+                each = F.binary_cross_entropy_with_logits(scores, aim, reduction="sum")
             else:
-                loss = -(y * F.log_softmax(scores, 1)).sum()
-            total = (self.strength * loss + weight.square().sum() / 2) / (self.strength * len(x))
-            total.backward()  # type: ignore[no-untyped-call]
-            return total
+                logs = F.log_softmax(scores, 1)
+                found, each = logs.exp(), -(aim * logs).sum()
+            slope = (found - aim).numpy()
+            penalty = np.square(weight, dtype=np.float64).sum() / (2 * self.strength)
+            by_weight = x.T @ slope + weight / self.strength
+            gradient = np.concatenate([by_weight.ravel(), slope.sum(0)]).astype(np.float64)
+            return (float(each) + penalty) / len(x), gradient / len(x)
 
-        optimiser.step(closure)  # type: ignore[no-untyped-call]
-        return _FittedRegression(self, weight.detach(), bias.detach())
+        n = MOST_ITERATIONS_OF_MANY if y.shape[1] > MANY_CLASSES else MOST_ITERATIONS
+        # Not torch's: its optimisers import the compiler, which takes a second and 100 MB.
+        start = np.zeros(n_weights + y.shape[1])
+        found = minimize(
+            loss, start, jac=True, method="L-BFGS-B", options={"maxiter": n, "ftol": 1e-7}
+        )
+        parameters = torch.from_numpy(found.x.astype(np.float32))
+        weight, bias = parameters[:n_weights], parameters[n_weights:]
+        return _FittedRegression(self, weight.view(x.shape[1], y.shape[1]), bias)
 
 
 @dataclass(frozen=True)
@@ -257,8 +270,8 @@ class _Spreading:
 
     def fit(self, target: Float32Array, known: Ids) -> _FittedSpreading:
         """Spread labels; each anchor passes on the share `strength` of what it gets."""
-        # The last column spreads from all known anchors. With several labels, a class's share of it is
-        # its probability.
+        # The last column spreads from all known anchors. With several labels, a class's share of
+        # it is its probability.
         given = np.zeros((len(target), target.shape[1] + 1), np.float32)
         given[known, :-1], given[known, -1] = target[known], 1
         spread = given

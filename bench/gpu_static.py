@@ -1,10 +1,12 @@
 """What the compiler says about the CUDA kernels: needs nvcc and cuobjdump, no GPU.
 
-`python bench/gpu_static.py` compiles for several devices, warnings as errors, and prints for
-each kernel the registers, spills and stack; and for the inner loop of 64-bit search, by planes
-and by population counts, the instructions for each code and query and how many codes a
-multiprocessor could search in a clock, had it nothing else to wait for. That is an estimate
-from NVIDIA's tables of rates, not a measurement.
+`python bench/gpu_static.py` compiles for several devices, with warnings as errors, and prints:
+
+- registers, spills and stack of each kernel;
+- for the inner loop of search, by population counts, by planes and by the matrix units, the
+  instructions for each code and query;
+- how many codes a multiprocessor could search in a clock if only its slowest unit counted. This
+  is an estimate from NVIDIA's tables of rates, not a measurement.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +28,10 @@ FLAGS = ["-std=c++20", "-O3", "--expt-relaxed-constexpr", "-fmad=false", "-Werro
 # Results of a clock and multiprocessor (CUDA C++ programming guide, arithmetic instructions):
 # the same for 7.5 to 10.0.
 LOGIC_RATE, POPC_RATE, ISSUE_RATE, SHARED_BYTES = 64, 16, 128, 128
+MATRIX_DEVICES = (80, 90)  # the others have no products of single bits
+# Products of single bits: A100's data sheet has 4992e12 operations a second, of 108 multiprocessors
+# at 1.41 GHz. None is published for later devices.
+BIT_PRODUCTS = 16384
 LOGIC = [
     "LOP3",
     "SHF",
@@ -89,7 +96,7 @@ def compile_for(devices: tuple[int, ...], source: str, to: Path) -> list[Kernel]
 def short(mangled: str) -> str:
     """Return a kernel's name and numbers from its mangled name."""
     name = re.search(
-        r"(scan_planes|scan_rows|transpose_rows|set_queries|all_distances|draw|above|relax)(I\S*)?",
+        r"(scan_planes|scan_rows|scan_by_products|transpose_rows|set_queries|all_distances|draw|above|relax)(I\S*)?",
         mangled,
     )
     assert name is not None, mangled
@@ -97,32 +104,62 @@ def short(mangled: str) -> str:
     return f"{name[1]}<{','.join(a or b for a, b in arguments)}>" if arguments else name[1]
 
 
-def inner_loops(binary: Path, device: int) -> dict[str, list[str]]:
-    """Return the instructions of the inner loop of each scan of 64-bit codes."""
+# Bits of a code, kernel, and a part of the function's mangled name.
+INNER_LOOPS = (
+    (64, "popcount", r"scan_rowsILi2E"),
+    (64, "planes", r"scan_planesI\w*4PlanILi4ELi1ELb0E"),
+    (64, "matrix", r"scan_by_productsILi2E"),
+    (128, "planes", r"scan_planesI\w*4PlanILi8ELi2ELb0E"),
+    (128, "matrix", r"scan_by_productsILi4E"),
+    (256, "matrix", r"scan_by_productsILi8E"),
+)
+Code = list[tuple[int, str]]  # address, instruction
+
+
+def inner_loops(binary: Path, device: int) -> dict[tuple[int, str], list[str]]:
+    """Return the instructions of the inner loop of each scan, by bits and kernel."""
     command = [find("cuobjdump") or "cuobjdump", "--dump-sass", f"--gpu-architecture=sm_{device}"]
     listing = subprocess.run([*command, str(binary)], capture_output=True, text=True, check=True)
-    loops = {}
+    functions = {}
     for function in listing.stdout.split("Function : ")[1:]:
-        mangled = function.split("\n", 1)[0]
-        if re.search(r"scan_planesI\w*4PlanILi4ELi1ELb0E", mangled):
-            loops["planes"] = smallest_loop(function, "LDS", 30)
-        if "scan_rowsILi2E" in mangled:
-            loops["popcount"] = smallest_loop(function, "POPC", 2)
+        lines = re.findall(r"^\s*/\*([0-9a-f]{4,})\*/\s+(.*?);", function, re.MULTILINE)
+        code = [(int(address, 16), re.sub(r"^@!?U?P\w+ ", "", text)) for address, text in lines]
+        functions[function.split("\n", 1)[0]] = code
+    loops = {}
+    for n_bits, kind, pattern in INNER_LOOPS:
+        code = next(code for name, code in functions.items() if re.search(pattern, name))
+        if kind == "popcount":
+            loops[n_bits, kind] = smallest_loop(code, "POPC", 2)
+        elif kind == "planes":
+            loops[n_bits, kind] = smallest_loop(code, "LDS", 30)
+        elif device in MATRIX_DEVICES:
+            loops[n_bits, kind] = until_vote(code)
     return loops
 
 
-def smallest_loop(function: str, operation: str, at_least: int) -> list[str]:
-    """Return the shortest stretch that a branch back closes around so many operations."""
-    lines = re.findall(r"^\s*/\*([0-9a-f]{4,})\*/\s+(.*?);", function, re.MULTILINE)
-    code = [(int(address, 16), re.sub(r"^@!?U?P\w+ ", "", text)) for address, text in lines]
-    found: list[list[str]] = []
+def branches(code: Code) -> Iterator[tuple[int, int]]:
+    """Go through the branches: the address of each, and where it goes."""
     for address, text in code:
-        target = re.match(r"BRA\S* .*?(0x[0-9a-f]+)", text)
-        if target and int(target[1], 16) < address:
-            body = [t for a, t in code if int(target[1], 16) <= a <= address]
-            if sum(t.startswith(operation) for t in body) >= at_least:
-                found.append(body)
+        if target := re.match(r"BRA\S* .*?(0x[0-9a-f]+)", text):
+            yield address, int(target[1], 16)
+
+
+def smallest_loop(code: Code, operation: str, at_least: int) -> list[str]:
+    """Return the shortest stretch that a branch back closes around so many operations."""
+    found: list[list[str]] = []
+    for address, target in branches(code):
+        body = [text for a, text in code if target <= a <= address]
+        if sum(text.startswith(operation) for text in body) >= at_least:
+            found.append(body)
     return min(found, key=len)
+
+
+def until_vote(code: Code) -> list[str]:
+    """Return a step of the matrix kernel in which no code is near: from its start to the vote."""
+    products = min(address for address, text in code if text.startswith("BMMA"))
+    vote = min(a for a, text in code if text.startswith("VOTE.ANY") and a > products)
+    start = max(target for _, target in branches(code) if target <= products)
+    return [text for address, text in code if start <= address <= vote]
 
 
 @dataclass
@@ -137,28 +174,31 @@ class Estimate:
 
     @property
     def rate(self) -> float:
-        """Codes searched in a clock by a multiprocessor: what its slowest unit allows."""
+        """Estimate the codes that a multiprocessor compares in a clock, by its slowest unit."""
         return min(self.rates.values())
 
 
-def estimate(loop: list[str], kind: str) -> Estimate:
-    """Count a loop: by planes a lane has 128 codes, by population counts one for each two."""
+def estimate(loop: list[str], n_bits: int, kind: str) -> Estimate:
+    """Count a loop: in it a lane of the planes compares 128 codes, one of the others fewer."""
     names = Counter(text.split()[0].split(".")[0] for text in loop)
-    codes = 128 if kind == "planes" else names["POPC"] / 2
+    codes = {"planes": 128, "popcount": names["POPC"] / 2, "matrix": 256 * names["BMMA"] / n_bits}
+    n = codes[kind]
     # A warp's 16-byte loads of a table take four clocks; the others (offsets: four addresses in
     # different banks) take one.
-    wide = min(sum(text.startswith("LDS.128") for text in loop), 33) if kind == "planes" else 0
+    n_wide = sum(text.startswith("LDS.128") for text in loop)
+    wide = min(n_wide, n_bits // 2 + 1) if kind == "planes" else 0
     clocks = 4 * wide + names["LDS"] - wide
     rates = {
-        "logic": LOGIC_RATE * codes / sum(names[name] for name in LOGIC),
-        "issue": ISSUE_RATE * codes / len(loop),
-        "shared memory": 32 * codes / clocks if clocks else float("inf"),
+        "logic": LOGIC_RATE * n / sum(names[name] for name in LOGIC),
+        "issue": ISSUE_RATE * n / len(loop),
     }
+    if clocks:
+        rates["shared memory"] = 32 * n / clocks
     if names["POPC"]:
-        rates["popcount"] = POPC_RATE * codes / names["POPC"]
-    return Estimate(
-        names["LOP3"] / codes, len(loop) / codes, names["LDS"] / codes, names["POPC"] / codes, rates
-    )
+        rates["popcount"] = POPC_RATE * n / names["POPC"]
+    if names["BMMA"]:
+        rates["matrix units"] = BIT_PRODUCTS / (2 * n_bits)
+    return Estimate(names["LOP3"] / n, len(loop) / n, names["LDS"] / n, names["POPC"] / n, rates)
 
 
 def main() -> None:
@@ -172,14 +212,17 @@ def main() -> None:
             same = sorted((k for k in kernels if k.name == name), key=lambda kernel: kernel.device)
             registers = " ".join(f"{kernel.registers:4}" for kernel in same)
             print(f"{name:28} {registers}   {sum(kernel.spills for kernel in same)}")
-        print("\ndevice kernel     LOP3  all   LDS   POPC  codes a clock (estimated), limited by")
+        print(
+            "\ndevice bits kernel    LOP3  all   LDS   POPC  codes a clock (estimated), limited by"
+        )
         for device in DEVICES:
-            for kind, loop in inner_loops(Path(folder) / "search.cu.o", device).items():
-                e = estimate(loop, kind)
+            for (n_bits, kind), loop in inner_loops(Path(folder) / "search.cu.o", device).items():
+                e = estimate(loop, n_bits, kind)
                 unit = min(e.rates, key=e.rates.__getitem__)
                 print(
-                    f"sm_{device:<4}{kind:9} {e.logic_operations:5.2f} {e.instructions:5.2f} "
-                    f"{e.shared_loads:5.2f} {e.popcounts:5.2f} {e.rate:6.1f}  {unit}"
+                    f"sm_{device:<4}{n_bits:3} {kind:9} {e.logic_operations:5.2f} "
+                    f"{e.instructions:5.2f} {e.shared_loads:5.2f} {e.popcounts:5.2f} "
+                    f"{e.rate:6.1f}  {unit}"
                 )
 
 

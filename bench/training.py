@@ -1,15 +1,17 @@
-"""Training and encoding speed on Search Snippets, with a profile by part.
+"""Training and encoding speed on Search Snippets, with a profile of the parts.
 
     python bench/training.py --bits 16 32 --threads 2
 
 times the default SSB-VAE first: all of `fit`, its projection beside scikit-learn's `TruncatedSVD`
 with the held-out variance of both, a step and the encoding beside their matrix products alone.
+Then it trains SSB-VAE on the CSR features with the paper's settings (30 epochs, batches of 100, 500
+units, weights for 10% labels). It prints:
 
-Then it trains SSB-VAE with the paper's settings (30 epochs, batches of 100, 500 units, weights
-for 10% labels) on the CSR features, and prints CPU and wall seconds, seconds an epoch,
-items/s, peak memory and P@100; then the rate of encoding, beside that of its largest
-matrix product alone; then where the time of an epoch goes; at last the time of a step
-beside that of dense rows in plain torch (`bench/dense_torch.py`), equality checked first.
+1. CPU and wall seconds, seconds an epoch, items/s, peak memory and P@100;
+2. the rate of encoding, beside that of its largest matrix product alone;
+3. where the time of an epoch goes;
+4. the time of a step beside that of dense rows in plain torch (`bench/dense_torch.py`), after
+   a check of equality.
 """
 
 from __future__ import annotations

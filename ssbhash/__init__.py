@@ -21,6 +21,7 @@ if _STARTED_AS == "ssbhash" or (
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from ssbhash._version import __version__
+from ssbhash.chunks import pairs_within_chunks, within_chunks
 from ssbhash.codes import pack, unpack
 from ssbhash.config import show_config
 from ssbhash.engines import PreparedCodes
@@ -75,6 +76,7 @@ __all__ = [
     "pack",
     "paired_distances",
     "pairs_within",
+    "pairs_within_chunks",
     "prepare",
     "rerank",
     "sample",
@@ -85,6 +87,7 @@ __all__ = [
     "tune",
     "unpack",
     "within",
+    "within_chunks",
 ]
 
 

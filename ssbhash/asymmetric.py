@@ -1,10 +1,9 @@
 """Asymmetric search: the query's posterior against the bits of the database.
 
-Short codes tie a lot, and a query's bits forget how sure its posterior was of them.
-The expected Hamming distance of a code to a query whose bit j is 1 with probability
-p_j is the sum over bits of 1 - p_j where the code has a 1, and of p_j where it has a 0.
-Probabilities are rounded to 1/256, so distances are whole numbers: exact, and the
-same on every engine. The database costs no more bytes.
+Short codes tie often, and the bits of a query do not tell how certain each of them is.
+Here bit j of a query is 1 with probability p_j. The expected Hamming distance of a code
+is a sum over bits: 1 - p_j for a 1 in the code, p_j for a 0. Probabilities are rounded to
+1/256, so distances are whole numbers, exact on every engine. The database stays as it is.
 """
 
 from __future__ import annotations
@@ -13,27 +12,40 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-import numpy.typing as npt
 
-from ssbhash.arrays import AnyArray, ArrayIn, Codes, as_codes, as_count, as_logits, like, widen
+from ssbhash.arrays import (
+    AnyArray,
+    ArrayIn,
+    Codes,
+    Distances,
+    Float64Array,
+    Ids,
+    as_codes,
+    as_count,
+    as_logits,
+    like,
+    n_axes,
+    widen,
+)
 from ssbhash.codes import unpack
-from ssbhash.engines import CodesIn
+from ssbhash.engines import CodesIn, EngineOptions
 from ssbhash.hamming import NumpySearch, SearchResult, TorchSearch, search
 from ssbhash.sampling import binarize
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from typing_extensions import Unpack
 
 # Distances are in units of 1/256 bit.
 UNITS_PER_BIT = 256
-# Distances computed at once: some 100 MB of temporaries.
+# Distances that are computed at once: about 100 MB of temporaries.
 _BLOCK = 1 << 22
 
 
 @overload
 def expected_distances(codes: CodesIn, logits: Tensor) -> Tensor: ...
 @overload
-def expected_distances(codes: CodesIn, logits: ArrayIn) -> npt.NDArray[np.int32]: ...
+def expected_distances(codes: CodesIn, logits: ArrayIn) -> Distances: ...
 def expected_distances(codes: CodesIn, logits: AnyArray) -> Any:
     """Compute expected Hamming distances of codes to queries given by logits.
 
@@ -66,7 +78,7 @@ def expected_distances(codes: CodesIn, logits: AnyArray) -> Any:
     database, values = _checked(codes, logits)
     parts = [_distances(database[rows], values) for rows in _blocks(len(database), len(values))]
     found = np.concatenate(parts, axis=1) if parts else np.empty((len(values), 0), np.int32)
-    return like(found[0] if np.ndim(logits) == 1 else found, logits)
+    return like(found[0] if n_axes(logits) == 1 else found, logits)
 
 
 @overload
@@ -76,8 +88,7 @@ def search_asymmetric(
     k: int = ...,
     *,
     n_candidates: int | None = ...,
-    backend: str = ...,
-    n_threads: int | None = ...,
+    **options: Unpack[EngineOptions],
 ) -> TorchSearch: ...
 @overload
 def search_asymmetric(
@@ -86,8 +97,7 @@ def search_asymmetric(
     k: int = ...,
     *,
     n_candidates: int | None = ...,
-    backend: str = ...,
-    n_threads: int | None = ...,
+    **options: Unpack[EngineOptions],
 ) -> NumpySearch: ...
 def search_asymmetric(
     codes: CodesIn,
@@ -109,8 +119,8 @@ def search_asymmetric(
     k : int
         Neighbours for each query; k > n gives n of them.
     n_candidates : int, optional
-        Rank only this many codes (at least k): the nearest by Hamming distance to the
-        thresholded query. Much faster; by default the whole database is ranked.
+        Rank only this many codes (at least k), the nearest by Hamming distance to the
+        thresholded query. This is much faster. By default the whole database is ranked.
     backend : str
         The engine that finds candidates, as in `ssbhash.search`.
     n_threads : int, optional
@@ -152,12 +162,12 @@ def search_asymmetric(
         order = np.lexsort((near, of_near))[:, :k]
         distances = np.take_along_axis(of_near, order, axis=1)
         ids = np.take_along_axis(near, order, axis=1)
-    if np.ndim(logits) == 1:
+    if n_axes(logits) == 1:
         distances, ids = distances[0], ids[0]
     return SearchResult(like(distances, logits), like(ids, logits))
 
 
-def _checked(codes: CodesIn, logits: AnyArray) -> tuple[Codes, npt.NDArray[np.float64]]:
+def _checked(codes: CodesIn, logits: AnyArray) -> tuple[Codes, Float64Array]:
     values = widen(as_logits(logits))
     if not np.isfinite(values).all():
         row = int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
@@ -165,23 +175,21 @@ def _checked(codes: CodesIn, logits: AnyArray) -> tuple[Codes, npt.NDArray[np.fl
     return as_codes(codes, "codes", values.shape[1]), values
 
 
-def _distances(database: Codes, logits: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
+def _distances(database: Codes, logits: Float64Array) -> Distances:
     n_bits = logits.shape[1]
     ones = np.rint(UNITS_PER_BIT / (1 + np.exp(-np.clip(logits, -100, 100))))
-    # Whole numbers, and no partial sum beyond what the type holds exactly: BLAS is exact.
+    # All partial sums are whole numbers that the type holds exactly, so BLAS is exact.
     exact = np.float32 if n_bits * UNITS_PER_BIT <= 1 << 24 else np.float64
     bits = unpack(database, n_bits).astype(exact)
     change = (UNITS_PER_BIT - 2 * ones).astype(exact)
     summed = change @ bits.T + ones.sum(axis=1, keepdims=True).astype(exact)
-    distances: npt.NDArray[np.int32] = summed.astype(np.int32)
+    distances: Distances = summed.astype(np.int32)
     return distances
 
 
-def _ranked(
-    database: Codes, logits: npt.NDArray[np.float64], k: int
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+def _ranked(database: Codes, logits: Float64Array, k: int) -> tuple[Distances, Ids]:
     """Rank all codes: the k smallest (distance, id), a block of codes at a time."""
-    # (distance, id) in one number, which sorts as the pair does.
+    # One number for (distance, id), in the same order.
     best = np.empty((len(logits), 0), np.int64)
     for rows in _blocks(len(database), len(logits)):
         keys = _distances(database[rows], logits).astype(np.int64) << 32

@@ -25,7 +25,7 @@ from ssbhash.engines import CodesIn, PreparedCodes
 if TYPE_CHECKING:
     from torch import Tensor
 
-# What other software stores: (bits from the most significant of a byte?, dtype).
+# Layouts of other software: whether the first bit is a byte's most significant, and the dtype.
 _LAYOUTS: dict[str, tuple[bool, type[np.generic]]] = {
     "faiss": (False, np.uint8),
     "packbits": (True, np.uint8),  # numpy.packbits unless told otherwise, usearch's b1
@@ -143,9 +143,9 @@ def from_layout(array: AnyArray, layout: str, n_bits: int | None = None) -> Code
     array : uint8 or int8 [n, n_bytes]
         Codes in `layout`.
     layout : {"faiss", "packbits", "ubinary", "binary"}
-        faiss: as here. packbits: the first bit is the most significant of its byte,
-        as `numpy.packbits` and usearch have it. ubinary and binary: the precisions
-        of sentence-transformers; binary is int8, 128 less than ubinary.
+        "faiss": as here. "packbits": the first bit is the most significant of its byte,
+        as in `numpy.packbits` and usearch. "ubinary", "binary": the precisions of
+        sentence-transformers; "binary" is int8, 128 less than "ubinary".
     n_bits : int, optional
         Bits in a code; given, the padding bits are checked to be zero.
 
@@ -181,6 +181,23 @@ def from_layout(array: AnyArray, layout: str, n_bits: int | None = None) -> Code
 def to_layout(codes: CodesIn, layout: str) -> npt.NDArray[np.uint8 | np.int8]:
     """Write codes in the layout of other software: the inverse of `from_layout`.
 
+    Parameters
+    ----------
+    codes : uint8 [n, n_bytes] or PreparedCodes
+        Packed codes.
+    layout : {"faiss", "packbits", "ubinary", "binary"}
+        As in `from_layout`.
+
+    Returns
+    -------
+    uint8 or int8 [n, n_bytes]
+        Codes in `layout`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the layout is unknown, or `codes` are no packed codes.
+
     Examples
     --------
     >>> import ssbhash
@@ -202,13 +219,23 @@ def _layout(layout: str) -> tuple[bool, type[np.generic]]:
 
 
 def from_strings(strings: Iterable[str]) -> Codes:
-    """Read codes written as strings of 0 and 1, the first character being bit 0.
+    """Read codes written as strings of 0 and 1.
+
+    Parameters
+    ----------
+    strings : iterable of str
+        One for each code; its first character is bit 0. Blanks and line ends around a
+        string are ignored.
+
+    Returns
+    -------
+    uint8 [n, n_bytes]
+        Codes as `pack` makes them.
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         If there is no string, lengths differ, or another character is met.
-        Blanks and line ends around a string do not count.
 
     Examples
     --------
@@ -217,23 +244,18 @@ def from_strings(strings: Iterable[str]) -> Codes:
     [[1, 1], [2, 0]]
     """
     lines = _lines(strings)
-    n_bits = len(lines[0])
     for row, line in enumerate(lines):
         if line.startswith(("0b", "0x")) or set(line) - set("01"):
             raise ValueError(
                 f"strings must be of 0 and 1, row {row} is {line!r}; from_hex reads hexadecimal "
                 "digits, from_integers what bin() or hex() was given"
             )
-        if len(line) != n_bits:
-            raise ValueError(
-                f"strings must have one length, {n_bits} as the first, row {row} has {len(line)}"
-            )
-    characters = np.frombuffer("".join(lines).encode("ascii"), dtype=np.uint8)
-    return np.packbits(characters.reshape(-1, n_bits) & 1, axis=1, bitorder="little")
+    characters = _stacked([line.encode("ascii") for line in lines], "characters")
+    return np.packbits(characters & 1, axis=1, bitorder="little")
 
 
 def _lines(strings: Iterable[str]) -> list[str]:
-    """Strings without the blanks and line ends of the file that they come from."""
+    """Strip blanks and line ends; refuse what is no text, and empty strings."""
     lines = [strings] if isinstance(strings, str) else list(strings)
     for row, line in enumerate(lines):
         if not isinstance(line, str):
@@ -245,8 +267,36 @@ def _lines(strings: Iterable[str]) -> list[str]:
     return lines
 
 
+def _stacked(rows: list[bytes], unit: str) -> npt.NDArray[np.uint8]:
+    """Stack rows of one length into a matrix."""
+    for row, content in enumerate(rows):
+        if len(content) != len(rows[0]):
+            raise ValueError(
+                f"strings must have one length, {len(rows[0])} {unit} as the first, "
+                f"row {row} has {len(content)}"
+            )
+    return np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), -1)
+
+
 def to_strings(codes: CodesIn, n_bits: int) -> list[str]:
     """Write codes as strings of 0 and 1: the inverse of `from_strings`.
+
+    Parameters
+    ----------
+    codes : uint8 [n, n_bytes] or PreparedCodes
+        Packed codes.
+    n_bits : int
+        Bits in a code.
+
+    Returns
+    -------
+    list of str
+        `n_bits` characters each.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `unpack`.
 
     Examples
     --------
@@ -265,10 +315,10 @@ def from_hex(strings: Iterable[str], layout: str = "faiss", n_bits: int | None =
     Parameters
     ----------
     strings : iterable of str
-        Two digits a byte, first byte first, as `bytes.hex` writes them; "0x" may precede.
+        Two digits a byte, first byte first, as `bytes.hex` writes them. They may begin
+        with "0x".
     layout : str
-        How bits lie in the bytes, as in `from_layout`. "packbits" takes the first bit for
-        the most significant: so does imagehash.
+        How bits lie in the bytes, as in `from_layout`. imagehash writes "packbits".
     n_bits : int, optional
         Bits in a code; given, the padding bits are checked to be zero.
 
@@ -280,7 +330,8 @@ def from_hex(strings: Iterable[str], layout: str = "faiss", n_bits: int | None =
     Raises
     ------
     TypeError, ValueError
-        If there is no string, lengths differ, a digit is none, or one digit is left over.
+        If there is no string, lengths differ, a character is no hexadecimal digit, or the
+        number of digits is odd.
 
     Examples
     --------
@@ -300,12 +351,7 @@ def from_hex(strings: Iterable[str], layout: str = "faiss", n_bits: int | None =
             raise ValueError(
                 f"strings must be hexadecimal digits, row {row} is {line!r}{odd}"
             ) from error
-        if len(rows[-1]) != len(rows[0]):
-            raise ValueError(
-                f"strings must have one length, {len(rows[0])} bytes as the first, row {row} has "
-                f"{len(rows[-1])}"
-            )
-    packed = np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), -1)
+    packed = _stacked(rows, "bytes")
     if _layout(layout)[1] == np.int8:
         packed = packed.view(np.int8)
     codes: Codes = from_layout(packed, layout, n_bits).copy()
@@ -327,6 +373,11 @@ def to_hex(codes: Any, layout: str = "faiss") -> list[str]:
     list of str
         2 * n_bytes digits each.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If the layout is unknown, or `codes` are no packed codes.
+
     Examples
     --------
     >>> import numpy as np
@@ -343,12 +394,12 @@ def from_integers(integers: Any, n_bits: int | None = None) -> Codes:
     Parameters
     ----------
     integers : int [n], or [n, n_words]
-        An array of any integer type, where a negative number stands for its bits; several
-        words make a longer code, lowest bits first. Or a list of Python integers from 0, of
-        any length.
+        An array of any integer type; a negative number stands for its two's complement.
+        Several words make a longer code, lowest bits first. Or a list of Python integers
+        from 0, of any size.
     n_bits : int, optional
-        Bits in a code; by default those of the array's type, 64 for a list. Higher bits
-        must be zero.
+        Bits in a code. By default as many as the array's type has, 64 for a list. Higher
+        bits must be zero.
 
     Returns
     -------
@@ -372,37 +423,37 @@ def from_integers(integers: Any, n_bits: int | None = None) -> Codes:
     if n_bits is not None:
         n_bits = as_count(n_bits, "n_bits", 1)
     if isinstance(integers, list | tuple):
-        return _from_python_integers(integers, 64 if n_bits is None else n_bits)
-    array = as_numpy(integers, "integers")
-    if array.dtype.kind not in "iu":
-        raise TypeError(f"integers must be whole numbers, got dtype {array.dtype}")
-    if array.ndim not in (1, 2) or 0 in array.shape[1:]:
-        raise ValueError(f"integers must have shape [n] or [n, n_words], got {array.shape}")
-    little = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<")))
-    codes = little.reshape(len(array), -1).view(np.uint8).reshape(len(array), -1)
-    if n_bits is None:
-        return codes
-    bits = np.unpackbits(codes, axis=1, bitorder="little")
-    if n_bits > bits.shape[1]:
-        raise ValueError(f"integers of {bits.shape[1]} bits cannot make n_bits={n_bits}")
-    if bits[:, n_bits:].any():
-        row = int(np.flatnonzero(bits[:, n_bits:].any(axis=1))[0])
+        n_bits = 64 if n_bits is None else n_bits
+        codes = _bytes_of_numbers(integers, -(-n_bits // 8))
+    else:
+        codes = _bytes_of_words(as_numpy(integers, "integers"))
+        if n_bits is None:
+            return codes
+        if n_bits > 8 * codes.shape[1]:
+            raise ValueError(f"integers of {8 * codes.shape[1]} bits cannot make n_bits={n_bits}")
+    beyond = np.unpackbits(codes, axis=1, bitorder="little")[:, n_bits:].any(axis=1)
+    if beyond.any():
+        row = int(np.flatnonzero(beyond)[0])
         raise ValueError(f"integers must have at most n_bits={n_bits} bits, row {row} has more")
     return np.ascontiguousarray(codes[:, : -(-n_bits // 8)])
 
 
-def _from_python_integers(integers: Sequence[Any], n_bits: int) -> Codes:
-    n_bytes = -(-n_bits // 8)
-    rows = []
-    for row, one in enumerate(integers):
-        number = as_count(one, f"integers[{row}]", 0)
-        if number.bit_length() > n_bits:
-            raise ValueError(
-                f"integers must have at most n_bits={n_bits} bits, row {row} has "
-                f"{number.bit_length()}"
-            )
-        rows.append(number.to_bytes(n_bytes, "little"))
-    codes: Codes = np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), n_bytes).copy()
+def _bytes_of_words(array: npt.NDArray[Any]) -> Codes:
+    """View integers [n] or [n, n_words] as bytes [n, n_bytes], lowest first."""
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"integers must be whole numbers, got dtype {array.dtype}")
+    if array.ndim not in (1, 2) or 0 in array.shape[1:]:
+        raise ValueError(f"integers must have shape [n] or [n, n_words], got {array.shape}")
+    words = array[:, None] if array.ndim == 1 else array
+    return words.astype(words.dtype.newbyteorder("<"), order="C").view(np.uint8)
+
+
+def _bytes_of_numbers(integers: Sequence[Any], n_bytes: int) -> Codes:
+    """Write Python integers as bytes [n, at least n_bytes], lowest first."""
+    numbers = [as_count(one, f"integers[{row}]", 0) for row, one in enumerate(integers)]
+    n_bytes = max([n_bytes, *(-(-number.bit_length() // 8) for number in numbers)])
+    packed = b"".join(number.to_bytes(n_bytes, "little") for number in numbers)
+    codes: Codes = np.frombuffer(packed, np.uint8).reshape(len(numbers), n_bytes).copy()
     return codes
 
 
@@ -417,7 +468,13 @@ def to_integers(codes: Any) -> npt.NDArray[np.uint64]:
     Returns
     -------
     uint64 [n] or [n, n_words]
-        One number a code of at most 64 bits; longer codes as words of 64 bits, lowest first.
+        One number for a code of at most 64 bits; for longer codes words of 64 bits, lowest
+        first.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `codes` are no packed codes.
 
     Examples
     --------

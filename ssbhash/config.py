@@ -8,20 +8,20 @@ import sys
 from typing import Any
 
 from ssbhash._version import __version__
-from ssbhash.engines import available, native_module
+from ssbhash.engines import available, native_module, why_no_native
 from ssbhash.threads import get_num_threads
 
 
 def config() -> dict[str, Any]:
-    """Describe this installation; nothing is imported to find out.
+    """Describe this installation, without importing other packages.
 
     Returns
     -------
     dict
-        `version`, `python`, `platform`, `engines` (fastest first), `isa` and
-        `isas` (instruction set in use and available; None without the native
-        engine), `compiler`, `n_threads`, and the versions of `numpy`, `numba`,
-        `faiss` and `torch` (None where not installed).
+        `version`, `python`, `platform`; `engines`, fastest first; `n_threads`;
+        `no_native`, why the native engine is absent, else None; `compiler`, `isa` (the
+        instruction set in use) and `isas` (those available), None without it; the versions of `numpy`, `numba`, `faiss` and `torch`,
+        None where not installed.
     """
     core = native_module()
     return {
@@ -29,6 +29,7 @@ def config() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "engines": list(available()),
+        "no_native": why_no_native() or None,
         "isa": core.isa() if core else None,
         "isas": core.isas() if core else None,
         "compiler": core.compiler if core else None,
@@ -41,7 +42,7 @@ def config() -> dict[str, Any]:
 
 
 def show_config() -> None:
-    """Print `config()`, one line an entry.
+    """Print what is installed and what runs here, one line an entry.
 
     Examples
     --------

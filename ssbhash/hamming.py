@@ -1,7 +1,7 @@
-"""Exact search by Hamming distance: argument checks, then an engine.
+"""Exact search by Hamming distance: checks arguments, then calls an engine.
 
-Results are the k smallest pairs (distance, id): ties go to the smaller id, on
-every engine and any number of threads, so results can be compared with `==`.
+Results are the k smallest pairs (distance, id): ties go to the smaller id. Every engine and
+any number of threads give the same results, so they can be compared with `==`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from ssbhash.arrays import (
     AnyArray,
     ArrayIn,
     Codes,
+    Distances,
+    Ids,
+    Int64Array,
     as_array,
     as_codes,
     as_count,
@@ -24,19 +27,28 @@ from ssbhash.arrays import (
     dtype_name,
     is_torch,
     like,
+    n_axes,
     packed_tensor,
 )
-from ssbhash.engines import MISSING_DISTANCE, MISSING_ID, CodesIn, Database, PreparedCodes, get
+from ssbhash.engines import (
+    MISSING_DISTANCE,
+    MISSING_ID,
+    CodeOptions,
+    CodesIn,
+    Database,
+    EngineOptions,
+    PreparedCodes,
+    get,
+)
 from ssbhash.threads import resolve
 
-_Ints: TypeAlias = npt.NDArray[np.int64]
-_Int32s: TypeAlias = npt.NDArray[np.int32]
 D = TypeVar("D")
 I = TypeVar("I")
 
-# A named tuple can be generic from Python 3.11 on; type checkers read it so for all versions.
+# Generic named tuples need Python 3.11. Type checkers accept them for all versions.
 if TYPE_CHECKING:
     from torch import Tensor
+    from typing_extensions import Unpack
 
     class SearchResult(NamedTuple, Generic[D, I]):
         """Nearest neighbours."""
@@ -60,7 +72,22 @@ if TYPE_CHECKING:
 else:
 
     class SearchResult(NamedTuple):
-        """Nearest neighbours: `distances` int32 and `ids` int64, [n_queries, k] (or [k])."""
+        """Nearest neighbours, ascending by (distance, id).
+
+        Attributes
+        ----------
+        distances : int32 [n_queries, k], or [k] for a single query
+            Their distances.
+        ids : int64, of the same shape
+            Their ids; -1 where there is no further neighbour.
+
+        Examples
+        --------
+        >>> import numpy as np, ssbhash
+        >>> codes = np.array([[0], [1]], np.uint8)
+        >>> ssbhash.search(codes, codes[1], k=1)
+        SearchResult(distances=array([0], dtype=int32), ids=array([1]))
+        """
 
         distances: Any
         ids: Any
@@ -68,9 +95,28 @@ else:
     class RangeResult(NamedTuple):
         """Neighbours within a radius, in CSR form.
 
-        Query i owns `distances[lims[i]:lims[i + 1]]` and the same slice of `ids`,
-        sorted by (distance, id). `lims` int64 [n_queries + 1], `distances` int32,
-        `ids` int64.
+        Query i owns `distances[lims[i]:lims[i + 1]]` and the same slice of `ids`:
+
+            lims       0           3   4
+            distances  d00 d01 d02 d10
+            ids        i00 i01 i02 i10
+                       query 0     query 1
+
+        Attributes
+        ----------
+        lims : int64 [n_queries + 1]
+            Where each query's results begin, and where the last ones end.
+        distances : int32 [n_results]
+            Ascending for each query.
+        ids : int64 [n_results]
+            Ascending among equal distances.
+
+        Examples
+        --------
+        >>> import numpy as np, ssbhash
+        >>> codes = np.array([[0], [1]], np.uint8)
+        >>> ssbhash.within(codes, codes, radius=0)
+        RangeResult(lims=array([0, 1, 2]), distances=array([0, 0], dtype=int32), ids=array([0, 1]))
         """
 
         lims: Any
@@ -78,21 +124,42 @@ else:
         ids: Any
 
     class PairsResult(NamedTuple):
-        """Pairs of rows first < second, sorted: int64, int64 and int32, [n_pairs] each."""
+        """Pairs of rows, sorted by (first, second).
+
+        Attributes
+        ----------
+        first, second : int64 [n_pairs]
+            Rows, `first` < `second`.
+        distances : int32 [n_pairs]
+            Their distance.
+
+        Examples
+        --------
+        >>> import numpy as np, ssbhash
+        >>> ssbhash.pairs_within(np.array([[0], [1]], np.uint8), radius=1)
+        PairsResult(first=array([0]), second=array([1]), distances=array([1], dtype=int32))
+        """
 
         first: Any
         second: Any
         distances: Any
 
 
-NumpySearch: TypeAlias = "SearchResult[_Int32s, _Ints]"
+NumpySearch: TypeAlias = "SearchResult[Distances, Ids]"
 TorchSearch: TypeAlias = "SearchResult[Tensor, Tensor]"
-NumpyRange: TypeAlias = "RangeResult[_Int32s, _Ints]"
+NumpyRange: TypeAlias = "RangeResult[Distances, Ids]"
 TorchRange: TypeAlias = "RangeResult[Tensor, Tensor]"
-NumpyPairs: TypeAlias = "PairsResult[_Int32s, _Ints]"
+NumpyPairs: TypeAlias = "PairsResult[Distances, Ids]"
 TorchPairs: TypeAlias = "PairsResult[Tensor, Tensor]"
 # What `merge` takes beside a result.
 Offset: TypeAlias = "int | AnyArray"
+
+
+class FilterOptions(CodeOptions, total=False):
+    """Keywords of a search, as its overloads share them."""
+
+    mask: AnyArray | None
+    ids: AnyArray | None
 
 
 @overload
@@ -101,14 +168,10 @@ def search(
     query: Tensor,
     k: int = ...,
     *,
-    mask: AnyArray | None = ...,
-    ids: AnyArray | None = ...,
     exclude: AnyArray | int | None = ...,
     max_distance: int | None = ...,
     pad: bool = ...,
-    n_bits: int | None = ...,
-    backend: str = ...,
-    n_threads: int | None = ...,
+    **options: Unpack[FilterOptions],
 ) -> TorchSearch: ...
 @overload
 def search(
@@ -116,14 +179,10 @@ def search(
     query: ArrayIn | PreparedCodes,
     k: int = ...,
     *,
-    mask: AnyArray | None = ...,
-    ids: AnyArray | None = ...,
     exclude: AnyArray | int | None = ...,
     max_distance: int | None = ...,
     pad: bool = ...,
-    n_bits: int | None = ...,
-    backend: str = ...,
-    n_threads: int | None = ...,
+    **options: Unpack[FilterOptions],
 ) -> NumpySearch: ...
 def search(
     codes: CodesIn,
@@ -148,21 +207,21 @@ def search(
     query : uint8 [n_queries, n_bytes] or [n_bytes]
         Packed queries; a single one gives 1-D results.
     k : int
-        Neighbours for each query; where fewer codes exist, all of them are found.
+        Neighbours for each query; all codes if there are fewer.
     mask : bool [n] or packed bits uint8 [ceil(n / 8)], optional
         Search only the codes whose bit is set (bit i % 8 of byte i // 8).
     ids : integers, optional
         Search only these codes.
     exclude : integers [n_queries] or [n_queries, n_excluded], optional
-        Ids that a query must not find, such as its own where the queries are rows of
-        the database; -1 excludes nothing.
+        Ids that a query must not find, such as its own id if queries are rows of the
+        database. -1 excludes nothing.
     max_distance : int, optional
         Find only codes at most this far away.
     pad : bool
-        Give exactly k columns. By default there are as many as the query with the
-        most neighbours needs.
+        Return exactly k columns. By default there are as many as the query with the most
+        neighbours needs.
     n_bits : int, optional
-        Bits in a code; given, the padding bits of both arguments are checked. By
+        Bits in a code. If given, the padding bits of both arguments are checked. By
         default that of prepared codes.
     backend : {"auto", "native", "numba", "reference", "cuda"}
         The engine; all give identical results.
@@ -173,7 +232,7 @@ def search(
     -------
     SearchResult
         `distances` int32 and `ids` int64, both [n_queries, min(k, n allowed)], ascending
-        by (distance, id). Where a query has fewer neighbours (`exclude`, `max_distance`,
+        by (distance, id). If a query has fewer neighbours (`exclude`, `max_distance`,
         `pad`), its row ends with id -1 at distance 2**31 - 1. torch queries give torch
         results on their device.
 
@@ -184,8 +243,8 @@ def search(
 
     Notes
     -----
-    A filter costs least where few codes are allowed: they are gathered. Where most
-    are, all codes are scanned, and only those found are looked up in the filter.
+    A filter is fastest if it allows few codes, which are then gathered. If it allows
+    most, all codes are scanned, and only those found are looked up in the filter.
 
     Examples
     --------
@@ -215,16 +274,18 @@ def search(
         distances, found = engine.search(database, queries, n_wanted, resolve(n_threads), limit)
         distances, found = _without(distances, found, excluded)
     if not pad and (exclude is not None or limit is not None):
-        n_columns = min(n_columns, int((found >= 0).sum(axis=1).max(initial=0)))
+        n_found = (found >= 0).sum(axis=1)
+        n_columns = min(n_columns, int(n_found.max()) if len(n_found) else 0)
     if n_columns != n_wanted:
         distances = _fitted(distances, n_columns, MISSING_DISTANCE)
         found = _fitted(found, n_columns, MISSING_ID)
     return _ranked_like(distances, found, query, is_single)
 
 
-def _excluded(exclude: AnyArray | int, n_queries: int, is_single: bool) -> _Ints:
-    """Ids [n_queries, n_excluded] that queries must not find."""
+def _excluded(exclude: AnyArray | int, n_queries: int, is_single: bool) -> Ids:
+    """Read the ids [n_queries, n_excluded] that queries must not find."""
     ids = as_numpy(exclude, "exclude")
+    given = list(ids.shape)
     if ids.dtype.kind not in "iu" and ids.size:
         raise TypeError(f"exclude must hold integers, got {ids.dtype}")
     if is_single and ids.ndim < 2:
@@ -233,16 +294,15 @@ def _excluded(exclude: AnyArray | int, n_queries: int, is_single: bool) -> _Ints
         ids = ids[:, None]
     if ids.ndim != 2 or len(ids) != n_queries:
         raise ValueError(
-            f"exclude must have shape [{n_queries}] or [{n_queries}, n_excluded], "
-            f"got {list(np.shape(exclude))}"
+            f"exclude must have shape [{n_queries}] or [{n_queries}, n_excluded], got {given}"
         )
     return ids.astype(np.int64)
 
 
-def _without(distances: _Int32s, ids: _Ints, excluded: _Ints) -> tuple[_Int32s, _Ints]:
+def _without(distances: Distances, ids: Ids, excluded: Ids) -> tuple[Distances, Ids]:
     """Move what is excluded to the end of each row, and mark it as missing."""
     if is_torch(ids):
-        found: tuple[_Int32s, _Ints] = _without_tensors(distances, ids, excluded)
+        found: tuple[Distances, Ids] = _without_tensors(distances, ids, excluded)
         return found
     is_lost = ids < 0
     for column in excluded.T:
@@ -253,7 +313,7 @@ def _without(distances: _Int32s, ids: _Ints, excluded: _Ints) -> tuple[_Int32s, 
     return np.take_along_axis(distances, order, axis=1), np.take_along_axis(ids, order, axis=1)
 
 
-def _without_tensors(distances: Any, ids: Any, excluded: _Ints) -> Any:
+def _without_tensors(distances: Any, ids: Any, excluded: Ids) -> Any:
     unwanted = sys.modules["torch"].from_numpy(excluded).to(ids.device)
     is_lost = (ids < 0) | (ids[:, :, None] == unwanted[:, None, :]).any(dim=2)
     order = is_lost.to(ids.dtype).argsort(dim=1, stable=True)
@@ -277,7 +337,7 @@ def _fitted(array: npt.NDArray[Any], n_columns: int, missing: int) -> npt.NDArra
     return np.pad(array, ((0, 0), (0, n_more)), constant_values=missing)
 
 
-def _ranked_like(distances: _Int32s, ids: _Ints, model: Any, is_single: bool) -> Any:
+def _ranked_like(distances: Distances, ids: Ids, model: Any, is_single: bool) -> Any:
     if is_single:
         distances, ids = distances[0], ids[0]
     return SearchResult(like(distances, model), like(ids, model))
@@ -289,12 +349,8 @@ def within(
     query: Tensor,
     radius: int | AnyArray,
     *,
-    mask: AnyArray | None = ...,
-    ids: AnyArray | None = ...,
     max_results: int | None = ...,
-    n_bits: int | None = ...,
-    backend: str = ...,
-    n_threads: int | None = ...,
+    **options: Unpack[FilterOptions],
 ) -> TorchRange: ...
 @overload
 def within(
@@ -302,12 +358,8 @@ def within(
     query: ArrayIn | PreparedCodes,
     radius: int | AnyArray,
     *,
-    mask: AnyArray | None = ...,
-    ids: AnyArray | None = ...,
     max_results: int | None = ...,
-    n_bits: int | None = ...,
-    backend: str = ...,
-    n_threads: int | None = ...,
+    **options: Unpack[FilterOptions],
 ) -> NumpyRange: ...
 def within(
     codes: CodesIn,
@@ -323,8 +375,8 @@ def within(
 ) -> Any:
     """Find all codes at most `radius` bits from each query (inclusive).
 
-    Results are counted before memory is taken for them. Large ones (a million and
-    more) are counted in one scan and written in a second.
+    Results are counted before memory is taken for them. From a million results on, one
+    scan counts them and a second one writes them.
 
     Parameters
     ----------
@@ -333,7 +385,7 @@ def within(
     query : uint8 [n_queries, n_bytes] or [n_bytes]
         Packed queries.
     radius : int or integers [n_queries]
-        For all queries or for each.
+        One for all queries, or one for each.
     mask, ids
         Search only some codes, as in `search`.
     max_results : int, optional
@@ -376,28 +428,15 @@ def within(
 
 @overload
 def count_within(
-    codes: CodesIn,
-    query: Tensor,
-    radius: int | AnyArray,
-    *,
-    mask: AnyArray | None = ...,
-    ids: AnyArray | None = ...,
-    n_bits: int | None = ...,
-    backend: str = ...,
-    n_threads: int | None = ...,
+    codes: CodesIn, query: Tensor, radius: int | AnyArray, **options: Unpack[FilterOptions]
 ) -> Tensor: ...
 @overload
 def count_within(
     codes: CodesIn,
     query: ArrayIn | PreparedCodes,
     radius: int | AnyArray,
-    *,
-    mask: AnyArray | None = ...,
-    ids: AnyArray | None = ...,
-    n_bits: int | None = ...,
-    backend: str = ...,
-    n_threads: int | None = ...,
-) -> npt.NDArray[np.int64]: ...
+    **options: Unpack[FilterOptions],
+) -> Int64Array: ...
 def count_within(
     codes: CodesIn,
     query: CodesIn,
@@ -439,10 +478,10 @@ def count_within(
     return like(found.reshape(()) if is_single else found, query)
 
 
-def _radii(radius: int | AnyArray, queries: Codes) -> _Ints:
-    """One radius for each query, at most the number of bits."""
+def _radii(radius: int | AnyArray, queries: Codes) -> Ids:
+    """Check the radius of each query, and bound it by the number of bits."""
     n_bits = 8 * queries.shape[1]
-    if hasattr(radius, "__index__") and np.ndim(radius) == 0:
+    if hasattr(radius, "__index__") and n_axes(radius) == 0:
         return np.full(len(queries), min(as_count(radius, "radius", 0), n_bits), np.int64)
     radii = as_numpy(radius, "radius")
     if radii.dtype.kind not in "iu":
@@ -453,27 +492,15 @@ def _radii(radius: int | AnyArray, queries: Codes) -> _Ints:
         )
     if radii.size and radii.min() < 0:
         raise ValueError(f"radius must be at least 0, got {radii.min()}")
-    clipped: _Ints = np.minimum(radii, n_bits).astype(np.int64)
+    clipped: Ids = np.minimum(radii, n_bits).astype(np.int64)
     return clipped
 
 
 @overload
-def distances(
-    codes: CodesIn,
-    query: Tensor,
-    *,
-    n_bits: int | None = ...,
-    backend: str = ...,
-    n_threads: int | None = ...,
-) -> Tensor: ...
+def distances(codes: CodesIn, query: Tensor, **options: Unpack[CodeOptions]) -> Tensor: ...
 @overload
 def distances(
-    codes: CodesIn,
-    query: ArrayIn | PreparedCodes,
-    *,
-    n_bits: int | None = ...,
-    backend: str = ...,
-    n_threads: int | None = ...,
+    codes: CodesIn, query: ArrayIn | PreparedCodes, **options: Unpack[CodeOptions]
 ) -> npt.NDArray[np.uint16]: ...
 def distances(
     codes: CodesIn,
@@ -485,7 +512,7 @@ def distances(
 ) -> Any:
     """Compute all distances from each query to each code.
 
-    For small problems: the whole matrix is returned.
+    This is for small problems, as the whole matrix is returned.
 
     Parameters
     ----------
@@ -518,22 +545,10 @@ def distances(
 
 
 @overload
-def paired_distances(
-    first: CodesIn,
-    second: Tensor,
-    *,
-    n_bits: int | None = ...,
-    backend: str = ...,
-    n_threads: int | None = ...,
-) -> Tensor: ...
+def paired_distances(first: CodesIn, second: Tensor, **options: Unpack[CodeOptions]) -> Tensor: ...
 @overload
 def paired_distances(
-    first: CodesIn,
-    second: ArrayIn | PreparedCodes,
-    *,
-    n_bits: int | None = ...,
-    backend: str = ...,
-    n_threads: int | None = ...,
+    first: CodesIn, second: ArrayIn | PreparedCodes, **options: Unpack[CodeOptions]
 ) -> npt.NDArray[np.uint16]: ...
 def paired_distances(
     first: CodesIn,
@@ -590,13 +605,7 @@ def _check_width(codes: Codes) -> None:
 
 @overload
 def pairs_within(
-    codes: Tensor,
-    radius: int,
-    *,
-    max_results: int | None = ...,
-    n_bits: int | None = ...,
-    backend: str = ...,
-    n_threads: int | None = ...,
+    codes: Tensor, radius: int, *, max_results: int | None = ..., **options: Unpack[CodeOptions]
 ) -> TorchPairs: ...
 @overload
 def pairs_within(
@@ -604,9 +613,7 @@ def pairs_within(
     radius: int,
     *,
     max_results: int | None = ...,
-    n_bits: int | None = ...,
-    backend: str = ...,
-    n_threads: int | None = ...,
+    **options: Unpack[CodeOptions],
 ) -> NumpyPairs: ...
 def pairs_within(
     codes: CodesIn,
@@ -619,7 +626,7 @@ def pairs_within(
 ) -> Any:
     """Find all pairs of codes at most `radius` bits apart (inclusive): near-duplicates.
 
-    Each pair is looked at once. Pairs are counted before memory is taken for them.
+    Pairs are counted before memory is taken for them.
 
     Parameters
     ----------
@@ -663,19 +670,11 @@ def pairs_within(
 
 @overload
 def merge(
-    parts: Sequence[tuple[TorchSearch, Offset]],
-    k: int,
-    *,
-    backend: str = ...,
-    n_threads: int | None = ...,
+    parts: Sequence[tuple[TorchSearch, Offset]], k: int, **options: Unpack[EngineOptions]
 ) -> TorchSearch: ...
 @overload
 def merge(
-    parts: Sequence[tuple[NumpySearch, Offset]],
-    k: int,
-    *,
-    backend: str = ...,
-    n_threads: int | None = ...,
+    parts: Sequence[tuple[NumpySearch, Offset]], k: int, **options: Unpack[EngineOptions]
 ) -> NumpySearch: ...
 def merge(
     parts: Sequence[tuple[Any, Offset]],
@@ -690,25 +689,25 @@ def merge(
     ----------
     parts : sequence of (SearchResult, offset or ids)
         What `search` found in each part, for the same queries. The ids of a result are
-        rows of its part: row i has id `offset + i`, or `ids[i]` in the whole.
+        rows of its part. In the whole, row i has id `offset + i`, or `ids[i]`.
     k : int
-        Neighbours for each query. Each part must have been searched for at least as
-        many, or for all of its codes.
+        Neighbours for each query. Each part must have been searched for at least k, or
+        for all of its codes.
     backend, n_threads
         As in `search`.
 
     Returns
     -------
     SearchResult
-        The k smallest (distance, id), as one search of all parts would find them.
-        Results of parts may have different numbers of columns, and rows that end with
-        id -1: so does this one where a query has fewer than k neighbours. Torch
-        results give torch results, on the device of the first.
+        The k smallest (distance, id), as one search of all parts would find them. Results
+        of parts may differ in their number of columns, and rows may end with id -1. So does
+        a row of the result if a query has fewer than k neighbours. Torch results give
+        torch results, on the device of the first.
 
     Raises
     ------
     TypeError, ValueError
-        If `parts` is empty, shapes or dtypes do not fit, or an id is not a row of its
+        If `parts` is empty, shapes or dtypes do not match, or an id is not a row of its
         part.
 
     Examples
@@ -723,7 +722,11 @@ def merge(
     k = as_count(k, "k", 1)
     if len(parts) == 0:
         raise ValueError("parts must hold at least one result")
-    checked = [_part(number, result, offset) for number, (result, offset) in enumerate(parts)]
+    engine = get(backend, *(result[1] for result, _ in parts))
+    tensors = engine.NAME == "cuda"
+    checked = [
+        _part(number, result, offset, tensors) for number, (result, offset) in enumerate(parts)
+    ]
     shapes = {(ids.ndim, *ids.shape[:-1]) for _, ids in checked}
     if len(shapes) > 1:
         raise ValueError(
@@ -731,17 +734,21 @@ def merge(
             f"got ids of shapes {[list(ids.shape) for _, ids in checked]}"
         )
     is_single = checked[0][1].ndim == 1
-    ranked = [(np.atleast_2d(distances), np.atleast_2d(ids)) for distances, ids in checked]
+    ranked = [(part[0][None], part[1][None]) for part in checked] if is_single else checked
     k = min(k, sum(ids.shape[1] for _, ids in ranked))
-    found = get(backend).merge(ranked, k, resolve(n_threads))
+    found = engine.merge(ranked, k, resolve(n_threads))
     return _ranked_like(*found, parts[0][0][1], is_single)
 
 
-def _part(number: int, result: Any, offset: Offset) -> tuple[_Int32s, _Ints]:
-    """Check a part's result and turn its rows into ids."""
+def _part(number: int, result: Any, offset: Offset, tensors: bool) -> tuple[Distances, Ids]:
+    """Check a part's result and turn its rows into ids; with `tensors` they stay on their device."""
     name = f"parts[{number}]"
-    distances, rows = as_numpy(result[0], f"{name} distances"), as_numpy(result[1], f"{name} ids")
-    if distances.dtype.kind not in "iu" or rows.dtype.kind not in "iu":
+    tensors = tensors and is_torch(result[1])
+    distances, rows = (
+        as_array(found, f"{name} {what}", tensors)
+        for found, what in zip(result, ("distances", "ids"), strict=True)
+    )
+    if not (_are_integers(distances) and _are_integers(rows)):
         raise TypeError(
             f"{name} must have integer distances and ids, got {distances.dtype} and {rows.dtype}"
         )
@@ -750,18 +757,36 @@ def _part(number: int, result: Any, offset: Offset) -> tuple[_Int32s, _Ints]:
             f"{name} must have distances and ids of one shape, [n_queries, k] or [k], "
             f"got {list(distances.shape)} and {list(rows.shape)}"
         )
-    rows = rows.astype(np.int64)
-    if hasattr(offset, "__index__") and np.ndim(offset) == 0:
-        ids = rows + as_count(offset, f"the offset of {name}", 0)
+    if hasattr(offset, "__index__") and n_axes(offset) == 0:
+        first, table = as_count(offset, f"the offset of {name}", 0), None
     else:
-        table = as_numpy(offset, f"the ids of {name}")
-        if table.ndim != 1 or (table.dtype.kind not in "iu" and table.size):
+        first, table = 0, as_array(offset, f"the ids of {name}", tensors)
+        if table.ndim != 1 or (not _are_integers(table) and len(table)):
             raise ValueError(f"the ids of {name} must be a list of integers, got {table.dtype}")
-        if rows.size and rows.max() >= len(table):
+        if 0 not in rows.shape and rows.max() >= len(table):
             raise ValueError(f"{name} has id {rows.max()}, but there are {len(table)} ids for it")
-        ids = table.astype(np.int64)[rows] if len(table) else rows
+    if is_torch(rows):
+        on_device: tuple[Distances, Ids] = _tensor_part(distances, rows, first, table)
+        return on_device
+    rows = rows.astype(np.int64)
+    ids = rows + first if table is None else table.astype(np.int64)[rows] if len(table) else rows
     ids = np.ascontiguousarray(np.where(rows < 0, MISSING_ID, ids))
     return np.ascontiguousarray(distances.astype(np.int32)), ids
+
+
+def _tensor_part(distances: Any, rows: Any, first: int, table: Any) -> Any:
+    ids = rows = rows.long()
+    torch = sys.modules["torch"]
+    if table is None:
+        ids = rows + first
+    elif len(table):
+        ids = torch.as_tensor(table, device=rows.device).long()[rows.clamp(min=0)]
+    found = torch.as_tensor(distances, device=rows.device).int()
+    return found, ids.masked_fill(rows < 0, MISSING_ID)
+
+
+def _are_integers(array: Any) -> bool:
+    return dtype_name(array).startswith(("int", "uint"))
 
 
 def prepare(
@@ -771,28 +796,28 @@ def prepare(
     backend: str = "auto",
     n_threads: int | None = None,
 ) -> PreparedCodes:
-    """Get codes ready for many searches, with the same results.
+    """Prepare codes for many searches; results stay the same.
 
-    The native engine keeps their bit planes, as much memory again as the codes. Where
-    a trial on the codes says that it pays (codes of a trained model, as a rule), it
-    also groups them around centres, so that a query skips the groups too far from it:
-    4 bytes a code, less than the codes take. Batches of 7 queries and more gain.
-    Ten million codes of 64 bits take about two seconds on one thread where that pays.
+    The native engine keeps bit planes of the codes, which take as much memory as the codes.
+    It also tries on the codes whether grouping pays; for codes of a trained model it mostly
+    does. It then groups them around centres, so that a query skips groups that are too far
+    away. This takes 4 more bytes a code, and about two seconds for ten million codes of 64
+    bits on one thread. Batches of 7 or more queries gain.
 
     Parameters
     ----------
     codes : uint8 [n, n_bytes]
-        Packed codes. They are not copied, and must not change any more: if they do,
-        results may be wrong.
+        Packed codes. They are not copied, and must not change: if they do, results may be
+        wrong.
     n_bits : int, optional
-        Bits in a code; given, the padding bits are checked, and those of queries later.
+        Bits in a code. If given, padding bits are checked, here and in queries later.
     backend, n_threads
-        As in `search`. Another engine searches the codes without the planes.
+        As in `search`. Any other engine then searches the codes without the planes.
 
     Returns
     -------
     PreparedCodes
-        Stands for the codes in every function.
+        Can be passed in place of the codes to every function.
 
     Raises
     ------
@@ -815,7 +840,7 @@ def prepare(
 
 
 def _n_bits(codes: CodesIn, n_bits: int | None) -> int | None:
-    """Bits in a code as given, or as prepared codes know it."""
+    """Return the number of bits as given, or as prepared codes know it."""
     if n_bits is not None:
         return as_count(n_bits, "n_bits", 1)
     return codes.n_bits if isinstance(codes, PreparedCodes) else None
@@ -835,7 +860,7 @@ def _as_database(
         planes = codes.planes_of(engine)
         n_bits = None if n_bits == codes.n_bits else n_bits  # checked already
         codes = codes.codes
-    tensors = engine == "cuda"  # which leaves them on their device
+    tensors = engine == "cuda"  # tensors stay on their device
     checked = as_codes(codes, "codes", n_bits, tensors=tensors)
     n = len(checked)
     return Database(
@@ -847,7 +872,7 @@ def _as_database(
 
 
 def _as_bits(mask: AnyArray, n: int, tensors: bool) -> npt.NDArray[np.uint8]:
-    """Packed bits of the rows that a mask allows; those from n on are zero."""
+    """Pack the bits of a mask, and clear those from n on."""
     bits = as_array(mask, "mask", tensors)
     if is_torch(bits) and dtype_name(bits) == "bool" and bits.shape == (n,):
         packed: npt.NDArray[np.uint8] = packed_tensor(bits)
@@ -871,19 +896,19 @@ def _as_bits(mask: AnyArray, n: int, tensors: bool) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(bits)
 
 
-def _as_ids(ids: AnyArray, n: int, tensors: bool) -> _Ints:
-    """Ascending ids without duplicates."""
+def _as_ids(ids: AnyArray, n: int, tensors: bool) -> Ids:
+    """Sort ids and drop duplicates."""
     allowed = as_array(ids, "ids", tensors)
     if 0 in allowed.shape:
         return np.empty(0, np.int64)
-    if allowed.ndim != 1 or not dtype_name(allowed).startswith(("int", "uint")):
+    if allowed.ndim != 1 or not _are_integers(allowed):
         raise ValueError(
             f"ids must be a list of integers, got {allowed.dtype} {tuple(allowed.shape)}"
         )
     allowed = allowed.long().unique() if is_torch(allowed) else np.unique(allowed)
     if allowed[0] < 0 or allowed[-1] >= n:
         raise ValueError(f"ids must be in 0 ... {n - 1}, got {allowed[0]} ... {allowed[-1]}")
-    ascending: _Ints = allowed if is_torch(allowed) else allowed.astype(np.int64)
+    ascending: Ids = allowed if is_torch(allowed) else allowed.astype(np.int64)
     return ascending
 
 

@@ -1,9 +1,8 @@
 """Codes from logits in one pass: drawn from the posterior, or thresholded.
 
-A bit is 1 with probability sigmoid(logit). The random numbers are counted, not
-streamed: Philox4x32-10 keyed by (seed, row, bit), so the same seed gives the same
-bits on every engine, with any number of threads and any split of the rows.
-docs/sampling.md specifies them to the last bit.
+A bit is 1 with probability sigmoid(logit). The random numbers are a function of (seed,
+row, bit), by Philox4x32-10. So the same seed gives the same bits on every engine, with any
+number of threads and any split of the rows. docs/sampling.md specifies every bit.
 """
 
 from __future__ import annotations
@@ -12,14 +11,25 @@ import math
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-import numpy.typing as npt
 
-from ssbhash.arrays import AnyArray, ArrayIn, Codes, as_count, as_logits, as_numpy, like
-from ssbhash.engines import get
+from ssbhash.arrays import (
+    AnyArray,
+    ArrayIn,
+    Codes,
+    Float32Array,
+    Float64Array,
+    as_count,
+    as_logits,
+    as_numpy,
+    like,
+    n_axes,
+)
+from ssbhash.engines import EngineOptions, get
 from ssbhash.threads import resolve
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from typing_extensions import Unpack
 
 
 @overload
@@ -29,8 +39,7 @@ def sample(
     n_samples: int | None = ...,
     *,
     first_row: int = ...,
-    backend: str = ...,
-    n_threads: int | None = ...,
+    **options: Unpack[EngineOptions],
 ) -> Tensor: ...
 @overload
 def sample(
@@ -39,8 +48,7 @@ def sample(
     n_samples: int | None = ...,
     *,
     first_row: int = ...,
-    backend: str = ...,
-    n_threads: int | None = ...,
+    **options: Unpack[EngineOptions],
 ) -> Codes: ...
 def sample(
     logits: AnyArray,
@@ -57,14 +65,14 @@ def sample(
     ----------
     logits : float [n, n_bits] or [n_bits]
         Log-odds of each bit being 1: float16, bfloat16, float32 or float64, of any
-        strides. From +-100 on, a bit is certain.
+        strides. At 100 or more in magnitude, a bit is certain.
     seed : int
         In [0, 2**64).
     n_samples : int, optional
-        Codes to draw for each row; by default one, without the axis.
+        Codes to draw for each row; by default one, without that axis.
     first_row : int
-        Number of the first row: rows sampled in parts, each with its first row's
-        number, give the same codes as sampled together.
+        Number of the first row. Rows that are sampled in parts, each with the number of
+        its first row, give the same codes as rows sampled together.
     backend : {"auto", "native", "numba", "reference", "cuda"}
         The engine; all give identical codes.
     n_threads : int, optional
@@ -97,26 +105,18 @@ def sample(
     if count > 2**32:
         raise ValueError(f"n_samples must be at most 2**32, got {count}")
     codes = engine.sample(values, _seed(seed), first_row, count, resolve(n_threads))
-    if _is_single(logits):
+    if n_axes(logits) == 1:
         codes = codes[:, 0]
     return like(codes[0] if n_samples is None else codes, logits)
 
 
 @overload
 def binarize(
-    logits: Tensor,
-    threshold: float | AnyArray = ...,
-    *,
-    backend: str = ...,
-    n_threads: int | None = ...,
+    logits: Tensor, threshold: float | AnyArray = ..., **options: Unpack[EngineOptions]
 ) -> Tensor: ...
 @overload
 def binarize(
-    logits: ArrayIn,
-    threshold: float | AnyArray = ...,
-    *,
-    backend: str = ...,
-    n_threads: int | None = ...,
+    logits: ArrayIn, threshold: float | AnyArray = ..., **options: Unpack[EngineOptions]
 ) -> Codes: ...
 def binarize(
     logits: AnyArray,
@@ -132,8 +132,9 @@ def binarize(
     logits : float [n, n_bits] or [n_bits]
         float16, bfloat16, float32 or float64, of any strides.
     threshold : float or float [n_bits]
-        For all bits or for each; the medians of the columns give balanced bits
-        ("median hashing"). Compared exactly, not rounded to the logits' dtype.
+        One for all bits, or one for each. The medians of the columns give balanced bits
+        ("median hashing"). Thresholds are compared exactly, not rounded to the logits'
+        dtype.
     backend : {"auto", "native", "numba", "reference", "cuda"}
         The engine; all give identical codes.
     n_threads : int, optional
@@ -163,7 +164,7 @@ def binarize(
     values = as_logits(logits, tensors=engine.NAME == "cuda")
     thresholds = _thresholds(threshold, values.shape[1])
     codes = engine.binarize(values, thresholds, resolve(n_threads))
-    return like(codes[0] if _is_single(logits) else codes, logits)
+    return like(codes[0] if n_axes(logits) == 1 else codes, logits)
 
 
 @overload
@@ -173,8 +174,7 @@ def sample_relaxed(
     *,
     tau: float = ...,
     first_row: int = ...,
-    backend: str = ...,
-    n_threads: int | None = ...,
+    **options: Unpack[EngineOptions],
 ) -> Tensor: ...
 @overload
 def sample_relaxed(
@@ -183,9 +183,8 @@ def sample_relaxed(
     *,
     tau: float = ...,
     first_row: int = ...,
-    backend: str = ...,
-    n_threads: int | None = ...,
-) -> npt.NDArray[np.float32]: ...
+    **options: Unpack[EngineOptions],
+) -> Float32Array: ...
 def sample_relaxed(
     logits: AnyArray,
     seed: int = 0,
@@ -197,9 +196,9 @@ def sample_relaxed(
 ) -> Any:
     """Draw relaxed bits from the binary Concrete distribution.
 
-    sigmoid((logit + log u - log(1 - u)) / tau) with u uniform in (0, 1): near 0 or 1
-    for a small tau, above 1/2 with probability sigmoid(logit) for any. Maddison, Mnih &
-    Teh, *The Concrete Distribution*, ICLR 2017.
+    A relaxed bit is sigmoid((logit + log u - log(1 - u)) / tau), with u uniform in (0, 1).
+    It is near 0 or 1 if tau is small. It is above 1/2 with probability sigmoid(logit).
+    Maddison, Mnih & Teh, *The Concrete Distribution*, ICLR 2017.
 
     Parameters
     ----------
@@ -210,7 +209,7 @@ def sample_relaxed(
     tau : float
         Temperature, at least 1e-3.
     first_row, backend, n_threads
-        As for `sample`.
+        As in `sample`.
 
     Returns
     -------
@@ -238,14 +237,10 @@ def sample_relaxed(
         raise ValueError(f"tau must be finite and at least 1e-3, got {tau}")
     first_row = _first_row(first_row, len(values))
     relaxed = engine.sample_relaxed(values, float(tau), _seed(seed), first_row, resolve(n_threads))
-    return like(relaxed[0] if _is_single(logits) else relaxed, logits)
+    return like(relaxed[0] if n_axes(logits) == 1 else relaxed, logits)
 
 
-def _is_single(logits: AnyArray) -> bool:
-    return (logits.ndim if hasattr(logits, "ndim") else np.ndim(logits)) == 1
-
-
-def _thresholds(threshold: float | AnyArray, n_bits: int) -> npt.NDArray[np.float64]:
+def _thresholds(threshold: float | AnyArray, n_bits: int) -> Float64Array:
     if isinstance(threshold, float | int) and math.isfinite(threshold):
         return np.full(n_bits, threshold, dtype=np.float64)
     thresholds = as_numpy(threshold, "threshold").astype(np.float64)

@@ -139,3 +139,16 @@ def test_needs_numpy_alone():
     code = "import sys, ssbhash.asymmetric; print({'torch', 'scipy', 'sklearn'} & set(sys.modules))"
     command = [sys.executable, "-c", code]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_one_query_of_another_library_gives_one_row():
+    class Exporter:
+        def __init__(self, array):
+            self.__dlpack__, self.__dlpack_device__ = array.__dlpack__, array.__dlpack_device__
+
+    bits, logits = problem(1, 5, 1, 9)
+    codes = ssbhash.pack(bits)
+    found = expected_distances(codes, Exporter(logits[0]))
+    assert np.array_equal(found, expected_distances(codes, logits[0]))
+    assert search_asymmetric(codes, Exporter(logits[0]), 2).ids.shape == (2,)
+    assert ssbhash.binarize(Exporter(logits[0])).shape == (2,)

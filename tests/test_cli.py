@@ -500,7 +500,10 @@ def test_bad_questions(tales: Path, tmp_path: Path) -> None:
     short.write_text('{"body": "a"}')
     items = ["--items", short, "--text-field", "body"]
     assert "1 items, " in one_line("search", tales / "c.npy", "tea", *model, *items)
-    assert "is no code file" in one_line("search", tales / "c.npy", "a question")
+    unasked = one_line("search", tales / "c.npy", "a question")
+    assert "'a question' is no code file" in unasked
+    assert "need --model" in unasked
+    assert "the question is empty" in one_line("search", tales / "c.npy", " ", *model)
 
 
 def test_the_loaded_model_encodes_and_predicts(tales: Path) -> None:

@@ -310,7 +310,7 @@ def test_bit_j_of_a_number_is_bit_j_of_its_code(dtype):
 @pytest.mark.parametrize(
     ("integers", "n_bits", "error", "message"),
     [
-        ([8], 3, ValueError, "row 0 has 4"),
+        ([8], 3, ValueError, "row 0 has more"),
         ([2**64], None, ValueError, "n_bits=64"),
         ([-1], None, ValueError, "at least 0"),
         ([0.5], None, TypeError, r"integers\[0\] must be an integer"),
@@ -323,6 +323,11 @@ def test_bit_j_of_a_number_is_bit_j_of_its_code(dtype):
 def test_whole_numbers_are_checked(integers, n_bits, error, message):
     with pytest.raises(error, match=message):
         from_integers(integers, n_bits)
+
+
+@pytest.mark.parametrize("integers", [[], np.zeros(0, np.uint32), np.zeros((0, 2), np.int16)])
+def test_no_whole_numbers_make_no_codes(integers):
+    assert from_integers(integers, n_bits=9).shape == (0, 2)
 
 
 def test_errors_name_the_converter():

@@ -14,7 +14,13 @@ pytestmark = [
 ]
 
 # 65,536 registers of a multiprocessor, for two blocks of 256 threads or one of 512.
-MAX_REGISTERS = {"scan_planes": 128, "scan_rows": 128, "draw": 96, "transpose_rows": 255}
+MAX_REGISTERS = {
+    "scan_planes": 128,
+    "scan_rows": 128,
+    "scan_by_products": 128,
+    "draw": 96,
+    "transpose_rows": 255,
+}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +36,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory):
 def test_no_kernel_spills_and_registers_leave_room(compiled) -> None:
     kernels, _ = compiled
     assert {kernel.device for kernel in kernels} == set(gpu_static.DEVICES)
-    assert len(kernels) == 27 * len(gpu_static.DEVICES)
+    assert len(kernels) == 30 * len(gpu_static.DEVICES)
     for kernel in kernels:
         assert kernel.spills == 0, kernel
         assert kernel.registers <= MAX_REGISTERS.get(kernel.name.split("<")[0], 64), kernel
@@ -41,9 +47,18 @@ def test_the_inner_loop_is_as_short_as_it_is_meant_to_be(compiled) -> None:
     _, binary = compiled
     for device in gpu_static.DEVICES:
         loops = gpu_static.inner_loops(binary, device)
-        planes = gpu_static.estimate(loops["planes"], "planes")
-        popcount = gpu_static.estimate(loops["popcount"], "popcount")
+        popcount, planes = (
+            gpu_static.estimate(loops[64, kind], 64, kind) for kind in ("popcount", "planes")
+        )
         assert 31 * 2 / 32 <= planes.logic_operations <= 2.2, (device, planes)
         assert planes.popcounts == 0
         assert popcount.popcounts == 2
         assert planes.rate > 3 * popcount.rate, (device, planes, popcount)
+        for (n_bits, kind), loop in loops.items():
+            if kind == "matrix":
+                matrix = gpu_static.estimate(loop, n_bits, kind)
+                assert matrix.logic_operations <= 1.1, (device, matrix)
+                by_planes = (
+                    gpu_static.estimate(loops[64, "planes"], 64, "planes").rate * 64 / n_bits
+                )
+                assert matrix.rate > 2.5 * by_planes, (device, matrix)

@@ -51,9 +51,18 @@ MUTATIONS = {
         "plane_scan.cuh", "left >= 32 ? ~0u : left <= 0 ? 0u : (1u << left) - 1", "~0u"),
     "bound of codes in a row scan": ("row_scan.cuh", "position < search.codes.n &&", "true &&"),
     "bound of codes in the planes": ("planes.cuh", "first + i < codes.n &&", "true &&"),
+    "bound of codes for the matrix units": (
+        "matrix_scan.cuh", "32 * step < last_first ? 32 * step : last_first", "32 * step"),
+    "codes that the matrix units see twice": (
+        "matrix_scan.cuh", "hits[slot] >> (32 * step - first)", "hits[slot]"),
+    "barrier after limits are lowered": (
+        "matrix_scan.cuh", "group.sync(); // limits are there", ""),
+    "barrier after starts are set": ("matrix_scan.cuh", "group.sync(); // starts are there", ""),
+    "barrier after hits are noted": ("matrix_scan.cuh", "group.sync(); // hits are there", ""),
     "bound of queries": ("planes.cuh", "if (query >= n_queries)", "if (false)"),
     "bound of a list": (
-        "sink.cuh", "n_found_ + __popc(taken) > search_.capacity", "false"),
+        "sink.cuh", "n_found_ + __popc(taken) > room_", "false"),
+    "bound of what was counted": ("sink.cuh", "if (place < room_)", "if (room_ > 0)"),
     "ties by id": ("sink.cuh", "group_.rank(tied) < ties", "true"),
     "limit of other slices": ("sink.cuh", "first + __ffs(enough)", "first + __ffs(enough) - 1"),
 }  # fmt: skip

@@ -31,6 +31,12 @@ def same(found: tuple, expected: tuple) -> None:
         np.testing.assert_array_equal(part.cpu().numpy(), whole)
 
 
+def on_host(value: object) -> object:
+    if isinstance(value, ssbhash.SearchResult):
+        return ssbhash.SearchResult(*(each.cpu().numpy() for each in value))
+    return value.cpu().numpy() if isinstance(value, torch.Tensor) else value
+
+
 @pytest.fixture
 def no_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tensor that goes to the host is an error, on the emulator's CPU too."""
@@ -49,8 +55,9 @@ def no_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
         {"mask": torch.from_numpy(np.packbits(MASK, bitorder="little"))},
         {"ids": torch.from_numpy(IDS)},
         {"exclude": list(range(20)), "max_distance": 9, "pad": True},
+        {"max_distance": 4},
     ],
-    ids=["all", "mask", "packed mask", "ids", "exclude"],
+    ids=["all", "mask", "packed mask", "ids", "exclude", "max_distance"],
 )
 def test_tensors_stay_on_their_device(options: dict, no_numpy: None, monkeypatch) -> None:
     options = {
@@ -91,6 +98,62 @@ def test_the_other_functions_keep_tensors_too(no_numpy: None, monkeypatch) -> No
         same(ours, theirs)
 
 
+def test_merged_results_stay_on_their_device(no_numpy: None, monkeypatch) -> None:
+    codes, query = ON_DEVICE["codes"], ON_DEVICE["query"]
+    order = torch.randperm(1000, generator=torch.Generator().manual_seed(0)) + 2000
+    shuffled = order.to(DEVICE)
+    # The last part has fewer codes than there are columns, and ids that ascend with no row.
+    rows = [codes[:1500], codes[1500:1995], codes[1995:2000], codes[shuffled]]
+    ids = [0, torch.arange(1500, 1995, device=DEVICE), 1995, shuffled]
+    parts = [
+        (ssbhash.search(part, query, 9, pad=True, backend="cuda"), of_part)
+        for part, of_part in zip(rows, ids, strict=True)
+    ]
+    found = ssbhash.merge(parts, 9, backend="cuda")
+    single = [
+        (ssbhash.SearchResult(result.distances[0], result.ids[0]), own) for result, own in parts
+    ]
+    found_by_one = ssbhash.merge(single, 9, backend="cuda")
+    monkeypatch.undo()
+    # Within a part equal distances are in the order of its rows: a part's k-th tie may be lost.
+    nearest = ssbhash.merge([(on_host(result), on_host(own)) for result, own in parts], 9)
+    same(found, nearest)
+    same(found_by_one, (nearest.distances[0], nearest.ids[0]))
+    in_order = ssbhash.merge(parts[:3], 9, backend="cuda")
+    same(in_order, ssbhash.search(CODES[:2000], QUERIES, 9))
+
+
+@pytest.mark.parametrize("n_bytes", [8, 16, 32])
+@pytest.mark.parametrize("kernel", ["", "rows", "planes", "matrix"])
+def test_every_kernel_finds_the_same(kernel: str, n_bytes: int, monkeypatch) -> None:
+    rng = np.random.default_rng(n_bytes)
+    codes = rng.integers(0, 4, (1500, n_bytes), dtype=np.uint8)
+    queries = rng.integers(0, 4, (70, n_bytes), dtype=np.uint8)
+    mask = rng.random(1500) < 0.7
+    monkeypatch.setenv("SSBHASH_CUDA_KERNEL", kernel)
+    radius = 5 * n_bytes // 8
+    found = [
+        *ssbhash.search(codes, queries, 20, backend="cuda"),
+        *ssbhash.search(
+            ssbhash.prepare(codes, backend="cuda"), queries, 1, mask=mask, backend="cuda"
+        ),
+        *ssbhash.within(codes, queries, radius, mask=mask, backend="cuda"),
+    ]
+    expected = [
+        *ssbhash.search(codes, queries, 20, backend="reference"),
+        *ssbhash.search(codes, queries, 1, mask=mask, backend="reference"),
+        *ssbhash.within(codes, queries, radius, mask=mask, backend="reference"),
+    ]
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_kernel_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSBHASH_CUDA_KERNEL", "matrix")
+    with pytest.raises(ValueError, match="'matrix'; these codes on this device have kernels rows"):
+        ssbhash.search(CODES, QUERIES, 1, backend="cuda")
+
+
 @pytest.mark.parametrize("n_devices", [1, 3])
 def test_codes_of_the_host_go_in_pages_to_all_devices(n_devices: int, monkeypatch) -> None:
     monkeypatch.setattr(cuda, "_PAGE_BYTES", 1024 * 3)
@@ -104,6 +167,48 @@ def test_codes_of_the_host_go_in_pages_to_all_devices(n_devices: int, monkeypatc
     found = ssbhash.within(CODES, QUERIES, 6, backend="cuda")
     for part, whole in zip(found, ssbhash.within(CODES, QUERIES, 6), strict=True):
         np.testing.assert_array_equal(part, whole)
+
+
+def test_an_index_is_held_on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ssbhash.index.store.TAIL_ITEMS", 1000)
+    on_device, on_host = ssbhash.HammingIndex(24, device=str(DEVICE)), ssbhash.HammingIndex(24)
+    for index in (on_device, on_host):
+        index.add(CODES[:2500], ids=np.arange(2500) * 3)
+        index.add(CODES[2500:], ids=np.arange(500) * 3 + 1)
+        index.remove(np.arange(0, 1500, 9) * 3)
+    options: dict = {
+        "all": {},
+        "mask": {"mask": np.arange(7500) % 2 == 0},
+        "few": {"ids": np.arange(0, 300, 3)},
+        "exclude": {"exclude": np.arange(20) * 3},
+    }
+    query = ON_DEVICE["query"]
+    for chosen in options.values():
+        found = on_device.search(query, 30, max_distance=9, **chosen)
+        same(found, on_host.search(QUERIES, 30, max_distance=9, **chosen))
+        same(on_device.within(query, 6, **chosen), on_host.within(QUERIES, 6, **chosen))
+        counts = on_device.count_within(QUERIES, 6, **chosen)
+        np.testing.assert_array_equal(counts, on_host.count_within(QUERIES, 6, **chosen))
+    copies = on_device._device._copies  # the parts are copied once, and let go with their part
+    before = {id(segment) for segment in copies}
+    on_device.search(query, 3)
+    assert before == {id(segment) for segment in copies}
+    on_device.compact()
+    same(on_device.search(query[0], 9), on_host.search(QUERIES[0], 9))
+    assert len(copies) == 1
+    numpy_found = on_device.search(QUERIES, 5, backend="reference")
+    np.testing.assert_array_equal(numpy_found.ids, on_host.search(QUERIES, 5).ids)
+    vectors = np.random.default_rng(0).normal(size=(7500, 4))
+    ranked = [
+        index.search(QUERIES, 5, rerank=(vectors, vectors[:20])) for index in (on_device, on_host)
+    ]
+    np.testing.assert_array_equal(ranked[0].ids, ranked[1].ids)
+
+
+def test_an_index_on_no_device_says_so() -> None:
+    for name in ("meta", "bogus", "cuda:77"):
+        with pytest.raises(ValueError, match=f"device.*{name}"):
+            ssbhash.HammingIndex(8, device=name)
 
 
 def test_absence_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

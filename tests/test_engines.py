@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 import textwrap
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
 
 import pytest
 
@@ -61,6 +63,22 @@ def test_a_missing_engine_is_named() -> None:
         """
     )
     assert "backend 'native' needs ssbhash._core, which is not installed" in done.stderr
+
+
+def test_a_source_folder_without_the_engine_points_to_the_installed_one(tmp_path: Path) -> None:
+    information = tmp_path / "ssbhash-0.1.0.dist-info" / "METADATA"
+    information.parent.mkdir()
+    information.write_text("Metadata-Version: 2.1\nName: ssbhash\nVersion: 0.1.0\n")
+    engine = tmp_path / "ssbhash" / f"_core{EXTENSION_SUFFIXES[0]}"
+    engine.parent.mkdir()
+    engine.touch()
+    place = os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]])
+    shown = "sys.modules['ssbhash._core'] = None; ssbhash.show_config()"
+    for program in (NO_EXTENSION, f"import sys, ssbhash; {shown}"):
+        done = run_python(program, SSBHASH_BACKEND="", PYTHONPATH=place)
+        message = f"hides the ssbhash that is installed in {tmp_path.resolve()} with its engine"
+        assert message in done.stderr + done.stdout
+        assert "start Python in another folder" in done.stderr + done.stdout
 
 
 def test_import_needs_numpy_alone() -> None:

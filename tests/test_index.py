@@ -61,6 +61,8 @@ def check_equal(
 class Machine(RuleBasedStateMachine):
     """An index in a folder beside a dictionary."""
 
+    device: str | None = None
+
     @initialize(
         n_bits=st.sampled_from([5, 16, 20, 64, 90]),
         layout=st.sampled_from(["auto", "flat", "distinct", "postings"]),
@@ -71,8 +73,10 @@ class Machine(RuleBasedStateMachine):
         self.n_bits, self.layout = n_bits, layout
         self.folder = tempfile.TemporaryDirectory()
         self.path = Path(self.folder.name) / "index"
-        self.index = HammingIndex.open(self.path, "a", n_bits=n_bits, layout=layout)
-        self.reader = HammingIndex.open(self.path)
+        self.index = HammingIndex.open(
+            self.path, "a", n_bits=n_bits, layout=layout, device=self.device
+        )
+        self.reader = HammingIndex.open(self.path, device=self.device)
         self.contents: dict[int, np.ndarray] = {}
         self.most = -1
 
@@ -200,6 +204,10 @@ class Machine(RuleBasedStateMachine):
 @pytest.mark.usefixtures("small_parts")
 def test_any_sequence_of_operations(monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
     monkeypatch.setenv("SSBHASH_BACKEND", backend)
+    if backend == "cuda":
+        from ssbhash.engines import cuda
+
+        monkeypatch.setattr(Machine, "device", str(cuda._devices()[0]))
     case = Machine.TestCase
     case.settings = settings(
         deadline=None,
@@ -458,6 +466,7 @@ def test_string_ids(tmp_path: Path, small_parts: None) -> None:
         index.update(codes[5], [names[7]])
         assert names[0] not in index
         assert 7 not in index
+        assert index.contains([names[0], names[7], "no name"]).tolist() == [False, True, False]
         with pytest.raises(TypeError, match="ids of this index are strings"):
             index.add(codes[:1], ids=[1])
         with pytest.raises(KeyError, match=names[0]):

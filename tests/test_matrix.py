@@ -167,7 +167,7 @@ def test_the_caller_s_matrix_is_left_alone(name: str, form: str, tmp_path: Path)
         assert np.array_equal(old, new)
 
 
-@pytest.mark.parametrize("name", ["ssb-vae", "vdsh-s"])
+@pytest.mark.parametrize("name", ["ssb-vae:paper", "vdsh-s"])
 @pytest.mark.parametrize("form", ["csr_matrix", "memory-mapped", "zeros and duplicates"])
 def test_targets_agree(name: str, form: str, tmp_path: Path) -> None:
     X = rows(0.5, True)
@@ -252,6 +252,19 @@ def test_what_is_fitted_is_finite_or_refused(name: str, unit: float) -> None:
         assert any(word in str(error) for word in ("scale", "Scale", "multiply", "loss"))  # noqa: PT017
     else:
         assert np.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize("unit", [1e-42, 1e-30, 1e30, 1e37])
+def test_sparse_rows_and_rows_that_are_alike_raise_no_warning(name: str, unit: float) -> None:
+    """pytest turns warnings into errors."""
+    for X in (sp.csr_matrix(rows(0.08, False) * unit), np.ones((N_ITEMS, N_FEATURES), "f4")):
+        try:
+            logits = small(name).fit(X, y).logits(X)
+        except (ValueError, RuntimeError) as error:
+            assert any(word in str(error) for word in ("scale", "Scale", "multiply", "loss"))  # noqa: PT017
+        else:
+            assert np.isfinite(logits).all()
 
 
 def test_a_nullable_frame_is_read(tmp_path: Path) -> None:

@@ -180,15 +180,15 @@ def test_target_is_what_the_decoder_reconstructs(items: Any) -> None:
     hasher = small(PAPER, n_epochs=60, alpha=0, beta=0).fit(X, y, target=target)
     assert hasher.history_[0]["reconstruction"] > hasher.history_[-1]["reconstruction"]
     # Three copies of a word say the same as one: rows are normalised.
-    once = small("ssb-vae", n_epochs=1).fit(X, y, target=target / 3)
-    thrice = small("ssb-vae", n_epochs=1).fit(X, y, target=target)
+    once = small(PAPER, n_epochs=1).fit(X, y, target=target / 3)
+    thrice = small(PAPER, n_epochs=1).fit(X, y, target=target)
     np.testing.assert_allclose(once.logits(X), thrice.logits(X), rtol=1e-5, atol=1e-6)
 
 
 def test_auto_reconstruction_follows_the_sign(items: Any) -> None:
     X, y = items
     for features, expected in ((X, "multinomial"), (X - 1, "gaussian")):
-        hasher = small("ssb-vae").fit(features, y)
+        hasher = small(PAPER).fit(features, y)
         assert hasher._model.network.shape.reconstruction == expected
 
 
@@ -227,7 +227,7 @@ def test_bad_items(name: str, items: Any) -> None:
     X, y = items
     spoil, error, message = BAD_ITEMS[name]
     with pytest.raises(error, match=message):
-        small("ssb-vae", reconstruction="multinomial").fit(spoil(X), y[: spoil(X).shape[0]])
+        small(PAPER, reconstruction="multinomial").fit(spoil(X), y[: spoil(X).shape[0]])
 
 
 BAD_LABELS = {
@@ -273,6 +273,7 @@ BAD_PARAMETERS = [
     ({"validation_fraction": 0.001}, ValueError),
     ({"patience": 2}, ValueError),
     ({"patience": 0, "validation_fraction": 0.1}, ValueError),
+    ({"monitor": "val_accuracy"}, ValueError),
     ({"monitor": "accuracy"}, ValueError),
     ({"reconstruction": "poisson"}, ValueError),
     ({"precision": "float16"}, ValueError),
@@ -294,6 +295,7 @@ def test_bad_parameters_are_named(parameters: dict[str, Any], error: type, items
         ("default", "gamma", 1e3),
         ("default", "beta", 0.5),
         ("default", "temperature", 1.0),
+        ("default", "reconstruction", "gaussian"),
         ("paper", "dropout", 0.1),
         ("paper", "contrast_weight", 1.5),
         ("paper", "class_share", 0.25),
@@ -302,11 +304,20 @@ def test_bad_parameters_are_named(parameters: dict[str, Any], error: type, items
     ],
 )
 def test_parameters_of_the_other_preset_are_refused(
-    preset: str, name: str, value: float, items: Any
+    preset: str, name: str, value: Any, items: Any
 ) -> None:
     message = f"{name}={value!r} belongs to preset='(paper|default)'; preset='{preset}' has no"
     with pytest.raises(ValueError, match=message):
         small("ssb-vae", preset=preset, **{name: value}).fit(*items)
+
+
+def test_the_default_takes_no_target(items: Any) -> None:
+    X, y = items
+    assert not small("ssb-vae").reconstructs
+    with pytest.raises(ValueError, match="target would have no effect; preset='paper'"):
+        small("ssb-vae").fit(X, y, target=X)
+    with pytest.raises(ValueError, match="target would have no effect; preset='paper'"):
+        ssbhash.tune(small("ssb-vae"), X, y, X, n_trials=1)
 
 
 def test_bad_threshold_and_target(items: Any) -> None:
@@ -329,7 +340,8 @@ def test_cuda_is_refused_where_absent(items: Any) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_save_and_load(method: str, items: Any, tmp_path: Path) -> None:
     X, y = items
-    hasher = small(method, reconstruction="gaussian", validation_fraction=0.2).fit(X, y)
+    likelihood = {} if method == "ssb-vae" else {"reconstruction": "gaussian"}
+    hasher = small(method, **likelihood, validation_fraction=0.2).fit(X, y)
     hasher.save(tmp_path / "new" / "model")
     hasher.save(tmp_path / "new" / "model")  # again, over the first
     files = sorted(path.name for path in (tmp_path / "new" / "model").iterdir())

@@ -10,7 +10,7 @@ import pytest
 import ssbhash
 from ssbhash.engines import available
 
-HEAVY = ("torch", "numba", "faiss", "sklearn", "scipy", "typer", "matplotlib", "tqdm")
+HEAVY = ("torch", "numba", "faiss", "sklearn", "scipy", "typer", "matplotlib", "tqdm", "ray")
 
 
 def run_python(code: str) -> str:

@@ -388,7 +388,7 @@ def test_shards_train_as_the_matrix_that_they_make(items: Any, tmp_path: Path) -
     hasher, other = SSBVAE(**SMALL).fit(shards, y), SSBVAE(**SMALL).fit(X, y)
     np.testing.assert_array_equal(hasher.logits(shards), other.logits(X))
     few = CsrShards(tmp_path, n_open=1)
-    hasher = SSBVAE(**SMALL, reconstruction="gaussian").fit(few, y, target=few)
+    hasher = SSBVAE(**PAPER, reconstruction="gaussian").fit(few, y, target=few)
     assert len(few._open) == 1
     np.testing.assert_array_equal(hasher.logits(few), hasher.logits(X))
     with pytest.raises(ValueError, match="30 features"):

@@ -1,6 +1,7 @@
 #include "cuda/search.hpp"
 
 #include "cuda/launch.hpp"
+#include "cuda/matrix_scan.cuh"
 #include "cuda/plane_scan.cuh"
 #include "cuda/row_scan.cuh"
 
@@ -11,12 +12,14 @@ namespace {
 
 constexpr std::int32_t kMaxPlaneBytes = 256;
 
-int shared_limit() {
-    int device = 0, bytes = 0;
+int device_fact(cudaDeviceAttr attribute) {
+    int device = 0, value = 0;
     cudaGetDevice(&device);
-    cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-    return bytes;
+    cudaDeviceGetAttribute(&value, attribute, device);
+    return value;
 }
+
+int shared_limit() { return device_fact(cudaDevAttrMaxSharedMemoryPerBlockOptin); }
 
 // Calls action(Plan) with the plan for codes of this width: the smallest that holds all units.
 template <typename Action>
@@ -84,6 +87,26 @@ cudaError_t scan_by_rows(const Search &search, cudaStream_t stream) {
     }
 }
 
+cudaError_t scan_by_matrix(const Search &search, cudaStream_t stream) {
+    const auto run = [&](auto kernel, auto plan) {
+        using P = decltype(plan);
+        const std::int64_t n_warps = over(search.n_queries, P::kWarpQueries);
+        const auto of_block = static_cast<int>(std::min(n_warps, std::int64_t{kMostMatrixWarps}));
+        return launch(kernel, search.n_slices, over(n_warps, of_block), 32 * of_block,
+                      of_block * P::kWarpBytes, stream, search);
+    };
+    switch (search.codes.n_bytes) {
+    case 8:
+        return run(scan_by_products<2>, MatrixPlan<2>{});
+    case 16:
+        return run(scan_by_products<4>, MatrixPlan<4>{});
+    case 32:
+        return run(scan_by_products<8>, MatrixPlan<8>{});
+    default:
+        return cudaErrorInvalidValue;
+    }
+}
+
 constexpr int kDistanceThreads = 128;
 
 __global__ void __launch_bounds__(kDistanceThreads)
@@ -112,6 +135,13 @@ bool has_plane_kernel(std::int32_t n_bytes) {
            });
 }
 
+bool has_matrix_kernel(const DeviceCodes &codes) {
+    const int major = device_fact(cudaDevAttrComputeCapabilityMajor);
+    const bool is_wide_enough = codes.n_bytes == 8 || codes.n_bytes == 16 || codes.n_bytes == 32;
+    return (major == 8 || major == 9) && is_wide_enough && codes.n >= 32 &&
+           reinterpret_cast<std::uintptr_t>(codes.rows) % 4 == 0;
+}
+
 cudaError_t make_planes(const DeviceCodes &codes, std::uint32_t *planes, cudaStream_t stream) {
     return launch(transpose_rows, over(codes.n, kTileCodes) * kTileRegisters / kPlaneThreads + 1, 1,
                   kPlaneThreads, 0, stream, codes,
@@ -126,7 +156,14 @@ std::int64_t scratch_bytes(std::int64_t n_queries, std::int32_t n_bytes) {
 cudaError_t scan(const Search &search, void *scratch, cudaStream_t stream) {
     if (search.codes.n == 0 || search.n_queries == 0)
         return cudaSuccess;
-    return search.planes ? scan_by_planes(search, scratch, stream) : scan_by_rows(search, stream);
+    switch (search.kernel) {
+    case Kernel::planes:
+        return scan_by_planes(search, scratch, stream);
+    case Kernel::matrix:
+        return scan_by_matrix(search, stream);
+    default:
+        return scan_by_rows(search, stream);
+    }
 }
 
 cudaError_t distances(const DeviceCodes &codes, const std::uint8_t *queries, std::int64_t n_queries,

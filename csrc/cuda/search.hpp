@@ -18,11 +18,14 @@ struct DeviceCodes {
     std::int32_t n_bytes;
 };
 
+enum class Kernel : std::int32_t { rows, planes, matrix };
+
 // One search. Codes are split into slices of consecutive ids and each slice keeps its own list
 // for each query, ascending by id: found [n_queries][n_slices][capacity].
 struct Search {
+    Kernel kernel;
     DeviceCodes codes;
-    const std::uint32_t *planes;  // by make_planes; null: scan by row
+    const std::uint32_t *planes;  // by make_planes, for Kernel::planes
     const std::uint32_t *allowed; // bit i % 32 of word i / 32: search code i; null: all
     std::int64_t first_id;        // of the first code
     const std::uint8_t *queries;  // [n_queries][n_bytes]
@@ -30,10 +33,11 @@ struct Search {
     std::int64_t k;             // 0: all codes below the limits, which stay
     std::int32_t *limits;       // [n_queries] only codes with distance < limit are wanted
     std::uint32_t *counts;      // [n_queries][8 * n_bytes + 1] codes found by distance; k = 0: null
-    const std::int64_t *starts; // [n_queries][n_slices] where a list begins; null: by capacity
+    const std::int64_t *starts; // [n_queries * n_slices + 1] where lists begin and the last ends;
+                                // null: each has room for `capacity`
     std::int64_t *found;
     std::int64_t *n_found; // [n_queries][n_slices]
-    std::int64_t capacity; // of a list; at least k + 32 where k > 0; 0 where k = 0: count only
+    std::int64_t capacity; // at least k + 32 where k > 0; 0 without `starts`: count only
     std::int32_t n_slices;
 };
 
@@ -43,6 +47,8 @@ std::int64_t plane_units(std::int32_t n_bytes);
 std::int64_t plane_words(std::int64_t n, std::int32_t n_bytes);
 // Whether there is a kernel that scans the planes of such codes.
 bool has_plane_kernel(std::int32_t n_bytes);
+// Whether the current device's matrix units can compare these codes.
+bool has_matrix_kernel(const DeviceCodes &codes);
 
 cudaError_t make_planes(const DeviceCodes &codes, std::uint32_t *planes, cudaStream_t stream);
 

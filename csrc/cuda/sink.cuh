@@ -67,6 +67,7 @@ class Sink {
                     std::int32_t *limit)
         : search_(search), query_(query), pair_(query * search.n_slices + slice), limit_(limit),
           found_(search.found + (search.starts ? search.starts[pair_] : pair_ * search.capacity)),
+          room_(search.starts ? search.starts[pair_ + 1] - search.starts[pair_] : search.capacity),
           n_found_(search.n_found[pair_]) {}
 
     // Offer codes first + bit for each bit of `hits`; only distance < limit is taken.
@@ -96,13 +97,13 @@ class Sink {
         const std::uint8_t *query = search_.queries + query_ * search_.codes.n_bytes;
         const std::int32_t d = is_hit ? distance(search_.codes, position, query) : 0;
         unsigned taken = group_.ballot(is_hit && d < *limit_);
-        if (search_.k > 0 && n_found_ + __popc(taken) > search_.capacity) {
+        if (search_.k > 0 && n_found_ + __popc(taken) > room_) {
             keep_smallest();
             taken = group_.ballot(is_hit && d < *limit_);
         }
         if (taken >> group_.lane & 1) {
             const std::int64_t place = n_found_ + group_.rank(taken);
-            if (search_.capacity > 0)
+            if (place < room_) // rows may have changed since they were counted
                 found_[place] = std::int64_t{d} << kIdBits | (search_.first_id + position);
             if (search_.k > 0)
                 atomicAdd(search_.counts + query_ * n_counts() + d, 1u);
@@ -191,6 +192,7 @@ class Sink {
     std::int64_t query_, pair_;
     std::int32_t *limit_; // in shared memory
     std::int64_t *found_;
+    std::int64_t room_; // on the list
     std::int64_t n_found_;
     bool has_grown_ = false;
 };

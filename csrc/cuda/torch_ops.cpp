@@ -25,13 +25,6 @@ using torch::stable::Tensor;
 using MaybeTensor = std::optional<Tensor>;
 namespace device = ssbhash::cuda;
 
-constexpr bool kIsEmulated =
-#if defined(SSBHASH_EMULATED)
-    true;
-#else
-    false;
-#endif
-
 #if defined(SSBHASH_EMULATED)
 struct Queue {
     explicit Queue(const Tensor &) {}
@@ -71,18 +64,17 @@ device::searching::DeviceCodes codes_of(const Tensor &codes) {
     return {pointer<std::uint8_t>(codes), codes.size(0), static_cast<std::int32_t>(codes.size(1))};
 }
 
-// Words of the planes, bytes of scratch, whether there is a plane kernel, multiprocessors, and
-// whether all this is emulated.
-std::tuple<std::int64_t, std::int64_t, bool, std::int64_t, bool> facts(Tensor codes,
-                                                                       std::int64_t n_queries) {
+// Words of the planes, bytes of scratch for each query, whether there is a plane kernel, and one
+// for the matrix units, and multiprocessors.
+std::tuple<std::int64_t, std::int64_t, bool, bool, std::int64_t> facts(Tensor codes) {
     using namespace device::searching;
     const Queue queue(codes);
     int current = 0, multiprocessors = 0;
     check(cudaGetDevice(&current));
     check(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, current));
     const auto n_bytes = static_cast<std::int32_t>(codes.size(1));
-    return {plane_words(codes.size(0), n_bytes), scratch_bytes(n_queries, n_bytes),
-            has_plane_kernel(n_bytes), multiprocessors, kIsEmulated};
+    return {plane_words(codes.size(0), n_bytes), scratch_bytes(1, n_bytes),
+            has_plane_kernel(n_bytes), has_matrix_kernel(codes_of(codes)), multiprocessors};
 }
 
 void make_planes(Tensor codes, Tensor planes) {
@@ -91,11 +83,12 @@ void make_planes(Tensor codes, Tensor planes) {
                                          queue.stream));
 }
 
-void scan(Tensor codes, MaybeTensor planes, MaybeTensor allowed, std::int64_t first_id,
-          Tensor queries, std::int64_t k, Tensor limits, MaybeTensor counts, MaybeTensor starts,
-          Tensor found, Tensor n_found, std::int64_t capacity, Tensor scratch) {
+void scan(std::int64_t kernel, Tensor codes, MaybeTensor planes, MaybeTensor allowed,
+          std::int64_t first_id, Tensor queries, std::int64_t k, Tensor limits, MaybeTensor counts,
+          MaybeTensor starts, Tensor found, Tensor n_found, std::int64_t capacity, Tensor scratch) {
     const Queue queue(codes);
-    const device::searching::Search search{codes_of(codes),
+    const device::searching::Search search{static_cast<device::searching::Kernel>(kernel),
+                                           codes_of(codes),
                                            pointer<std::uint32_t>(planes),
                                            pointer<std::uint32_t>(allowed),
                                            first_id,
@@ -164,9 +157,10 @@ void sample_relaxed(Tensor logits, std::int64_t seed, std::int64_t first_row, do
 } // namespace
 
 STABLE_TORCH_LIBRARY(ssbhash_cuda, library) {
-    library.def("facts(Tensor codes, int n_queries) -> (int, int, bool, int, bool)");
+    library.def("facts(Tensor codes) -> (int, int, bool, bool, int)");
     library.def("make_planes(Tensor codes, Tensor(a!) planes) -> ()");
-    library.def("scan(Tensor codes, Tensor? planes, Tensor? allowed, int first_id, Tensor queries, "
+    library.def("scan(int kernel, Tensor codes, Tensor? planes, Tensor? allowed, int first_id, "
+                "Tensor queries, "
                 "int k, Tensor(a!) limits, Tensor(b!)? counts, Tensor? starts, Tensor(c!) found, "
                 "Tensor(d!) n_found, int capacity, Tensor(e!) scratch) -> ()");
     library.def("distances(Tensor codes, Tensor queries, Tensor(a!) out) -> ()");

@@ -1,9 +1,9 @@
 """The demo: hand-written digits with 10% labels, codes, a million of them, a picture.
 
-The data are the 1,797 digits that scikit-learn ships, 8 x 8 pixels. 300 items, drawn
-once, are the queries and are used for nothing but the table; the others are the
-database. Weights and epochs of each method were chosen on 300 items of the database
-held out for validation (docs/decisions.md), never on the queries.
+The data are the 1,797 digits of 8 x 8 pixels that come with scikit-learn. 300 items, drawn
+once, are the queries, which are used for the table alone. The others are the database.
+Weights and epochs of each method were chosen on 300 items of the database, held out for
+validation (docs/decisions.md), never on the queries.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def run(
 
 
 def digits() -> Dataset:
-    """Load the digits and draw the queries, always the same, as many of each class."""
+    """Load the digits and draw the queries: always the same ones, evenly from each class."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -155,8 +155,8 @@ def search_speed(
 ) -> dict[str, Any]:
     """Copy the database with some bits flipped, and search the copies, beside faiss.
 
-    All engines must return the same distances before any is timed; they take turns,
-    and the best of the rounds counts.
+    All engines must return the same distances before any is timed. They take turns, and
+    the best time of each is reported.
     """
     from ssbhash import backends, sample, unpack
 
@@ -267,7 +267,7 @@ def _verdict(rows: list[Trained]) -> str:
 
 
 def _engines(codes: Codes) -> dict[str, Callable[[Codes], Any]]:
-    """Engines to compare: queries to distances of the 10 nearest."""
+    """Return the engines to compare: from queries to distances of the 10 nearest."""
     from ssbhash import backends, search
 
     engines: dict[str, Callable[[Codes], Any]] = {
@@ -286,7 +286,7 @@ def _engines(codes: Codes) -> dict[str, Callable[[Codes], Any]]:
 def _take_turns(
     engines: dict[str, Callable[[Codes], Any]], queries: Codes, budget_seconds: float = 2.0
 ) -> dict[str, float]:
-    """Best time of each engine, in turns, for about so many seconds in total."""
+    """Measure the best time of each engine, in turns, for about `seconds` in total."""
     best = dict.fromkeys(engines, float("inf"))
     started = time.perf_counter()
     for _ in range(30):

@@ -1,17 +1,20 @@
 """The engines: native (C++), numba, reference (numpy), cuda.
 
-Each engine is a module that has the functions of `Engine`; results are identical on
-every engine, for any number of threads. `get` picks one; the public functions in `hamming.py` and `sampling.py` check
-arguments, then call it.
+Each engine is a module with the functions of `Engine`. Results are identical on every
+engine, for any number of threads. `get` picks one. The public functions in `hamming.py`
+and `sampling.py` check arguments, then call it.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
+import importlib.machinery
+import importlib.metadata
 import importlib.util
 import os
 import warnings
+from pathlib import Path
 from typing import Any
 
 from ssbhash.arrays import on_accelerator
@@ -19,9 +22,11 @@ from ssbhash.engines import cuda_build
 from ssbhash.engines.engine import (
     MISSING_DISTANCE,
     MISSING_ID,
+    CodeOptions,
     CodesIn,
     Database,
     Engine,
+    EngineOptions,
     PreparedCodes,
 )
 
@@ -29,13 +34,16 @@ __all__ = [
     "MISSING_DISTANCE",
     "MISSING_ID",
     "NAMES",
+    "CodeOptions",
     "CodesIn",
     "Database",
     "Engine",
+    "EngineOptions",
     "PreparedCodes",
     "available",
     "get",
     "native_module",
+    "why_no_native",
 ]
 
 # Fastest first: "auto" takes the first that is present, "cuda" only for tensors on a device.
@@ -44,7 +52,19 @@ _REQUIRES = {"native": "ssbhash._core", "numba": "numba", "reference": "numpy"}
 
 
 def available() -> tuple[str, ...]:
-    """Names of the engines that can run here, fastest first."""
+    """Name the engines that can run here, fastest first.
+
+    Returns
+    -------
+    tuple of str
+        Some of "native", "numba", "reference", "cuda".
+
+    Examples
+    --------
+    >>> import ssbhash
+    >>> "reference" in ssbhash.backends()
+    True
+    """
     return tuple(name for name in NAMES if _is_present(name))
 
 
@@ -60,6 +80,32 @@ def _load_native() -> tuple[Any, str]:
         return importlib.import_module("ssbhash._core"), ""
     except ImportError as error:  # not built, or built for another Python or system
         return None, str(error)
+
+
+def why_no_native() -> str:
+    """Say why the native engine is absent, and how to get it; "" where it is present."""
+    reason = _load_native()[1]
+    if not reason:
+        return ""
+    here, installed = Path(__file__).resolve().parents[2], _installed_with_native()
+    if installed is not None and installed != here:
+        return (
+            f"this is the source folder {here}, which hides the ssbhash that is installed in "
+            f"{installed} with its engine: start Python in another folder, or build the engine "
+            "into this one (CONTRIBUTING.md)"
+        )
+    return f"{reason}. To get it, reinstall with a C++20 compiler present"
+
+
+def _installed_with_native() -> Path | None:
+    """Find the folder of the installed ssbhash, if that has the extension."""
+    try:
+        folder = Path(str(importlib.metadata.distribution("ssbhash").locate_file(""))).resolve()
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    suffixes = importlib.machinery.EXTENSION_SUFFIXES
+    has_native = any((folder / "ssbhash" / f"_core{suffix}").exists() for suffix in suffixes)
+    return folder if has_native else None
 
 
 def _is_present(name: str) -> bool:
@@ -95,7 +141,7 @@ def _engine(name: str) -> Engine:
     if name == "cuda" and (reason := cuda_build.why_absent()):
         raise ValueError(f"backend 'cuda' cannot run here: {reason}")
     if not _is_present(name):
-        why = f" ({_load_native()[1]})" if name == "native" else ""
+        why = f" ({why_no_native()})" if name == "native" else ""
         raise ValueError(
             f"backend {name!r} needs {_REQUIRES[name]}, which is not installed{why}; "
             f"present: {', '.join(available())}"
@@ -127,9 +173,8 @@ def _fastest() -> str:
     name = available()[0]
     if name != "native":
         warnings.warn(
-            f"ssbhash's native engine is absent ({_load_native()[1]}), so the slower {name} "
-            "engine serves with the same results. To get it, reinstall with a C++20 compiler "
-            "present; set SSBHASH_BACKEND to choose an engine and silence this.",
+            f"ssbhash's native engine is absent, so the slower {name} engine serves with the same "
+            f"results: {why_no_native()}. Set SSBHASH_BACKEND to choose an engine and silence this.",
             RuntimeWarning,
             stacklevel=4,
         )

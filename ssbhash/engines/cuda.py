@@ -8,6 +8,7 @@ data (`within`, a filter), and to check logits.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -20,21 +21,6 @@ from ssbhash.arrays import NotFiniteError, TooManyResultsError, unpacked_tensor
 from ssbhash.engines import cuda_build
 from ssbhash.engines.engine import MISSING_DISTANCE, MISSING_ID, Database
 
-__all__ = [
-    "NAME",
-    "binarize",
-    "count_within",
-    "distances",
-    "merge",
-    "paired_distances",
-    "pairs_within",
-    "prepare",
-    "sample",
-    "sample_relaxed",
-    "search",
-    "within",
-]
-
 NAME = "cuda"
 
 _ID_BITS = 40  # of a key, which is distance * 2**40 + id
@@ -43,10 +29,11 @@ _TILE = 1024  # codes that a block scans together by planes
 _PAGE_BYTES = 1 << 28
 _LIST_BYTES = 1 << 28
 _CHUNK_QUERIES = 4096
+_KERNELS = ("rows", "planes", "matrix")  # as csrc/cuda/search.hpp numbers them
 # By the count of instructions (docs/gpu.md): below it, rows are scanned.
-_MIN_PLANE_QUERIES = 16
-_WARPS = 32  # of a multiprocessor, each with a slice of its own, where rows are scanned
-_BLOCKS = 4  # of a multiprocessor, where planes are
+_MIN_BATCH = 16
+_WARPS = 32  # of a multiprocessor; "rows" gives each a slice of its own
+_BLOCKS = 4  # of a multiprocessor, for "planes"
 
 
 @dataclass(frozen=True)
@@ -74,7 +61,6 @@ class _Page(NamedTuple):
 def search(
     database: Database, queries: Any, k: int, n_threads: int, max_distance: int | None = None
 ) -> tuple[Any, Any]:
-    """Find the k smallest (distance, id) of each query."""
     home = _home(database.codes, queries)
     on_home = _tensor(queries, home)
     n_bits = 8 * on_home.shape[1]
@@ -91,46 +77,44 @@ def search(
         found = _nearest(page, here, k, limits).to(home)
         best = _smallest(torch.cat([best, found], dim=1), k)
     best = torch.nn.functional.pad(best, (0, k - best.shape[1]), value=_NOTHING)
-    found_distances, ids = _split(best)
-    if to_ids is not None and len(to_ids):
-        ids = to_ids[ids.clamp(max=len(to_ids) - 1)]
-    is_missing = best == _NOTHING
-    found_distances = found_distances.masked_fill(is_missing, MISSING_DISTANCE)
-    ids = ids.masked_fill(is_missing, MISSING_ID)
+    found_distances, ids = _split(best, to_ids)
     return _as_given(found_distances, queries), _as_given(ids, queries)
 
 
 def within(
     database: Database, queries: Any, radii: Any, n_threads: int, max_results: int | None = None
 ) -> tuple[Any, Any, Any]:
-    """Find all (distance, id) with distance <= radius, in CSR form."""
     home = _home(database.codes, queries)
     on_home = _tensor(queries, home)
-    counts = _counts(database, on_home, radii, home)
-    if max_results is not None and (n_results := int(counts.sum())) > max_results:
-        raise TooManyResultsError(n_results)
+    if max_results is not None:
+        n_results = int(_counts(database, on_home, radii, home).sum())
+        if n_results > max_results:
+            raise TooManyResultsError(n_results)
     n_bits = 8 * on_home.shape[1]
     database, to_ids = _gathered(database, home)
     nothing = on_home.new_empty(0, dtype=torch.int64)
     owners, keys = [nothing], [nothing]
+    counts = torch.zeros(len(on_home), dtype=torch.int64, device=home)
     for page in _pages(database, home):
         device = page.codes.device
         limits = _tensor(radii, device).to(torch.int32) + 1
-        owner, key = _all_within(page, on_home.to(device), limits)
-        owners.append(owner.to(home))
-        keys.append(key.to(home))
+        for begin, chunk in _chunks(on_home.to(device)):
+            n_found, found = _all_within(page, chunk, limits[begin : begin + len(chunk)])
+            counts[begin : begin + len(chunk)] += n_found.to(home)
+            owner = begin + torch.repeat_interleave(n_found, output_size=len(found))
+            owners.append(owner.to(home))
+            keys.append(found.to(home))
     owner, key = torch.cat(owners), torch.cat(keys)
-    found_distances, ids = _split(key)
+    found_distances, ids = _split(key, to_ids)
     # Ids ascend already for each query: a stable sort by the rest leaves them so.
-    order = torch.argsort(owner * (n_bits + 1) + found_distances, stable=True)
-    lims = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    ids = ids[order] if to_ids is None else to_ids[ids[order]]
-    found_distances = found_distances[order]
+    by_distance = found_distances.clamp(max=n_bits + 1)
+    order = torch.argsort(owner * (n_bits + 2) + by_distance, stable=True)
+    lims = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
+    found_distances, ids = found_distances[order], ids[order]
     return _as_given(lims, queries), _as_given(found_distances, queries), _as_given(ids, queries)
 
 
 def count_within(database: Database, queries: Any, radii: Any, n_threads: int) -> Any:
-    """Count them, for each query."""
     home = _home(database.codes, queries)
     return _as_given(_counts(database, _tensor(queries, home), radii, home), queries)
 
@@ -149,7 +133,6 @@ def _counts(database: Database, queries: Tensor, radii: Any, home: torch.device)
 
 
 def distances(codes: Any, queries: Any, n_threads: int) -> Any:
-    """Compute the full matrix of distances [n_queries, n]."""
     home = _home(codes, queries)
     on_home = _tensor(queries, home)
     # torch joins no unsigned 16-bit numbers everywhere, but it does their bits.
@@ -163,7 +146,6 @@ def distances(codes: Any, queries: Any, n_threads: int) -> Any:
 
 
 def paired_distances(first: Any, second: Any, n_threads: int) -> Any:
-    """Compute the distance of row i to row i, [n]."""
     home = _home(first, second)
     differences = _tensor(first, home) ^ _tensor(second, home)
     total = torch.zeros(len(differences), dtype=torch.int32, device=home)
@@ -175,7 +157,6 @@ def paired_distances(first: Any, second: Any, n_threads: int) -> Any:
 def pairs_within(
     database: Database, radius: int, n_threads: int, max_results: int | None = None
 ) -> tuple[Any, Any, Any]:
-    """Find all pairs of rows i < j with distance <= radius."""
     home = _home(database.codes, database.codes)
     gathered, to_ids = _gathered(database, home, always=True)
     codes: Any = _tensor(gathered.codes, home)
@@ -203,7 +184,6 @@ def pairs_within(
 
 
 def merge(parts: list[tuple[Any, Any]], k: int, n_threads: int) -> tuple[Any, Any]:
-    """Return the k smallest (distance, id) of all parts."""
     given = parts[0][1]
     home = _home(given, given)
     found_distances, ids = (
@@ -224,18 +204,19 @@ def merge(parts: list[tuple[Any, Any]], k: int, n_threads: int) -> tuple[Any, An
 
 
 def prepare(codes: Any, n_threads: int) -> Any:
-    """Copy the codes to the device and keep their bit planes there.
+    """Copy the codes to the device and keep their bit planes there, if batches are searched by them.
 
     Whole tiles of codes have planes, so those of a few codes would be mostly padding: they are
     made for each search.
     """
     on_device = _tensor(codes, _home(codes, codes))
-    planes = _planes_of(on_device)
-    return DevicePlanes(on_device, planes if planes.nbytes <= 2 * on_device.nbytes else None)
+    facts = _facts(on_device)
+    by_planes = _kernel_for(facts, _MIN_BATCH) == "planes"
+    is_small = 4 * facts.n_plane_words <= 2 * on_device.nbytes
+    return DevicePlanes(on_device, _planes_of(on_device) if by_planes and is_small else None)
 
 
 def sample(logits: Any, seed: int, first_row: int, n_samples: int, n_threads: int) -> Any:
-    """Draw codes uint8 [n_samples, n, n_bytes], bit ~ Bernoulli(sigmoid(logit))."""
     values = _tensor(logits, _home(logits, logits))
     codes, bad_row = sample_unchecked(values, seed, first_row, n_samples)
     _require_finite(bad_row)
@@ -253,7 +234,6 @@ def sample_unchecked(
 
 
 def binarize(logits: Any, thresholds: Any, n_threads: int) -> Any:
-    """Codes uint8 [n, n_bytes], bit = logit > threshold, compared exactly."""
     values = _tensor(logits, _home(logits, logits))
     exact = _tensor(thresholds, values.device)
     if values.dtype != torch.float64:  # rounded down, which no float32 can tell
@@ -268,7 +248,6 @@ def binarize(logits: Any, thresholds: Any, n_threads: int) -> Any:
 
 
 def sample_relaxed(logits: Any, tau: float, seed: int, first_row: int, n_threads: int) -> Any:
-    """Draw relaxed bits float32 [n, n_bits] from the binary Concrete distribution."""
     values = _tensor(logits, _home(logits, logits))
     relaxed, bad_row = relaxed_unchecked(values, tau, seed, first_row)
     _require_finite(bad_row)
@@ -294,9 +273,22 @@ def _kernels() -> Any:
 
 
 def _devices() -> list[torch.device]:
-    """Devices that codes of the host are spread over; the emulator has the CPU alone."""
+    """List the devices that codes of the host are spread over; the emulator has the CPU alone."""
     n_devices = torch.cuda.device_count()
     return [torch.device("cuda", i) for i in range(n_devices)] or [torch.device("cpu")]
+
+
+def device_called(name: str) -> torch.device:
+    """Return the device of that name; "cuda" is torch's current one."""
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device {name!r} is none that torch knows: {error}") from None
+    if str(device) == "cuda" and torch.cuda.is_available():
+        device = torch.device("cuda", torch.cuda.current_device())
+    if device not in (present := _devices()):
+        raise ValueError(f"device must be one of {', '.join(map(str, present))}; got {name!r}")
+    return device
 
 
 def _home(codes: Any, queries: Any) -> torch.device:
@@ -371,8 +363,34 @@ def _pages(database: Database, home: torch.device) -> Iterator[_Page]:
 # ---- search
 
 
+class _Facts(NamedTuple):
+    n_plane_words: int
+    n_scratch_bytes: int  # for each query
+    has_planes: bool
+    has_matrix: bool
+    n_multiprocessors: int
+
+
+def _facts(codes: Tensor) -> _Facts:
+    return _Facts(*_kernels().facts(codes))
+
+
+def _kernel_for(facts: _Facts, n_queries: int) -> str:
+    """Choose a kernel by estimate (docs/gpu.md), or take that of SSBHASH_CUDA_KERNEL."""
+    able = [True, facts.has_planes, facts.has_matrix]
+    names = [name for name, is_able in zip(_KERNELS, able, strict=True) if is_able]
+    if forced := os.environ.get("SSBHASH_CUDA_KERNEL", ""):
+        if forced not in names:
+            raise ValueError(
+                f"SSBHASH_CUDA_KERNEL is {forced!r}; these codes on this device have kernels "
+                f"{', '.join(names)}"
+            )
+        return forced
+    return names[-1] if n_queries >= _MIN_BATCH else "rows"
+
+
 def _planes_of(codes: Tensor) -> Tensor:
-    n_words = _kernels().facts(codes, 0)[0]
+    n_words = _facts(codes).n_plane_words
     planes = torch.empty(n_words, dtype=torch.int32, device=codes.device)
     if len(codes):
         _kernels().make_planes(codes, planes)
@@ -380,22 +398,22 @@ def _planes_of(codes: Tensor) -> Tensor:
 
 
 class _Scan:
-    """The kernels on one page: by planes or by rows, in how many slices."""
+    """A kernel on one page, and the number of its slices."""
 
     def __init__(self, page: _Page, n_queries: int) -> None:
-        self.page = page
-        _, _, has_planes, n_multiprocessors, _ = _kernels().facts(page.codes, 0)
-        n = len(page.codes)
-        planes: Tensor | None
-        if has_planes and n_queries >= _MIN_PLANE_QUERIES:
-            planes = _planes_of(page.codes) if page.planes is None else page.planes
+        facts = _facts(page.codes)
+        self.page, self.kernel = page, _kernel_for(facts, n_queries)
+        self.planes, self.n_scratch_bytes, unit = None, 0, 256
+        if self.kernel == "planes":
+            self.n_scratch_bytes = facts.n_scratch_bytes
+            self.planes = _planes_of(page.codes) if page.planes is None else page.planes
             n_blocks = -(-n_queries // 256)
-            wanted, unit = -(-_BLOCKS * n_multiprocessors // n_blocks), _TILE
+            wanted, unit = -(-_BLOCKS * facts.n_multiprocessors // n_blocks), _TILE
         else:
-            planes = None
-            wanted, unit = _WARPS * n_multiprocessors, 8 * 32
-        self.planes = planes
-        self.n_slices = max(1, min(wanted, -(-n // unit)))
+            # A slice has a warp for each 64 queries, of which the matrix units serve so many.
+            n_warps = -(-n_queries // 64) if self.kernel == "matrix" else 1
+            wanted = -(-_WARPS * facts.n_multiprocessors // max(n_warps, 1))
+        self.n_slices = max(1, min(wanted, -(-len(page.codes) // unit)))
 
     def run(
         self,
@@ -419,10 +437,10 @@ class _Scan:
                 (n_queries, 8 * codes.shape[1] + 1), dtype=torch.int32, device=codes.device
             )
         n_found = torch.zeros((n_queries, n_slices), dtype=torch.int64, device=codes.device)
-        n_scratch = _kernels().facts(codes, n_queries)[1]
+        n_scratch = n_queries * self.n_scratch_bytes
         scratch = torch.empty(n_scratch, dtype=torch.uint8, device=codes.device)
         _kernels().scan(
-            codes, self.planes, self.page.allowed, self.page.first_id, queries, k, limits, counts,
+            _KERNELS.index(self.kernel), codes, self.planes, self.page.allowed, self.page.first_id, queries, k, limits, counts,
             starts, found, n_found, capacity, scratch,
         )  # fmt: skip
         return found, n_found
@@ -441,7 +459,7 @@ def _first_limits(page: _Page, queries: Tensor, k: int) -> Tensor:
 
 
 def _nearest(page: _Page, queries: Tensor, k: int, limits: Tensor) -> Tensor:
-    """Keys of the page among which each query's k smallest are [n_queries, some number]."""
+    """Find keys of the page [n_queries, some number] that include each query's k smallest."""
     scan = _Scan(page, len(queries))
     codes_of_slice = -(-len(page.codes) // scan.n_slices) + _TILE
     capacity = min(2 * k + 64, codes_of_slice + 32)
@@ -463,22 +481,18 @@ def _nearest(page: _Page, queries: Tensor, k: int, limits: Tensor) -> Tensor:
 
 
 def _all_within(page: _Page, queries: Tensor, limits: Tensor) -> tuple[Tensor, Tensor]:
-    """Find (query, key) of all codes of the page below the limits: by query, then id."""
-    nothing = queries.new_empty(0, dtype=torch.int64)
-    owners, keys = [nothing], [nothing]
-    for begin, chunk in _chunks(queries):
-        scan = _Scan(page, len(chunk))
-        bounds = limits[begin : begin + len(chunk)]
-        _, counts = scan.run(chunk, 0, bounds, 0, scan.n_slices)
-        ends = counts.flatten().cumsum(0)
-        total = int(ends[-1])  # waits for the device: the size of the result
-        starts = (ends - counts.flatten()).view_as(counts)
-        found = torch.empty(total, dtype=torch.int64, device=chunk.device)
-        if total:
-            scan.run(chunk, 0, bounds, total, scan.n_slices, starts=starts, found=found)
-        keys.append(found)
-        owners.append(begin + torch.repeat_interleave(counts.sum(1), output_size=total))
-    return torch.cat(owners), torch.cat(keys)
+    """Find all codes of the page below the limits: their number [n_queries], then their keys.
+
+    Keys are by query, then id. Rows that change between the two scans may leave _NOTHING there.
+    """
+    scan = _Scan(page, len(queries))
+    _, counts = scan.run(queries, 0, limits, 0, scan.n_slices)
+    starts = torch.nn.functional.pad(counts.flatten().cumsum(0), (1, 0))
+    total = int(starts[-1])  # waits for the device: the size of the result
+    found = torch.full((total,), _NOTHING, dtype=torch.int64, device=queries.device)
+    if total:
+        scan.run(queries, 0, limits, 0, scan.n_slices, starts=starts, found=found)
+    return counts.sum(1), found
 
 
 def _smallest(keys: Tensor, k: int) -> Tensor:
@@ -486,8 +500,17 @@ def _smallest(keys: Tensor, k: int) -> Tensor:
     return torch.topk(keys, k, dim=1, largest=False, sorted=True).values
 
 
-def _split(keys: Tensor) -> tuple[Tensor, Tensor]:
-    return (keys >> _ID_BITS).to(torch.int32), keys & ((1 << _ID_BITS) - 1)
+def _split(keys: Tensor, to_ids: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Distances and ids of keys; the latter by a table, where codes were gathered."""
+    is_missing = keys == _NOTHING
+    ids = keys & ((1 << _ID_BITS) - 1)
+    if to_ids is not None and len(to_ids):
+        ids = to_ids[ids.clamp(max=len(to_ids) - 1)]
+    found_distances = (keys >> _ID_BITS).to(torch.int32)
+    return (
+        found_distances.masked_fill(is_missing, MISSING_DISTANCE),
+        ids.masked_fill(is_missing, MISSING_ID),
+    )
 
 
 # ---- logits

@@ -6,26 +6,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ssbhash import _core
-from ssbhash.arrays import Codes
-from ssbhash.engines.engine import Database, Distances, Ids
-from ssbhash.engines.native_sampling import binarize, sample, sample_relaxed
-
-__all__ = [
-    "NAME",
-    "binarize",
-    "count_within",
-    "distances",
-    "merge",
-    "paired_distances",
-    "pairs_within",
-    "prepare",
-    "sample",
-    "sample_relaxed",
-    "search",
-    "within",
-]
+from ssbhash.arrays import Codes, Distances, Ids, Int64Array
+from ssbhash.engines import native_sampling
+from ssbhash.engines.engine import Database
 
 NAME = "native"
+sample = native_sampling.sample
+binarize = native_sampling.binarize
+sample_relaxed = native_sampling.sample_relaxed
+
 _NO_LIMIT = 2**63 - 1
 
 
@@ -43,7 +32,6 @@ def prepare(codes: Codes, n_threads: int) -> _core.Planes:
 def search(
     database: Database, queries: Codes, k: int, n_threads: int, max_distance: int | None = None
 ) -> tuple[Distances, Ids]:
-    """Find the k smallest (distance, id) of each query."""
     limit = _NO_LIMIT if max_distance is None else max_distance
     return _core.search(_native(database), queries, k=k, max_distance=limit, n_threads=n_threads)
 
@@ -55,24 +43,19 @@ def within(
     n_threads: int,
     max_results: int | None = None,
 ) -> tuple[Ids, Distances, Ids]:
-    """Find all (distance, id) with distance <= radius, in CSR form."""
     most = _NO_LIMIT if max_results is None else max_results
     return _core.within(
         _native(database), queries, radii=radii, max_results=most, n_threads=n_threads
     )
 
 
-def count_within(
-    database: Database, queries: Codes, radii: Ids, n_threads: int
-) -> npt.NDArray[np.int64]:
-    """Count them, for each query."""
+def count_within(database: Database, queries: Codes, radii: Ids, n_threads: int) -> Int64Array:
     return _core.count_within(_native(database), queries, radii=radii, n_threads=n_threads)
 
 
 def pairs_within(
     database: Database, radius: int, n_threads: int, max_results: int | None = None
 ) -> tuple[Ids, Ids, Distances]:
-    """Find all pairs of rows i < j with distance <= radius."""
     most = _NO_LIMIT if max_results is None else max_results
     return _core.pairs_within(
         _native(database), radius=radius, max_results=most, n_threads=n_threads
@@ -80,15 +63,12 @@ def pairs_within(
 
 
 def distances(codes: Codes, queries: Codes, n_threads: int) -> npt.NDArray[np.uint16]:
-    """Compute the full matrix of distances [n_queries, n]."""
     return _core.distances(codes, queries, n_threads=n_threads)
 
 
 def paired_distances(first: Codes, second: Codes, n_threads: int) -> npt.NDArray[np.uint16]:
-    """Compute the distance of row i to row i."""
     return _core.paired_distances(first, second, n_threads=n_threads)
 
 
 def merge(parts: list[tuple[Distances, Ids]], k: int, n_threads: int) -> tuple[Distances, Ids]:
-    """Return the k smallest (distance, id) of all parts."""
     return _core.merge(parts, k=k, n_threads=n_threads)

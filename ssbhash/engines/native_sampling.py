@@ -16,20 +16,17 @@ _T = TypeVar("_T", bound=np.generic)
 def sample(
     logits: Logits, seed: int, first_row: int, n_samples: int, n_threads: int
 ) -> npt.NDArray[np.uint8]:
-    """Draw codes uint8 [n_samples, n, n_bytes], bit ~ Bernoulli(sigmoid(logit))."""
     draw = _core.Draw(seed=seed, first_row=first_row, n_samples=n_samples)
     return _checked(*_core.sample(logits, draw, n_threads=n_threads))
 
 
 def binarize(logits: Logits, thresholds: npt.NDArray[np.float64], n_threads: int) -> Codes:
-    """Codes uint8 [n, n_bytes], bit = logit > threshold, compared exactly."""
     return _checked(*_core.binarize(logits, thresholds, n_threads=n_threads))
 
 
 def sample_relaxed(
     logits: Logits, tau: float, seed: int, first_row: int, n_threads: int
 ) -> npt.NDArray[np.float32]:
-    """Draw relaxed bits float32 [n, n_bits] from the binary Concrete distribution."""
     draw = _core.Draw(seed=seed, first_row=first_row)
     return _checked(*_core.sample_relaxed(logits, draw, tau=tau, n_threads=n_threads))
 

@@ -9,28 +9,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ssbhash.arrays import Codes
-from ssbhash.engines.engine import MISSING_DISTANCE, MISSING_ID, Database, Distances, Ids
-from ssbhash.engines.numba_sampling import binarize, sample, sample_relaxed
+from ssbhash.arrays import Codes, Distances, Ids, Int64Array
+from ssbhash.engines import numba_sampling, reference
+from ssbhash.engines.engine import MISSING_DISTANCE, MISSING_ID, Database
 from ssbhash.engines.numba_threads import jit, run
-from ssbhash.engines.reference import merge, to_lims
-
-__all__ = [
-    "NAME",
-    "binarize",
-    "count_within",
-    "distances",
-    "merge",
-    "paired_distances",
-    "pairs_within",
-    "prepare",
-    "sample",
-    "sample_relaxed",
-    "search",
-    "within",
-]
 
 NAME = "numba"
+merge = reference.merge
+sample = numba_sampling.sample
+binarize = numba_sampling.binarize
+sample_relaxed = numba_sampling.sample_relaxed
+
 _MIN_SLICE = 1 << 16  # codes below which a second thread costs more than it saves
 
 
@@ -130,7 +119,6 @@ def prepare(codes: Codes, n_threads: int) -> None:
 def search(
     database: Database, queries: Codes, k: int, n_threads: int, max_distance: int | None = None
 ) -> tuple[Distances, Ids]:
-    """Find the k smallest (distance, id) of each query."""
     codes = database.rows()
     words, query_words = _as_words(codes), _as_words(queries)
     n_bits = 8 * codes.shape[1]
@@ -167,12 +155,11 @@ def within(
     n_threads: int,
     max_results: int | None = None,
 ) -> tuple[Ids, Distances, Ids]:
-    """Find all (distance, id) with distance <= radius, in CSR form."""
     codes = database.rows()
     words, query_words = _as_words(codes), _as_words(queries)
     slices, n_threads = _slices(len(codes), len(queries), n_threads)
     counts = _counts(words, query_words, radii, slices, n_threads)
-    lims = to_lims(counts.ravel(), max_results)
+    lims = reference.to_lims(counts.ravel(), max_results)
     distances, positions = np.empty(lims[-1], np.int32), np.empty(lims[-1], np.int64)
     tasks = [
         functools.partial(
@@ -195,20 +182,17 @@ def within(
     return lims, distances, database.to_ids(positions)
 
 
-def count_within(
-    database: Database, queries: Codes, radii: Ids, n_threads: int
-) -> npt.NDArray[np.int64]:
-    """Count them, for each query."""
+def count_within(database: Database, queries: Codes, radii: Ids, n_threads: int) -> Int64Array:
     codes = database.rows()
     slices, n_threads = _slices(len(codes), len(queries), n_threads)
     counts = _counts(_as_words(codes), _as_words(queries), radii, slices, n_threads)
-    total: npt.NDArray[np.int64] = counts.sum(axis=1)
+    total: Int64Array = counts.sum(axis=1)
     return total
 
 
 def _counts(
     words: Any, query_words: Any, radii: Ids, slices: list[tuple[int, int]], n_threads: int
-) -> npt.NDArray[np.int64]:
+) -> Int64Array:
     """Count the codes within the radius: [n_queries, n_slices]."""
     tasks = [
         functools.partial(_count, words, query, radius, begin, end)
@@ -221,14 +205,13 @@ def _counts(
 def pairs_within(
     database: Database, radius: int, n_threads: int, max_results: int | None = None
 ) -> tuple[Ids, Ids, Distances]:
-    """Find all pairs of rows i < j with distance <= radius."""
     words = _as_words(database.codes)
     n = len(words)
     radius = min(radius, 8 * database.codes.shape[1])
     n_threads = n_threads if n**2 >= _MIN_SLICE else 1
     rows = [(words, words[row], radius, row + 1, n) for row in range(n)]
     counts = run([functools.partial(_count, *row) for row in rows], n_threads)
-    lims = to_lims(np.array(counts, np.int64), max_results)
+    lims = reference.to_lims(np.array(counts, np.int64), max_results)
     distances, second = np.empty(lims[-1], np.int32), np.empty(lims[-1], np.int64)
     tasks = [
         functools.partial(_fill, *row, distances[begin:end], second[begin:end])
@@ -239,7 +222,6 @@ def pairs_within(
 
 
 def distances(codes: Codes, queries: Codes, n_threads: int) -> npt.NDArray[np.uint16]:
-    """Compute the full matrix of distances [n_queries, n]."""
     words, query_words = _as_words(codes), _as_words(queries)
     out = np.empty((len(queries), len(codes)), dtype=np.uint16)
     tasks = [
@@ -251,7 +233,6 @@ def distances(codes: Codes, queries: Codes, n_threads: int) -> npt.NDArray[np.ui
 
 
 def paired_distances(first: Codes, second: Codes, n_threads: int) -> npt.NDArray[np.uint16]:
-    """Compute the distance of row i to row i."""
     out = np.empty(len(first), np.uint16)
     _pairs(_as_words(first), _as_words(second), out)
     return out

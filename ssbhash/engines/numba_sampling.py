@@ -125,7 +125,7 @@ _TWO_23, _ROUND = np.float32(2**23), np.float32(1.5 * 2**23)
 
 @jit
 def _log2_odds(word: Any, as_int: Any, as_float: Any) -> Any:
-    """log2(u / (1 - u)) for u = (word >> 9 + 1/2) / 2**23; as_int views as_float."""
+    """Compute log2(u / (1 - u)) for u = (word >> 9 + 1/2) / 2**23; as_int views as_float."""
     u = np.float32(word >> np.uint64(9)) + _HALF
     as_float[0] = u / (_TWO_23 - u)
     power = (as_int[0] - np.int32(0x3F3504F3)) >> np.int32(23)
@@ -139,7 +139,7 @@ def _log2_odds(word: Any, as_int: Any, as_float: Any) -> Any:
 
 @jit
 def _sigmoid_of_minus(t: Any, as_int: Any, as_float: Any) -> Any:
-    """1 / (1 + 2**t)."""
+    """Compute 1 / (1 + 2**t)."""
     x = max(-_LIMIT, min(_LIMIT, t))
     nearest = (x + _ROUND) - _ROUND
     rest = x - nearest
@@ -169,7 +169,6 @@ def _relax(logits: Any, scales: Any, seed: Any, first_row: Any, relaxed: Any) ->
 def sample(
     logits: Logits, seed: int, first_row: int, n_samples: int, n_threads: int
 ) -> npt.NDArray[np.uint8]:
-    """Draw codes uint8 [n_samples, n, n_bytes], bit ~ Bernoulli(sigmoid(logit))."""
     values = _prepared(logits)
     n, n_bits = logits.shape
     codes = np.empty((n_samples, n, -(-n_bits // 8)), dtype=np.uint8)
@@ -189,7 +188,6 @@ def sample(
 
 
 def binarize(logits: Logits, thresholds: npt.NDArray[np.float64], n_threads: int) -> Codes:
-    """Codes uint8 [n, n_bytes], bit = logit > threshold, compared exactly."""
     values = _prepared(logits)
     codes = np.empty((len(logits), -(-logits.shape[1] // 8)), dtype=np.uint8)
     _over_rows(logits, n_threads, lambda rows: _binarize(values[rows], thresholds, codes[rows]))
@@ -199,7 +197,6 @@ def binarize(logits: Logits, thresholds: npt.NDArray[np.float64], n_threads: int
 def sample_relaxed(
     logits: Logits, tau: float, seed: int, first_row: int, n_threads: int
 ) -> npt.NDArray[np.float32]:
-    """Draw relaxed bits float32 [n, n_bits] from the binary Concrete distribution."""
     values = _prepared(logits)
     relaxed = np.empty(logits.shape, dtype=np.float32)
     scales = relaxed_scales(tau)

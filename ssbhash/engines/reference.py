@@ -7,26 +7,15 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from ssbhash.arrays import Codes, TooManyResultsError
-from ssbhash.engines.engine import MISSING_DISTANCE, MISSING_ID, Database, Distances, Ids
-from ssbhash.engines.reference_sampling import binarize, sample, sample_relaxed
-
-__all__ = [
-    "NAME",
-    "binarize",
-    "count_within",
-    "distances",
-    "merge",
-    "paired_distances",
-    "pairs_within",
-    "prepare",
-    "sample",
-    "sample_relaxed",
-    "search",
-    "within",
-]
+from ssbhash.arrays import Codes, Distances, Ids, Int64Array, TooManyResultsError
+from ssbhash.engines import reference_sampling
+from ssbhash.engines.engine import MISSING_DISTANCE, MISSING_ID, Database
 
 NAME = "reference"
+sample = reference_sampling.sample
+binarize = reference_sampling.binarize
+sample_relaxed = reference_sampling.sample_relaxed
+
 _POPCOUNT = np.array([byte.bit_count() for byte in range(256)], dtype=np.int32)
 
 
@@ -42,7 +31,6 @@ def prepare(codes: Codes, n_threads: int) -> None:
 def search(
     database: Database, queries: Codes, k: int, n_threads: int, max_distance: int | None = None
 ) -> tuple[Distances, Ids]:
-    """Find the k smallest (distance, id) of each query."""
     codes = database.rows()
     out_distances = np.full((len(queries), k), MISSING_DISTANCE, dtype=np.int32)
     out_ids = np.full((len(queries), k), MISSING_ID, dtype=np.int64)
@@ -63,7 +51,6 @@ def within(
     n_threads: int,
     max_results: int | None = None,
 ) -> tuple[Ids, Distances, Ids]:
-    """Find all (distance, id) with distance <= radius, in CSR form."""
     lims = to_lims(count_within(database, queries, radii, n_threads), max_results)
     out_distances, positions = np.empty(lims[-1], np.int32), np.empty(lims[-1], np.int64)
     codes = database.rows()
@@ -76,10 +63,7 @@ def within(
     return lims, out_distances, database.to_ids(positions)
 
 
-def count_within(
-    database: Database, queries: Codes, radii: Ids, n_threads: int
-) -> npt.NDArray[np.int64]:
-    """Count them, for each query."""
+def count_within(database: Database, queries: Codes, radii: Ids, n_threads: int) -> Int64Array:
     codes = database.rows()
     counts = [
         np.count_nonzero(_distances_to(codes, query) <= radius)
@@ -88,7 +72,7 @@ def count_within(
     return np.array(counts, dtype=np.int64)
 
 
-def to_lims(counts: npt.NDArray[np.int64], max_results: int | None) -> Ids:
+def to_lims(counts: Int64Array, max_results: int | None) -> Ids:
     """Cumulate counts into the limits of a CSR form, if they are not too many."""
     lims = np.zeros(len(counts) + 1, np.int64)
     np.cumsum(counts, out=lims[1:])
@@ -100,7 +84,6 @@ def to_lims(counts: npt.NDArray[np.int64], max_results: int | None) -> Ids:
 def pairs_within(
     database: Database, radius: int, n_threads: int, max_results: int | None = None
 ) -> tuple[Ids, Ids, Distances]:
-    """Find all pairs of rows i < j with distance <= radius."""
     codes = database.codes
     counts = [len(near) for near, _ in _pairs(codes, radius)]
     lims = to_lims(np.array(counts, np.int64), max_results)
@@ -119,7 +102,6 @@ def _pairs(codes: Codes, radius: int) -> Iterator[tuple[Ids, Distances]]:
 
 
 def distances(codes: Codes, queries: Codes, n_threads: int) -> npt.NDArray[np.uint16]:
-    """Compute the full matrix of distances [n_queries, n]."""
     out = np.empty((len(queries), len(codes)), dtype=np.uint16)
     for row, query in enumerate(queries):
         out[row] = _distances_to(codes, query)
@@ -127,12 +109,10 @@ def distances(codes: Codes, queries: Codes, n_threads: int) -> npt.NDArray[np.ui
 
 
 def paired_distances(first: Codes, second: Codes, n_threads: int) -> npt.NDArray[np.uint16]:
-    """Compute the distance of row i to row i."""
     return _distances_to(first, second).astype(np.uint16)
 
 
 def merge(parts: list[tuple[Distances, Ids]], k: int, n_threads: int) -> tuple[Distances, Ids]:
-    """Return the k smallest (distance, id) of all parts."""
     n_queries = len(parts[0][1])
     missing = np.full((n_queries, k), MISSING_ID, np.int64)
     ids = np.concatenate([part[1] for part in parts] + [missing], axis=1)

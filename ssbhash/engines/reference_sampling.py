@@ -9,11 +9,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ssbhash.arrays import Codes, Logits, require_finite, widen
+from ssbhash.arrays import (
+    BoolArray,
+    Codes,
+    Float32Array,
+    Float64Array,
+    Logits,
+    require_finite,
+    widen,
+)
 
 UInt64 = npt.NDArray[np.uint64]
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
 
 # Kinds of Philox blocks: the two highest bits of the third counter word.
 PREFIX, TAIL, RELAXED = 0 << 30, 1 << 30, 2 << 30
@@ -43,7 +49,7 @@ _MASK32 = np.uint64(0xFFFFFFFF)
 
 
 def philox(seed: int, row: UInt64, third: UInt64, sample: int) -> UInt64:
-    """Philox4x32-10 (Salmon et al., SC 2011): words [..., 4] of block (row, third, sample)."""
+    """Compute the words [..., 4] of block (row, third, sample) by Philox4x32-10."""
     shape = np.broadcast_shapes(row.shape, third.shape)
     c0, c1 = np.broadcast_to(row & _MASK32, shape), np.broadcast_to(row >> np.uint64(32), shape)
     c2, c3 = np.broadcast_to(third, shape), np.full(shape, sample, np.uint64)
@@ -56,8 +62,8 @@ def philox(seed: int, row: UInt64, third: UInt64, sample: int) -> UInt64:
     return np.stack([c0, c1, c2, c3], axis=-1)
 
 
-def flip_probability(magnitude: Float64) -> Float64:
-    """sigmoid(-magnitude) for magnitude >= 0, by the specified operations; 0 from 100 on."""
+def flip_probability(magnitude: Float64Array) -> Float64Array:
+    """Compute sigmoid(-magnitude) for magnitude >= 0 as specified; 0 from 100 on."""
     clipped = np.minimum(magnitude, 100.0)
     k = np.floor(clipped * LOG2_E + 0.5)
     r = (k * LN2_HIGH - clipped) + k * LN2_LOW
@@ -82,7 +88,6 @@ def _row_numbers(rows: slice, first_row: int) -> UInt64:
 def sample(
     logits: Logits, seed: int, first_row: int, n_samples: int, n_threads: int
 ) -> npt.NDArray[np.uint8]:
-    """Draw codes uint8 [n_samples, n, n_bytes], bit ~ Bernoulli(sigmoid(logit))."""
     n, n_bits = logits.shape
     codes = np.empty((n_samples, n, -(-n_bits // 8)), dtype=np.uint8)
     require_finite(logits)
@@ -95,7 +100,7 @@ def sample(
     return codes
 
 
-def _draw(values: Float64, row: UInt64, seed: int, sample: int) -> npt.NDArray[np.bool_]:
+def _draw(values: Float64Array, row: UInt64, seed: int, sample: int) -> BoolArray:
     n_bits = values.shape[1]
     group = np.arange(-(-n_bits // 8), dtype=np.uint64)
     words = philox(seed, row[:, None], group + np.uint64(PREFIX), sample)
@@ -108,13 +113,13 @@ def _draw(values: Float64, row: UInt64, seed: int, sample: int) -> npt.NDArray[n
     tied = np.nonzero(prefix == threshold)
     rest = (scaled - threshold)[tied]
     flip[tied] = _tail_below(rest, row[tied[0]], tied[1], is_positive[tied], seed, sample)
-    bits: npt.NDArray[np.bool_] = flip ^ is_positive
+    bits: BoolArray = flip ^ is_positive
     return bits
 
 
 def _tail_below(
-    rest: Float64, row: UInt64, bit: Any, complement: Any, seed: int, sample: int
-) -> npt.NDArray[np.bool_]:
+    rest: Float64Array, row: UInt64, bit: Any, complement: Any, seed: int, sample: int
+) -> BoolArray:
     """Whether a uniform number of 128 bits is below `rest` in [0, 1)."""
     words = philox(seed, row, bit.astype(np.uint64) + np.uint64(TAIL), sample)
     words = words ^ np.where(complement, _MASK32, np.uint64(0))[:, None]
@@ -123,12 +128,11 @@ def _tail_below(
     scaled = rest * 2.0**64
     rest_high = scaled.astype(np.uint64)
     rest_low = ((scaled - np.floor(scaled)) * 2.0**64).astype(np.uint64)
-    below: npt.NDArray[np.bool_] = (high < rest_high) | ((high == rest_high) & (low < rest_low))
+    below: BoolArray = (high < rest_high) | ((high == rest_high) & (low < rest_low))
     return below
 
 
-def binarize(logits: Logits, thresholds: Float64, n_threads: int) -> Codes:
-    """Codes uint8 [n, n_bytes], bit = logit > threshold, compared exactly."""
+def binarize(logits: Logits, thresholds: Float64Array, n_threads: int) -> Codes:
     n, n_bits = logits.shape
     codes = np.empty((n, -(-n_bits // 8)), dtype=np.uint8)
     require_finite(logits)
@@ -143,27 +147,27 @@ def relaxed_scales(tau: float) -> tuple[np.float32, np.float32]:
     return np.float32(-LOG2_E / tau), np.float32(-1.0 / tau)
 
 
-def _log2_odds(words: UInt64) -> Float32:
-    """log2(u / (1 - u)) for u = (word >> 9 + 1/2) / 2**23."""
+def _log2_odds(words: UInt64) -> Float32Array:
+    """Compute log2(u / (1 - u)) for u = (word >> 9 + 1/2) / 2**23."""
     u = (words >> np.uint64(9)).astype(np.float32) + np.float32(0.5)
     bits = (u / (np.float32(8388608) - u)).view(np.int32)
     power = (bits - np.int32(0x3F3504F3)) >> np.int32(23)
     fraction = (bits - (power << np.int32(23))).view(np.float32) - np.float32(1)
-    odds: Float32 = fraction * _horner(FLOAT_LOG2, fraction) + power.astype(np.float32)
+    odds: Float32Array = fraction * _horner(FLOAT_LOG2, fraction) + power.astype(np.float32)
     return odds
 
 
-def _sigmoid_of_minus(t: Float32) -> Float32:
-    """1 / (1 + 2**t)."""
+def _sigmoid_of_minus(t: Float32Array) -> Float32Array:
+    """Compute 1 / (1 + 2**t)."""
     x = np.clip(t, np.float32(-120), np.float32(120))
     nearest = np.rint(x)
     bits = _horner(FLOAT_EXP2, x - nearest).view(np.int32)
     exponential = (bits + (nearest.astype(np.int32) << np.int32(23))).view(np.float32)
-    result: Float32 = np.float32(1) / (np.float32(1) + exponential)
+    result: Float32Array = np.float32(1) / (np.float32(1) + exponential)
     return result
 
 
-def _horner(coefficients: tuple[np.float32, ...], x: Float32) -> Float32:
+def _horner(coefficients: tuple[np.float32, ...], x: Float32Array) -> Float32Array:
     series = np.full_like(x, coefficients[0])
     for coefficient in coefficients[1:]:
         series = series * x + coefficient
@@ -172,8 +176,7 @@ def _horner(coefficients: tuple[np.float32, ...], x: Float32) -> Float32:
 
 def sample_relaxed(
     logits: Logits, tau: float, seed: int, first_row: int, n_threads: int
-) -> Float32:
-    """Draw relaxed bits float32 [n, n_bits] from the binary Concrete distribution."""
+) -> Float32Array:
     require_finite(logits)
     logit_scale, noise_scale = relaxed_scales(tau)
     n_bits = logits.shape[1]

@@ -5,13 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from ssbhash.arrays import Codes, as_codes, as_count, like
+from ssbhash.arrays import Codes, Ids, as_codes, as_count, like
 from ssbhash.engines import Database, get, native_module
 from ssbhash.threads import resolve
-
-_Ids = npt.NDArray[np.int64]
 
 
 def groups_within(
@@ -22,10 +19,11 @@ def groups_within(
     backend: str = "auto",
     n_threads: int | None = None,
 ) -> Any:
-    """Group codes that chains of near-duplicates join.
+    """Group codes that are joined by chains of near-duplicates.
 
     Two codes are in one group if steps of at most `radius` bits lead from one to the
-    other. The native engine's memory is linear in the codes, however many pairs there are.
+    other. With the native engine, memory is linear in the codes, however many pairs there
+    are.
 
     Parameters
     ----------
@@ -59,14 +57,14 @@ def groups_within(
     radius = min(as_count(radius, "radius", 0), 8 * checked.shape[1])
     engine, threads = get(backend), resolve(n_threads)
     if engine.NAME == "native":
-        groups: _Ids = native_module().near_groups(checked, radius=radius, n_threads=threads)
+        groups: Ids = native_module().near_groups(checked, radius=radius, n_threads=threads)
     else:
         groups = _by_pairs(checked, engine.pairs_within(Database(checked), radius, threads)[:2])
     return like(groups, codes)
 
 
-def _by_pairs(codes: Codes, pairs: tuple[_Ids, _Ids]) -> _Ids:
-    """Hand the smallest row along the pairs until nothing changes."""
+def _by_pairs(codes: Codes, pairs: tuple[Ids, Ids]) -> Ids:
+    """Pass the smallest row along the pairs until nothing changes."""
     first, second = pairs
     groups = np.arange(len(codes))
     while True:

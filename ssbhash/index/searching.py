@@ -1,14 +1,14 @@
-"""Searching the parts of an index by any engine: the native one in C++, the others by `Database`."""
+"""Searches the parts of an index: in C++ with the native engine, else by `Database`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ssbhash.arrays import Codes
+from ssbhash.arrays import Codes, Distances, Ids
 from ssbhash.engines import (
     MISSING_DISTANCE,
     MISSING_ID,
@@ -16,9 +16,10 @@ from ssbhash.engines import (
     get,
     native_module,
 )
-from ssbhash.index.segments import Ids, Part
+from ssbhash.index.segments import Part
 
-Distances = npt.NDArray[np.int32]
+if TYPE_CHECKING:
+    from ssbhash.index.on_device import OnDevice
 
 
 def nearest(
@@ -27,12 +28,14 @@ def nearest(
     k: int,
     max_distance: int,
     excluded: Ids | None,
-    backend: str,
+    backend: str | OnDevice,
     n_threads: int,
 ) -> tuple[Distances, Ids]:
-    """K nearest of each query [n_queries, k], filled up with id -1 at the largest distance."""
+    """Find the k nearest of each query [n_queries, k], padded by id -1 at the largest distance."""
     if k == 0:
         return np.empty((len(queries), 0), np.int32), np.empty((len(queries), 0), np.int64)
+    if not isinstance(backend, str):
+        return backend.nearest(parts, queries, k, max_distance, excluded)
     if _is_native(backend):
         found: tuple[Distances, Ids] = native_module().index_search(
             _native(parts),
@@ -68,10 +71,12 @@ def within(
     queries: Codes,
     radius: int,
     excluded: Ids | None,
-    backend: str,
+    backend: str | OnDevice,
     n_threads: int,
 ) -> tuple[npt.NDArray[np.int64], Distances, Ids]:
-    """All within a radius, in CSR form."""
+    """Find all within a radius, in CSR form."""
+    if not isinstance(backend, str):
+        return backend.within(parts, queries, radius, excluded)
     if _is_native(backend):
         found: tuple[npt.NDArray[np.int64], Distances, Ids] = native_module().index_within(
             _native(parts), queries, radius=radius, excluded=excluded, n_threads=n_threads
@@ -103,7 +108,7 @@ def _native(parts: Sequence[Part]) -> list[tuple[Any, Any]]:
 
 
 def _database(part: Part) -> tuple[Database, Ids]:
-    """Return the codes that count as a matrix by ascending id, and these ids."""
+    """Return the codes that are alive as a matrix by ascending id, and these ids."""
     items = part.items()
     ids = part.segment.ids_of(items)
     if not part.segment.ascending:

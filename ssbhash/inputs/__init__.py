@@ -6,7 +6,6 @@ from ssbhash.inputs.matrix import BLOCK_ROWS, as_float32, as_matrix, canonical
 from ssbhash.inputs.rows import (
     Batch,
     DenseRows,
-    Ids,
     Raw,
     RowSource,
     SparseBatch,
@@ -27,7 +26,6 @@ __all__ = [
     "ClassLabels",
     "CsrShards",
     "DenseRows",
-    "Ids",
     "LsaRows",
     "Raw",
     "RowSource",

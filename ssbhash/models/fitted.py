@@ -1,4 +1,4 @@
-"""A trained network with what encoding needs beside it: classes and standardisation."""
+"""A trained network, with the classes and statistics that encoding needs."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ssbhash.arrays import Float32Array, Ids
 from ssbhash.inputs import (
     Batch,
     ClassLabels,
     DenseRows,
-    Ids,
     LsaRows,
     RowSource,
     StandardisedRows,
@@ -27,8 +26,6 @@ from ssbhash.inputs import (
 from ssbhash.models import storage
 from ssbhash.nn import TILE, Autoencoder, Shape
 from ssbhash.training import own_torch_state
-
-Floats = npt.NDArray[np.float32]
 
 # Rows encoded at once: enough for the matrix product to fill the cores, few enough
 # that the hidden layers (2 x 500 floats a row) stay within the cache.
@@ -46,9 +43,9 @@ class Model:
     labels
         The classes it knows, None for a method without labels.
     statistics
-        What was measured on the training items' features.
+        Scale or projection of the features, as measured on the training items.
     sparse
-        Whether the training items were sparse data; all others are read the same way.
+        Whether the training items were sparse data. Other items are read the same way.
     """
 
     network: Autoencoder
@@ -57,7 +54,7 @@ class Model:
     sparse: bool = False
 
     def rows(self, matrix: Any) -> RowSource:
-        """Rows of a feature matrix, in whatever form, as the network wants them."""
+        """Scale or project the rows of a feature matrix, as the network wants them."""
         rows = row_source(matrix, self.sparse)
         if not self.statistics:
             return rows
@@ -79,7 +76,7 @@ class Model:
         rows: RowSource,
         width: int,
         ids: Ids | None = None,
-    ) -> Floats:
+    ) -> Float32Array:
         """Apply a function of the network to all rows, or to `ids`: float32 [n, width]."""
         device = next(self.network.parameters()).device
         n = len(rows) if ids is None else len(ids)
@@ -100,13 +97,14 @@ class Model:
                     )
         return out
 
+    @own_torch_state()
     def save(
         self,
         folder: Path,
         config: dict[str, Any],
         beside: Mapping[str, bytes] = MappingProxyType({}),
     ) -> None:
-        """Write the model, its estimator's `config` and more files into a folder."""
+        """Write the model into a folder, with its estimator's `config` and files beside it."""
         about = {
             "shape": asdict(self.network.shape),
             "labels": None if self.labels is None else self.labels.to_json(),
@@ -123,7 +121,7 @@ class Model:
         tensors: dict[str, Tensor],
         build: Callable[[Shape], Autoencoder],
     ) -> Model:
-        """Make a model of what `storage.load` gave."""
+        """Build a model from what `storage.load` returned."""
         network = build(Shape(**config["shape"]))
         network.load_state_dict(_under("network.", tensors))
         network.eval()

@@ -23,7 +23,8 @@ from scipy.optimize import minimize
 from torch import Tensor
 from torch.nn import functional as F
 
-from ssbhash.inputs import ClassLabels, Ids, RowSource
+from ssbhash.arrays import Ids
+from ssbhash.inputs import ClassLabels, RowSource
 
 Floats = npt.NDArray[np.float32]
 Parameters = npt.NDArray[np.float64]

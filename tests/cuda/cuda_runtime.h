@@ -47,7 +47,11 @@ using cudaError_t = int;
 using cudaStream_t = struct EmulatedStream *;
 constexpr cudaError_t cudaSuccess = 0, cudaErrorInvalidValue = 1;
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
-enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount, cudaDevAttrMaxSharedMemoryPerBlockOptin };
+enum cudaDeviceAttr {
+    cudaDevAttrMultiProcessorCount,
+    cudaDevAttrMaxSharedMemoryPerBlockOptin,
+    cudaDevAttrComputeCapabilityMajor
+};
 struct cudaLaunchAttribute {};
 struct cudaLaunchConfig_t {
     dim3 gridDim, blockDim;
@@ -196,11 +200,14 @@ inline void resume(Fiber &fiber) {
 #endif
 }
 
+inline unsigned char noise = 0xA5; // as numbers of 32 bits negative, or positive
+
 inline void set_up_shared(std::size_t n_bytes) {
+    noise = random_order.next() % 2 == 0 ? 0xA5 : 0x5A;
 #if defined(__SANITIZE_ADDRESS__)
     __asan_unpoison_memory_region(shared_memory, sizeof shared_memory);
 #endif
-    std::memset(shared_memory, 0xA5, n_bytes + 4096);
+    std::memset(shared_memory, noise, n_bytes + 4096);
 #if defined(__SANITIZE_ADDRESS__)
     __asan_poison_memory_region(shared_memory + n_bytes, sizeof shared_memory - n_bytes);
 #endif
@@ -209,7 +216,7 @@ inline void set_up_shared(std::size_t n_bytes) {
 inline void check_shared(std::size_t n_bytes) {
 #if !defined(__SANITIZE_ADDRESS__)
     for (std::size_t i = 0; i < 4096; ++i)
-        if (shared_memory[n_bytes + i] != 0xA5)
+        if (shared_memory[n_bytes + i] != noise)
             fail("a write beyond shared memory");
 #endif
 }
@@ -284,6 +291,22 @@ inline const std::uint64_t *meet(unsigned mask, std::uint64_t value) {
         wait(meeting->generation, meeting->generation);
     }
     return meeting->result;
+}
+
+// mma.m16n8k128 of single bits with `and` and `popc`; fragments as PTX lays them out.
+inline void add_shared_bits(std::int32_t (&sums)[4], unsigned low_row, unsigned high_row,
+                            unsigned query) {
+    const unsigned own[3] = {low_row, high_row, query};
+    const std::uint64_t *of_lane = meet(~0u, reinterpret_cast<std::uintptr_t>(own));
+    const unsigned lane = block.current->index % 32;
+    for (unsigned i = 0; i < 4; ++i)
+        for (unsigned word = 0; word < 4; ++word) {
+            const unsigned column = 2 * (lane % 4) + i % 2;
+            const auto *row = reinterpret_cast<const unsigned *>(of_lane[lane / 4 * 4 + word]);
+            const auto *other = reinterpret_cast<const unsigned *>(of_lane[4 * column + word]);
+            sums[i] += __builtin_popcount(row[i / 2] & other[2]);
+        }
+    meet(~0u, 0); // nobody leaves while others look
 }
 
 } // namespace emulator
@@ -362,7 +385,9 @@ inline cudaError_t cudaGetDevice(int *device) {
 inline cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int) {
     const char *shared = std::getenv("SSBHASH_EMULATOR_SHARED"); // bytes, of a smaller device
     const int bytes = shared ? std::atoi(shared) : static_cast<int>(emulator::kSharedBytes);
-    *value = attribute == cudaDevAttrMultiProcessorCount ? 2 : bytes;
+    *value = attribute == cudaDevAttrMultiProcessorCount      ? 2
+             : attribute == cudaDevAttrComputeCapabilityMajor ? 9
+                                                              : bytes;
     return cudaSuccess;
 }
 inline const char *cudaGetErrorString(cudaError_t) { return "invalid argument"; }

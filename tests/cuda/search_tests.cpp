@@ -68,7 +68,7 @@ std::int32_t exact_distance(const std::uint8_t *a, const std::uint8_t *b, int n_
     return sum;
 }
 
-bool passes(const Problem &p, bool by_planes) {
+bool passes(const Problem &p, Kernel kernel) {
     std::mt19937_64 random(1);
     auto all_rows = random_bytes(random, p.n * p.n_bytes, p.density);
     if (p.n_distinct > 0)
@@ -86,7 +86,7 @@ bool passes(const Problem &p, bool by_planes) {
 
     const DeviceCodes codes{rows.data(), p.n, p.n_bytes};
     const Guarded<std::uint32_t> planes(static_cast<std::size_t>(plane_words(p.n, p.n_bytes)));
-    if (by_planes && make_planes(codes, planes.data(), nullptr) != cudaSuccess)
+    if (make_planes(codes, planes.data(), nullptr) != cudaSuccess)
         return false;
     const int n_slices = p.n_slices;
     const std::int64_t capacity = p.k + 32;
@@ -98,8 +98,9 @@ bool passes(const Problem &p, bool by_planes) {
     const Guarded<std::int64_t> n_found(n_pairs);
     const Guarded<std::uint8_t> scratch(
         static_cast<std::size_t>(scratch_bytes(p.n_queries, p.n_bytes)));
-    Search search{codes,
-                  by_planes ? planes.data() : nullptr,
+    Search search{kernel,
+                  codes,
+                  planes.data(),
                   p.has_mask ? allowed.data() : nullptr,
                   0,
                   queries.data(),
@@ -138,9 +139,60 @@ bool passes(const Problem &p, bool by_planes) {
     return true;
 }
 
+// All codes are within the radius, but each list has room for three only, as if rows had changed
+// since they were counted.
+bool keeps_to_counted_space(Kernel kernel) {
+    constexpr std::int64_t n = 2500, n_queries = 5, n_slices = 2, room = 3;
+    std::mt19937_64 random(2);
+    const Guarded<std::uint8_t> rows(random_bytes(random, n * 8, 0.5));
+    const Guarded<std::uint8_t> queries(random_bytes(random, n_queries * 8, 0.5));
+    const DeviceCodes codes{rows.data(), n, 8};
+    const Guarded<std::uint32_t> planes(static_cast<std::size_t>(plane_words(n, 8)));
+    const Guarded<std::int32_t> limits(n_queries, 65);
+    const Guarded<std::int64_t> starts(n_queries * n_slices + 1);
+    for (std::size_t i = 0; i <= n_queries * n_slices; ++i)
+        starts[i] = static_cast<std::int64_t>(i) * room;
+    const Guarded<std::int64_t> found(n_queries * n_slices * room, kNothingFound);
+    const Guarded<std::int64_t> n_found(n_queries * n_slices);
+    const Guarded<std::uint8_t> scratch(static_cast<std::size_t>(scratch_bytes(n_queries, 8)));
+    if (make_planes(codes, planes.data(), nullptr) != cudaSuccess)
+        return false;
+    const Search search{kernel,
+                        codes,
+                        planes.data(),
+                        nullptr,
+                        0,
+                        queries.data(),
+                        n_queries,
+                        0,
+                        limits.data(),
+                        nullptr,
+                        starts.data(),
+                        found.data(),
+                        n_found.data(),
+                        0,
+                        n_slices};
+    if (scan(search, scratch.data(), nullptr) != cudaSuccess)
+        return false;
+    const std::int64_t id_mask = (std::int64_t{1} << kIdBits) - 1;
+    for (std::size_t query = 0; query < n_queries; ++query) {
+        if (n_found[2 * query] + n_found[2 * query + 1] != n)
+            return false;
+        for (std::size_t i = 0; i < room; ++i)
+            if ((found[query * n_slices * room + i] & id_mask) != static_cast<std::int64_t>(i))
+                return false;
+    }
+    return true;
+}
+
 } // namespace
 
 int main() {
+    for (const Kernel kernel : {Kernel::rows, Kernel::planes, Kernel::matrix})
+        if (!keeps_to_counted_space(kernel)) {
+            std::printf("wrong: a radius, kernel %d\n", static_cast<int>(kernel));
+            return 1;
+        }
     const Problem problems[] = {
         {8, 5000, 70, 10, 0.5, 0, 2, false},    {8, 3000, 33, 100, 0.5, 40, 3, true},
         {8, 1000, 300, 1, 0.3, 0, 1, false},    {4, 2500, 40, 50, 0.5, 0, 2, true},
@@ -151,12 +203,16 @@ int main() {
         {8, 2500, 9, 40, 0.0, 1, 2, false},     {5, 31, 3, 40, 0.5, 0, 2, false},
     };
     for (const Problem &problem : problems)
-        for (const bool by_planes : {true, false})
-            if (!passes(problem, by_planes)) {
-                std::printf("wrong: %d bytes, %lld codes, k %lld, %s\n", problem.n_bytes,
+        for (const Kernel kernel : {Kernel::rows, Kernel::planes, Kernel::matrix}) {
+            if (kernel == Kernel::matrix &&
+                !has_matrix_kernel({nullptr, problem.n, problem.n_bytes}))
+                continue;
+            if (!passes(problem, kernel)) {
+                std::printf("wrong: %d bytes, %lld codes, k %lld, kernel %d\n", problem.n_bytes,
                             static_cast<long long>(problem.n), static_cast<long long>(problem.k),
-                            by_planes ? "planes" : "rows");
+                            static_cast<int>(kernel));
                 return 1;
             }
+        }
     return 0;
 }

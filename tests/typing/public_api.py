@@ -6,6 +6,7 @@ import torch
 from typing_extensions import assert_type
 
 import ssbhash
+from ssbhash.arrays import DLPack
 from ssbhash.asymmetric import expected_distances, search_asymmetric
 from ssbhash.hamming import (
     NumpyPairs,
@@ -20,9 +21,11 @@ from ssbhash.metrics import precision_at
 Uint8 = npt.NDArray[np.uint8]
 
 
-def of_numpy(codes: Uint8, logits: npt.NDArray[np.float32]) -> None:
+def of_numpy(codes: Uint8, logits: npt.NDArray[np.float32], other: DLPack) -> None:
     prepared = ssbhash.prepare(codes, n_bits=8)
     assert_type(ssbhash.pack([[1, 0]]), Uint8)
+    assert_type(ssbhash.pack(other), Uint8)
+    assert_type(ssbhash.search(other, other), NumpySearch)
     assert_type(ssbhash.unpack(codes, 8), npt.NDArray[np.bool_])
     assert_type(ssbhash.search(codes, codes, 3), NumpySearch)
     assert_type(ssbhash.search(prepared, prepared, 3, exclude=range(2)), NumpySearch)
@@ -42,7 +45,9 @@ def of_numpy(codes: Uint8, logits: npt.NDArray[np.float32]) -> None:
     assert_type(search_asymmetric(codes, logits, 3), NumpySearch)
     labels = np.zeros(len(codes), np.int64)
     assert_type(precision_at(codes, labels, codes, labels), float)
+    assert_type(precision_at(codes, labels, codes, labels, ties="id", n_bits=8), float)
     assert_type(precision_at(codes, labels, codes, labels, [1, 2]), npt.NDArray[np.float64])
+    assert_type(precision_at(codes, labels, codes, labels, per_query=True), npt.NDArray[np.float64])
 
 
 def of_torch(codes: torch.Tensor, logits: torch.Tensor) -> None:

@@ -14,12 +14,13 @@ namespace {
 using Found = std::vector<std::vector<Neighbour>>;
 
 constexpr std::size_t kQueriesATask = 8;
-// Measured at 64 bits: codes read by lists, as a share of all, that cost less than a scan does.
-// Many queries scan together, five times as fast; a few of them tell whether lists serve the rest.
+// Measured at 64 bits: up to this share of all codes, reading lists costs less than a scan. Many
+// queries share a scan, which is five times as fast for each. A few of them are tried first, to see
+// whether lists serve the others.
 constexpr std::size_t kScanShare = 5, kBatchShare = 50;
 constexpr std::size_t kBatch = 64, kTrials = 16;
 
-// One segment searched for all queries; what it finds is merged into `found`.
+// Searches one segment for all queries; merges what it finds into `found`.
 class SegmentSearch {
   public:
     SegmentSearch(const Segment &segment, const IndexQueries &queries, const Schedule &schedule,
@@ -35,7 +36,7 @@ class SegmentSearch {
         if (unproved.empty())
             return;
         // Rows are in the order of their first items, so the k nearest rows hold the k nearest
-        // items; not so where first items are left out.
+        // items. This fails if first items are left out.
         const bool in_order =
             segment_.members ? !segment_.allowed && !queries_.excluded : segment_.ascending;
         if (!in_order)
@@ -81,7 +82,7 @@ class SegmentSearch {
             schedule_.poll);
     }
 
-    // The queries that the tables did not serve.
+    // Queries that the tables did not serve.
     std::vector<std::size_t> probe_tables() {
         const std::size_t n = queries_.codes.n;
         const bool is_batch = n >= kBatch && !segment_.allowed && !queries_.excluded;
@@ -116,7 +117,7 @@ class SegmentSearch {
         });
     }
 
-    // By the engine of `search`, all queries at once.
+    // Scans for all queries at once, as `search` does.
     void scan_flat(const std::vector<std::size_t> &which) {
         const std::size_t n_bytes = queries_.codes.n_bytes;
         std::vector<std::uint8_t> some(which.size() * n_bytes);

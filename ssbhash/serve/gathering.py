@@ -1,0 +1,107 @@
+"""Concurrent small questions answered as one batch.
+
+The engine answers a batch in far less time than its queries one by one. While a batch is
+answered the next one gathers by itself; the pause before it lets the clients that the last
+batch answered come back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+Question = TypeVar("Question")
+Answer = TypeVar("Answer")
+_Waiting = tuple[Question, "asyncio.Future[Answer]"]
+
+
+class Gatherer(Generic[Question, Answer]):
+    """Answers questions of many tasks in batches, on a thread of its own.
+
+    A thread, since timers of event loops count in milliseconds.
+
+    Parameters
+    ----------
+    answer
+        Answers a batch, in order. What it raises goes to everybody who asked.
+    pause_us
+        Microseconds to gather before each batch.
+    max_questions
+        Questions in a batch.
+
+    Examples
+    --------
+    >>> async def ask_both() -> list[int]:
+    ...     gatherer = Gatherer(lambda batch: [2 * one for one in batch])
+    ...     try:
+    ...         return await asyncio.gather(gatherer.ask(1), gatherer.ask(2))
+    ...     finally:
+    ...         gatherer.close()
+    >>> asyncio.run(ask_both())
+    [2, 4]
+    """
+
+    def __init__(
+        self,
+        answer: Callable[[list[Question]], Sequence[Answer]],
+        *,
+        pause_us: float = 200.0,
+        max_questions: int = 256,
+    ) -> None:
+        self._answer = answer
+        self._pause_s = pause_us / 1e6
+        self._max_questions = max_questions
+        self._waiting: queue.SimpleQueue[_Waiting[Question, Answer] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="ssbhash-gatherer", daemon=True)
+        self._thread.start()
+
+    async def ask(self, question: Question) -> Answer:
+        """Wait for the answer to a question."""
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.put((question, future))
+        return await future
+
+    def close(self) -> None:
+        """Answer who is waiting, then stop."""
+        self._waiting.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        is_open = True
+        while is_open:
+            batch = [self._waiting.get()]
+            time.sleep(self._pause_s)
+            try:
+                while len(batch) < self._max_questions:
+                    batch.append(self._waiting.get_nowait())
+            except queue.Empty:
+                pass
+            is_open = None not in batch
+            # Nobody waits any more where a client left or its time was over.
+            asked = [one for one in batch if one is not None and not one[1].cancelled()]
+            if asked:
+                self._answer_to(asked)
+
+    def _answer_to(self, asked: list[_Waiting[Question, Answer]]) -> None:
+        answers: Sequence[Answer] | None = None
+        failure: Exception | None = None
+        try:
+            answers = self._answer([question for question, _ in asked])
+        except Exception as error:  # noqa: BLE001  whatever it is, who asked is told
+            failure = error
+
+        def tell() -> None:
+            for number, (_, future) in enumerate(asked):
+                if future.done():
+                    continue
+                if answers is None:
+                    assert failure is not None
+                    future.set_exception(failure)
+                else:
+                    future.set_result(answers[number])
+
+        asked[0][1].get_loop().call_soon_threadsafe(tell)

@@ -2,10 +2,12 @@
 
     python bench/training.py --bits 16 32 --threads 2
 
-times the default SSB-VAE first: all of `fit`, its projection beside scikit-learn's `TruncatedSVD`
-with the held-out variance of both, a step and the encoding beside their matrix products alone.
-Then it trains SSB-VAE on the CSR features with the paper's settings (30 epochs, batches of 100, 500
-units, weights for 10% labels). It prints:
+times the default SSB-VAE first: the whole of `fit`, its projection beside scikit-learn's
+`TruncatedSVD` with the held-out variance of both, and a step and the encoding beside their
+matrix products alone.
+
+Then it trains SSB-VAE on the CSR features with the paper's settings (30 epochs, batches of 100,
+500 units, weights for 10% labels). It prints:
 
 1. CPU and wall seconds, seconds an epoch, items/s, peak memory and P@100;
 2. the rate of encoding, beside that of its largest matrix product alone;

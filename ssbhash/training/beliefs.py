@@ -240,7 +240,8 @@ class _Regression:
         found = minimize(
             loss, start, jac=True, method="L-BFGS-B", options={"maxiter": n, "ftol": 1e-7}
         )
-        weight, bias = torch.from_numpy(found.x.astype(np.float32)).split([n_weights, y.shape[1]])
+        parameters = torch.from_numpy(found.x.astype(np.float32))
+        weight, bias = parameters[:n_weights], parameters[n_weights:]
         return _FittedRegression(self, weight.view(x.shape[1], y.shape[1]), bias)
 
 

@@ -22,6 +22,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from ssbhash.arrays import Ids
 from ssbhash.inputs import ClassLabels, RowSource
@@ -76,7 +77,7 @@ class Beliefs:
     report: dict[str, Any]
 
 
-def believe(rows: RowSource, labels: ClassLabels, seed: int) -> Beliefs:
+def believe(rows: RowSource, labels: ClassLabels, seed: int, verbose: bool = False) -> Beliefs:
     """Predict the hidden labels.
 
     Parameters
@@ -87,6 +88,8 @@ def believe(rows: RowSource, labels: ClassLabels, seed: int) -> Beliefs:
         Of the same items, some of them known.
     seed
         Of the folds, and of the anchors where there are more items.
+    verbose
+        Whether to show how many classifiers are validated.
     """
     rng = np.random.default_rng((seed, 2))
     all_known = np.flatnonzero(labels.numbers.reshape(len(labels.numbers), -1)[:, 0] >= 0)
@@ -94,7 +97,8 @@ def believe(rows: RowSource, labels: ClassLabels, seed: int) -> Beliefs:
     target = _target(labels, anchors)
     known = np.flatnonzero(np.isin(anchors, all_known))
     folds = _folds(known, target, rng)
-    candidates = _candidates(_dense(rows, anchors), target, known, folds, labels.multilabel)
+    x = _dense(rows, anchors)
+    candidates = _candidates(x, target, known, folds, labels.multilabel, verbose)
     chosen = _chosen(candidates)
     spreading = [c for c in candidates if isinstance(c.method, _Spreading)]
     space = min(spreading, key=lambda c: c.loss).method.space
@@ -325,7 +329,12 @@ class _Candidate:
 
 
 def _candidates(
-    x: Tensor, target: Floats, known: Ids, folds: list[Ids], multilabel: bool
+    x: Tensor,
+    target: Floats,
+    known: Ids,
+    folds: list[Ids],
+    multilabel: bool,
+    verbose: bool,
 ) -> list[_Candidate]:
     """Cross-validate the logistic regressions, then label spreading where they were best."""
     many = target.shape[1] > MANY_CLASSES
@@ -341,7 +350,9 @@ def _candidates(
         held = np.concatenate([known[:0], *folds])
         return _Candidate(method, np.concatenate(held_out), target[held], multilabel)
 
-    found = [validated(_Regression(s, c, multilabel)) for s in spaces for c in strengths]
+    regressions = [_Regression(s, c, multilabel) for s in spaces for c in strengths]
+    bar = tqdm(regressions, "classifiers", disable=None if verbose else True)
+    found = [validated(method) for method in bar]
     best = min(found, key=lambda c: c.loss).method.space
     for space in {id(s): s for s in (best, spaces[-1])}.values():
         found += [validated(_Spreading(space, share, multilabel)) for share in passed_on]

@@ -22,6 +22,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from ssbhash.arrays import Float32Array, Float64Array, Ids
 from ssbhash.inputs import ClassLabels, RowSource
@@ -73,7 +74,7 @@ class Beliefs:
     report: dict[str, Any]
 
 
-def believe(rows: RowSource, labels: ClassLabels, seed: int) -> Beliefs:
+def believe(rows: RowSource, labels: ClassLabels, seed: int, verbose: bool = False) -> Beliefs:
     """Predict the hidden labels.
 
     Parameters
@@ -84,6 +85,8 @@ def believe(rows: RowSource, labels: ClassLabels, seed: int) -> Beliefs:
         Labels of the same items, some of them known.
     seed
         Of the folds, and of the choice of anchors.
+    verbose
+        Whether to show how many classifiers are validated.
 
     Returns
     -------
@@ -96,7 +99,8 @@ def believe(rows: RowSource, labels: ClassLabels, seed: int) -> Beliefs:
     target = _target(labels, anchors)
     known = np.flatnonzero(np.isin(anchors, all_known))
     folds = _folds(known, target, rng)
-    candidates = _candidates(_dense(rows, anchors), target, known, folds, labels.multilabel)
+    x = _dense(rows, anchors)
+    candidates = _candidates(x, target, known, folds, labels.multilabel, verbose)
     chosen = _chosen(candidates)
     spreading = [c for c in candidates if isinstance(c.method, _Spreading)]
     space = min(spreading, key=lambda c: c.loss).method.space
@@ -330,7 +334,12 @@ class _Candidate:
 
 
 def _candidates(
-    x: Tensor, target: Float32Array, known: Ids, folds: list[Ids], multilabel: bool
+    x: Tensor,
+    target: Float32Array,
+    known: Ids,
+    folds: list[Ids],
+    multilabel: bool,
+    verbose: bool,
 ) -> list[_Candidate]:
     """Cross-validate logistic regressions, then label spreading in their best space."""
     many = target.shape[1] > MANY_CLASSES
@@ -346,7 +355,9 @@ def _candidates(
         held = np.concatenate([known[:0], *folds])
         return _Candidate(method, np.concatenate(held_out), target[held], multilabel)
 
-    found = [validated(_Regression(s, c, multilabel)) for s in spaces for c in strengths]
+    regressions = [_Regression(s, c, multilabel) for s in spaces for c in strengths]
+    bar = tqdm(regressions, "classifiers", disable=None if verbose else True)
+    found = [validated(method) for method in bar]
     best = min(found, key=lambda c: c.loss).method.space
     for space in {id(s): s for s in (best, spaces[-1])}.values():
         found += [validated(_Spreading(space, share, multilabel)) for share in passed_on]

@@ -565,7 +565,7 @@ class Concatenated(PartlyLabelledClassifier, _Hasher):
         self.transduction_ = self.parts_[0].transduction_
         return self
 
-    def predict_proba(self, X: Any) -> Floats:
+    def predict_proba(self, X: Any) -> Float32Array:
         """Class probabilities, as `ClassifierCodes.predict_proba`."""
         check_is_fitted(self)
         return self.parts_[0].predict_proba(X)

@@ -157,6 +157,18 @@ def test_a_truncated_study_goes_on_from_its_last_whole_trial(tmp_path: Path) -> 
     assert again.trials[:2] == whole.trials[:2], "seconds and all: not run again"
 
 
+def test_a_full_disk_is_told_with_the_name_of_the_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    journal = Journal(tmp_path / "trials.log")
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*trials\.log'"):
+        journal.append_logs([{"op_code": 0}])
+
+
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_a_damaged_study_is_told(tmp_path: Path, share: float) -> None:
     path = tmp_path / "trials.log"

@@ -21,7 +21,7 @@ pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 httpx = pytest.importorskip("httpx")
 
-from serving import serving
+from serving import eventually, serving
 
 import ssbhash
 from ssbhash.serve import Settings, create_app
@@ -527,13 +527,6 @@ def test_requests_that_run_are_answered_at_the_stop() -> None:
         waiting = pool.submit(lambda: httpx.post(url, json={"codes": ["ffff"]}))
         begun.wait()
     assert waiting.result().status_code == 200
-
-
-def eventually(is_so: Any) -> None:
-    end = time.monotonic() + 20
-    while not is_so():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 # Models

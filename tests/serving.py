@@ -84,7 +84,7 @@ def kill(running: subprocess.Popen[bytes]) -> None:
 
 def eventually(is_so: Callable[[], Any]) -> None:
     """Wait until something is so."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not is_so():
         assert time.monotonic() < end
         time.sleep(0.02)

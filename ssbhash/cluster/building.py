@@ -68,7 +68,7 @@ def build(
     paths : paths
         Data files, readable under these names on every node. Without a model, codes.
     model : path, optional
-        A model that encodes the items.
+        A model that encodes the items, readable under this name on every node.
     fields : dict, optional
         Names of fields, as `ssbhash.data.read_items` takes them. The values of a field `id`
         become the ids, integers; by default items are numbered on.
@@ -90,6 +90,7 @@ def build(
     with suppress(FileNotFoundError):
         done = json.loads((index.path / _DONE).read_bytes())
     encode = ray.remote(_encode).options(num_cpus=1)
+    model = None if model is None else model.absolute()
     wanted = [path.absolute() for path in paths if str(path.absolute()) not in done]
     under_way: deque[tuple[Path, Any]] = deque()
     most = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))

@@ -3,7 +3,7 @@
     python bench/scale.py                              # measures for two minutes, then simulates
     python bench/scale.py --measured scale.json        # simulates again with the figures of before
 
-Measured, for each number of bits: bytes a code, and the time of batches of an index at two sizes, which gives
+Measured, for each number of bits and layout: bytes a code, and the time of batches of an index at two sizes, which gives
 the time of a batch as a + b * codes. Codes are those of `bench/hamming.py`, under ids that
 are spread as those of a shard are.
 
@@ -37,20 +37,20 @@ K = 10
 NEIGHBOUR_BYTES, MESSAGE_BYTES = 12, 200
 
 
-def measured(n_bits: int) -> dict[str, Any]:
+def measured(n_bits: int, layout: str) -> dict[str, Any]:
     """Bytes a code, seconds of batches at both sizes, and how much those vary."""
     codes = make_codes(max(SIZES), n_bits, "learned", False)
     queries = make_codes(2000, n_bits, "learned", True)
     found: dict[str, Any] = {"seconds": {}, "spread": []}
     for n in SIZES:
-        index = ssbhash.HammingIndex(n_bits)
+        index = ssbhash.HammingIndex(n_bits, layout=layout)
         index.add(codes[:n], ids=3 * np.arange(n))
+        index.compact()
         found["bytes"] = index.stats()["nbytes"] / n
-        found["layout"] = index.stats()["segments"][0]["layout"]
         for batch in BATCHES:
             taken = []
             started = time.perf_counter()
-            while len(taken) < 8 or (time.perf_counter() - started < 1 and len(taken) < 300):
+            while len(taken) < 8 or (time.perf_counter() - started < 0.7 and len(taken) < 300):
                 first = batch * len(taken) % (len(queries) - batch)
                 start = time.perf_counter()
                 index.search(queries[first : first + batch], K)
@@ -58,7 +58,7 @@ def measured(n_bits: int) -> dict[str, Any]:
             middle = float(np.median(taken))
             found["seconds"][f"{n}/{batch}"] = middle
             found["spread"] += (np.array(taken) / middle).tolist()
-    parts = [index.search(queries[:128], K) for _ in range(16)]
+    parts = [(index.search(queries[:128], K), 0) for _ in range(16)]
     start = time.perf_counter()
     for _ in range(20):
         ssbhash.merge(parts, K)
@@ -124,35 +124,41 @@ def main() -> None:
     if options.measured and options.measured.exists():
         figures = json.loads(options.measured.read_text())
     else:
-        figures = {str(n_bits): measured(n_bits) for n_bits in BITS}
+        figures = {
+            f"{n_bits} {layout}": measured(n_bits, layout)
+            for n_bits in BITS
+            for layout in ("flat", "auto")
+        }
         if options.measured:
             options.measured.write_text(json.dumps(figures))
     print("measured:")
-    print(f"{'bits':>5} {'layout':>9} {'bytes a code':>12}  ms of a batch at {SIZES[1]:,} codes")
-    for n_bits, found in figures.items():
+    print(f"{'bits, layout':>12} {'bytes a code':>12}  ms of a batch at {SIZES[1]:,} codes")
+    for name, found in figures.items():
         times = [f"{found['seconds'][f'{SIZES[1]}/{b}'] * 1e3:8.2f} ({b})" for b in BATCHES]
-        print(f"{n_bits:>5} {found['layout']:>9} {found['bytes']:12.1f}  {' '.join(times)}")
+        print(f"{name:>12} {found['bytes']:12.1f}  {' '.join(times)}")
     print("\nsimulated:")
-    print(f"{'codes':>6} {'bits':>5} {'GB':>8} {'machines':>8} {'queries/s':>9}   at half of that:")
-    print(f"{'':40}{'p50 ms':>8} {'p99 ms':>8} {'batch':>6} {'kB/query':>9}")
+    print(f"{'codes':>6} {'bits, layout':>12} {'GB':>7} {'machines':>8} {'queries/s':>9} ", end="")
+    print(f"at half of that: {'p50 ms':>8} {'p99 ms':>8} {'batch':>6} {'kB/query':>9}")
     for exponent in (8, 9, 10, 11):
-        for n_bits in map(str, BITS):
-            found, n = figures[n_bits], 10.0**exponent
+        for name, found in figures.items():
+            n = 10.0**exponent
             gigabytes = n * found["bytes"] / 1e9
             machines = int(np.ceil(gigabytes / options.memory_gb))
             most = most_queries(found, n, machines)
             middle, late, batch = simulate(
                 found, n, machines, most / 2, round_trip=options.round_trip_us / 1e6
             )
-            answer = K * NEIGHBOUR_BYTES + 2 * MESSAGE_BYTES / batch + int(n_bits) / 8
+            answer = K * NEIGHBOUR_BYTES + 2 * MESSAGE_BYTES / batch + int(name.split()[0]) / 8
             print(
-                f"  10^{exponent:<3} {n_bits:>4} {gigabytes:8.0f} {machines:8} {most:9.1f} "
+                f"{f'10^{exponent}':>6} {name:>12} {gigabytes:7.0f} {machines:8} {most:9.1f} {'':16} "
                 f"{middle * 1e3:8.1f} {late * 1e3:8.1f} {batch:6.0f} {machines * answer / 1e3:9.2f}"
             )
-    print("\nmore machines than the memory needs, 10^9 codes of 64 bits, 20 queries a second:")
+    print(
+        "\nmore machines than the memory needs, 10^9 codes of 64 bits, flat, 20 queries a second:"
+    )
     print(f"{'machines':>8} {'queries/s':>9} {'p50 ms':>8} {'p99 ms':>8}")
     for machines in (1, 2, 4, 8, 16, 32, 64):
-        found = figures["64"]
+        found = figures["64 flat"]
         most = most_queries(found, 1e9, machines)
         shown = f"{machines:8} {most:9.1f}"
         if most > 20:

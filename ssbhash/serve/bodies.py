@@ -214,8 +214,12 @@ def read(
             raise UnknownType(
                 f"the body's Content-Type must be {JSON}, {NPY} or {ARROW}, got {kind!r}"
             )
-        if new_ids is not None:
+        if issubclass(model, Chosen):
+            options["ids"] = asked.ids
+        elif model is Add:
             options["ids"] = new_ids
+            if asked.ids is not None:
+                raise Unreadable("the array must be codes or vectors, got ids")
         return model.model_validate(options), asked
     except ValidationError as error:
         is_json = all(one["type"] != "json_invalid" for one in error.errors())
@@ -254,7 +258,7 @@ def _of_array(array: npt.NDArray[Any]) -> Asked:
     if array.dtype.kind == "f" and array.ndim == 2:
         return Asked(vectors=array)
     if array.dtype.kind in "iu" and array.ndim == 1:
-        return Asked(ids=array)
+        return Asked(ids=array.tolist())
     raise Unreadable(
         "the array must be codes uint8 [n, n_bytes], vectors float [n, n_features] or ids "
         f"int64 [n], got {array.dtype} {list(array.shape)}"

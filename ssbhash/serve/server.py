@@ -20,8 +20,9 @@ from ssbhash.serve.settings import Settings
 from ssbhash.threads import resolve
 
 _VARIABLE = "SSBHASH_SERVE"
-# Importing torch and opening a model takes a worker some seconds.
-_START_S = 60
+# Importing torch and opening a model takes a worker some seconds. uvicorn also waits so long
+# for a sign of life of a worker that died just when it was asked for one.
+_START_S = 15
 
 
 def run(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000, workers: int = 1) -> None:

@@ -3,13 +3,17 @@
     python bench/ablation.py default n_lsa_components=200 COUNTS_SCALE=1,n_lsa_components=200 \
         --dataset snippets 20news --supervision 0.02 0.1 --bits 32 --seeds 5 --out ablation
 
-For each data set, level of supervision, width and seed some training items are held out as
-queries, a variant is trained on the others, and P@100 of the queries is measured; the test
-split is never touched. `--figure NAME` shows another figure. A variant is "default", constructor parameters of SSBVAE, constants
-of `ssbhash.nn.class_and_item` and `ssbhash.training.beliefs` (upper case), or a baseline. One seed has
-the same queries and the same labels for every variant, so the second table, differences to
-the first variant, has the smaller standard errors. A finished run is one file in --out:
-the same command goes on where it stopped (delete the folder after a change of the code).
+For each data set, level of supervision, code length and seed, some training items are held
+out as queries. A variant is trained on the others, and P@100 of the queries is measured
+(`--figure NAME` shows another figure). The test split is never used.
+
+A variant is "default", a baseline, or a list of settings: constructor parameters of SSBVAE,
+and constants (upper case) of `ssbhash.nn.class_and_item` and `ssbhash.training.beliefs`. A
+seed has the same queries and labels for every variant, so the second table, of differences
+to the first variant, has the smaller standard errors.
+
+A finished run is one file in --out, so the same command goes on where it stopped. Delete the
+folder after a change of the code.
 """
 
 from __future__ import annotations
@@ -105,7 +109,7 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def parse(variant: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Parameters of the estimator, and constants of its network.
+    """Read the parameters of the estimator, and the constants of its network.
 
     Raises
     ------
@@ -185,7 +189,7 @@ def run(cell: Cell, data: Dataset) -> dict[str, Any]:
 
 
 def table(rows: dict[Cell, float], options: argparse.Namespace, baseline: str | None) -> str:
-    """Mean and standard error over seeds; of the differences to `baseline`, if given."""
+    """Write mean and standard error over seeds; with `baseline`, those of the differences."""
     settings = list(product(options.dataset, options.supervision, options.bits))
     heads = [f"{name} {supervision:.0%} {bits}" for name, supervision, bits in settings]
     lines = [["variant", *heads]]

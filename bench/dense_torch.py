@@ -1,7 +1,7 @@
-"""SSB-VAE as one would write it in torch: dense rows, autograd, torch's own Adam.
+"""SSB-VAE in plain torch: dense rows, autograd, torch's own Adam.
 
-The peer of `bench/training.py`. It takes the weights of an untrained network of the
-library, so that losses and gradients can be compared before anything is timed.
+This is the peer in `bench/training.py`. It takes the weights of an untrained network of the
+library, so that losses and gradients are compared before anything is timed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class DenseSSBVAE(nn.Module):
     def loss(
         self, x: Tensor, target: Tensor, labels: Tensor, known: Tensor, noise: Tensor | None = None
     ) -> Tensor:
-        """Mean loss of a batch; `noise` is logistic, [m, n_bits]."""
+        """Compute the mean loss of a batch; `noise` is logistic, [m, n_bits]."""
         hidden = self.encoder(x)
         logits, scores = self.to_logits(hidden), self.classifier(hidden)
         if noise is None:
@@ -68,7 +68,7 @@ class DenseSSBVAE(nn.Module):
 
 
 def dense(items: TrainingBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Rows of features, of targets and of labels, and which labels are known."""
+    """Return rows of features, of targets and of labels, and which labels are known."""
     assert isinstance(items.x, SparseBatch)
     assert isinstance(items.target, SparseBatch)
     assert items.labels is not None
@@ -84,7 +84,7 @@ def check_equality(network: SSBVAENetwork, items: TrainingBatch) -> DenseSSBVAE:
     peer = DenseSSBVAE(network)
     expected, loss = peer.loss(*dense(items), noise), network.terms(items, seed)["loss"]
     assert torch.allclose(loss, expected, rtol=1e-4), (loss, expected)
-    # Of the first layer the bias: the optimiser makes its weight's gradient of the same
+    # The first layer is compared by its bias: the gradient of its weight is made of the same
     # numbers, row by row.
     layers = [network.encoder.second, network.to_logits, network.classifier]
     plain = [peer.encoder[3], peer.to_logits, peer.classifier, peer.decoder]

@@ -2,11 +2,13 @@
 
     python bench/estimators.py [--n-bits 8] [--draws 50000]
 
-As in Shekhovtsov, *Bias-Variance Tradeoffs in Single-Sample Binary Gradient Estimators*
-(GCPR 2021): the gradient of E[loss(b)] with respect to the logits, for losses from
-linear in the bits to arbitrary. Bias is |E[g] - exact| / |exact|, with the part of it
-that a finite number of draws leaves undetermined ("noise"); spread is the root of the
-total variance of one draw / |exact|.
+Measures the gradient of E[loss(b)] with respect to the logits, for losses from linear in
+the bits to arbitrary, as in Shekhovtsov, *Bias-Variance Tradeoffs in Single-Sample Binary
+Gradient Estimators* (GCPR 2021).
+
+- bias: |E[g] - exact| / |exact|
+- noise: the uncertainty of the bias after a finite number of draws
+- spread: the root of the total variance of one draw, over |exact|
 """
 
 from __future__ import annotations
@@ -49,7 +51,7 @@ def exact_gradient(logits: Tensor, loss: Loss) -> Tensor:
 
 
 def measure(logits: Tensor, loss: Loss, name: str, draws: int) -> tuple[float, float, float, float]:
-    """Relative bias, its noise, relative spread, nanoseconds for each logit."""
+    """Measure relative bias, its noise, relative spread, and nanoseconds for each logit."""
     exact = exact_gradient(logits, loss)
     many = logits.expand(draws, -1).clone().requires_grad_()
     start = time.perf_counter()

@@ -1,10 +1,12 @@
 """What the compiler says about the CUDA kernels: needs nvcc and cuobjdump, no GPU.
 
-`python bench/gpu_static.py` compiles for several devices, warnings as errors, and prints for
-each kernel the registers, spills and stack; and for the inner loop of search, by population
-counts, by planes and by the matrix units, the instructions for each code and query and how many
-codes a multiprocessor could search in a clock, had it nothing else to wait for. That is an
-estimate from NVIDIA's tables of rates, not a measurement.
+`python bench/gpu_static.py` compiles for several devices, with warnings as errors, and prints:
+
+- registers, spills and stack of each kernel;
+- for the inner loop of search, by population counts, by planes and by the matrix units, the
+  instructions for each code and query;
+- how many codes a multiprocessor could search in a clock if only its slowest unit counted. This
+  is an estimate from NVIDIA's tables of rates, not a measurement.
 """
 
 from __future__ import annotations
@@ -172,7 +174,7 @@ class Estimate:
 
     @property
     def rate(self) -> float:
-        """Codes searched in a clock by a multiprocessor: what its slowest unit allows."""
+        """Estimate the codes that a multiprocessor compares in a clock, by its slowest unit."""
         return min(self.rates.values())
 
 

@@ -7,12 +7,13 @@
     python bench/hamming.py --device cuda --bits 64 --n 16777216 --queries 4096
     python bench/hamming.py --bits 64 256 --queries 1024 1 --threads 1 2 --json out.json --plot out.png
 
-Every contender answers the same problem in the same process. Results are compared
-before anything is timed; a mismatch ends the run with status 1. Repeats interleave
-the contenders, since machines are noisy, and the best of each is reported.
+All contenders solve the same problem in the same process. Results are compared before
+anything is timed; a mismatch ends the run with status 1. Machines are noisy, so repeats
+of the contenders are interleaved, and the best of each is reported.
 
-Learned codes are sampled from the posterior of an SSB-VAE (its defaults, 10% of the
-labels) trained on scikit-learn's digits, queries from that of its held-out digits.
+Learned codes are sampled from the posterior of an SSB-VAE (preset "paper", 10% of the
+labels) trained on scikit-learn's digits, queries from that of its held-out digits. With its
+small beta 231 of the 1,500 digits have a code of their own: 7% to 35% are usual.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def best_seconds(run: Search, repeats: int) -> float:
 
 
 def measured_peaks() -> tuple[float, float]:
-    """Bytes a second read from memory by one core, and bits of logic operations a second."""
+    """Measure one core: bytes a second read from memory, bits a second of logic operations."""
     memory = np.ones((1 << 22, 64), np.uint8)
     reading = best_seconds(lambda: CORE.read_all(memory), 7)
     n_bits = CORE.run_logic(1)
@@ -67,7 +68,7 @@ def measured_peaks() -> tuple[float, float]:
 
 
 def logic_limit(n_bits: int, bits_per_second: float) -> float:
-    """Codes a second if each of the n_bits / 2 picked planes cost a 5-operation full adder.
+    """Estimate codes a second if each of n_bits / 2 planes costs a full adder of 5 operations.
 
     The logic-operation limit of the design: the last adder of each weight is not needed.
     """
@@ -77,12 +78,13 @@ def logic_limit(n_bits: int, bits_per_second: float) -> float:
 
 @functools.cache
 def learned_logits(n_bits: int) -> tuple[np.ndarray, np.ndarray]:
-    """Logits of digits that a model was trained on, and of others."""
+    """Compute logits of digits that a model was trained on, and of others."""
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
     known = np.random.default_rng(0).random(1500) < 0.1
-    hasher = ssbhash.SSBVAE(n_bits, seed=0, verbose=False)
+    # The logits of the default preset are no posterior.
+    hasher = ssbhash.SSBVAE(n_bits, preset="paper", beta=0.003, seed=0, verbose=False)
     hasher.fit(images[:1500], np.where(known, labels[:1500], -1))
     return hasher.logits(images[:1500]), hasher.logits(images[1500:])
 
@@ -136,7 +138,7 @@ def contenders(
 
 
 def check_equal(codes: np.ndarray, queries: np.ndarray, k: int, runs: dict[str, Search]) -> None:
-    """Exit with status 1 unless everyone finds the same distances, and we the same ids."""
+    """Exit with status 1 unless all find the same distances, and our engines the same ids."""
     truth = ssbhash.search(codes, queries[:2], k, backend="reference")
     answers = {name: run() for name, run in runs.items()}
     first = next(iter(answers.values()))
@@ -155,7 +157,7 @@ SHORT = 0.05
 
 
 def measure(runs: dict[str, Search], seconds: float) -> dict[str, float]:
-    """Best time of each, interleaved, until each had `seconds` (at least 2 runs)."""
+    """Measure the best time of each, interleaved, until each had `seconds` (at least 2 runs)."""
     best = dict.fromkeys(runs, math.inf)
     spent = dict.fromkeys(runs, 0.0)
     for repeat in range(200):

@@ -3,10 +3,9 @@
     python bench/index.py                              # 10 million codes of 64 bits, some minutes
     python bench/index.py --n 1000000 --codes learned uniform real --data DIR --k 1 10 100
 
-One thread. Each exact contender must find what `ssbhash.search` finds before it is timed; of the
-approximate ones the recall is printed. Learned codes are those of `bench/hamming.py`: sampled
-from a trained posterior, queries from that of other items. Real codes are image hashes of
-`codes64_image_text.npz`; every 100th is a query.
+One thread. Each exact contender must find what `ssbhash.search` finds before it is timed. For
+approximate contenders the recall is printed. Learned codes are those of `bench/hamming.py`. Real
+codes are the image hashes of `codes64_image_text.npz`; every 100th is a query.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ def faiss_contenders(codes: np.ndarray) -> dict[str, Callable[[np.ndarray, int],
 def latencies(
     search: Callable[[np.ndarray, int], Answer], queries: np.ndarray, k: int
 ) -> np.ndarray:
-    """Microseconds of each query, alone; at most five seconds of them."""
+    """Measure the microseconds of each query alone, for at most five seconds."""
     taken = []
     for query in queries:
         start = time.perf_counter()

@@ -1,9 +1,9 @@
 """Search and sampling on a GPU beside their peers: equality first, then device events.
 
-Called by `bench/hamming.py --device cuda` and `bench/sampling.py --device cuda`. The ceilings are
-bytes copied on the card in a second, as measured here, and logic operations by NVIDIA's table of
-rates (64 a clock and multiprocessor) at the card's highest clock. Under the emulator
-(SSBHASH_CUDA_LIBRARY) it runs too, with times that mean nothing.
+Called by `bench/hamming.py --device cuda` and `bench/sampling.py --device cuda`. There are two
+ceilings: bytes copied on the card in a second, as measured here, and logic operations in a second,
+by NVIDIA's table of rates (64 a clock and multiprocessor) at the card's highest clock. It also runs
+under the emulator (SSBHASH_CUDA_LIBRARY), where times mean nothing.
 """
 
 from __future__ import annotations

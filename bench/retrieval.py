@@ -1,16 +1,16 @@
-"""Retrieval quality by the paper's protocol, beside what its reference code gets.
+"""Retrieval quality by the paper's protocol, beside the results of its reference code.
 
     python bench/retrieval.py --dataset snippets --bits 16 32 --supervision 0.1 1.0 --seeds 2
 
-trains the paper's methods with the paper's weights, and the baselines, and prints the
-mean over seeds of P@100 and MAP@100 (expected over ties). On Search Snippets each of
-the paper's methods must reach the reference implementation's mean P@100 minus 0.02
-(its own runs vary by 0.01 to 0.03); the exit status is 1 if one does not. VDSH-S takes the
-threshold that is better on validation items (docs/decisions.md). Methods named
-without `:paper` are trained with our defaults: `--methods ssb-vae ssb-vae:paper`.
+trains the paper's methods with the paper's weights, and the baselines. It prints the mean
+over seeds of P@100 and MAP@100, expected over ties. On Search Snippets each of the paper's
+methods must reach the mean P@100 of the reference implementation minus 0.02, whose own runs
+vary by 0.01 to 0.03. If one does not, the exit status is 1. VDSH-S takes the threshold that is
+better on validation items (docs/decisions.md). Methods named without `:paper` are trained with
+our defaults: `--methods ssb-vae ssb-vae:paper`.
 
-Database: the training items, all of them. Queries: test items. A level of supervision
-and a seed hide the same labels for every method.
+The database is all training items; queries are test items. A level of supervision and a seed
+hide the same labels for every method.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def cells(options: argparse.Namespace) -> list[Cell]:
-    """Every run that is asked for; the methods of a setting one after the other."""
+    """List the runs that are asked for, the methods of a setting side by side."""
     return [
         Cell(options.dataset, method, n_bits, supervision, seed)
         for supervision in options.supervision
@@ -99,7 +99,7 @@ def reference_rows(path: Path) -> list[Row]:
 
 
 def yardsticks(options: argparse.Namespace) -> list[str]:
-    """P@100 of rankings by floats, which codes are compared with."""
+    """Compute P@100 of rankings by floats, to compare codes with."""
     data = datasets.load(options.dataset, options.data, reference_dir=options.reference)
     rankings = {"cosine of the features": (data.X, data.X_query)}
     for supervision in options.supervision:
@@ -114,7 +114,7 @@ def yardsticks(options: argparse.Namespace) -> list[str]:
 
 
 def cosine_precision(X: Any, X_query: Any, y: Any, y_query: Any) -> float:
-    """P@100 by cosine."""
+    """Compute P@100 by cosine."""
     from sklearn.metrics.pairwise import cosine_distances
 
     found = metrics.evaluate_distances(lambda part: cosine_distances(X_query[part], X), y, y_query)
@@ -129,7 +129,7 @@ def show(figure: Summary | None) -> str:
 
 
 def table(rows: list[Row], reference: list[Row]) -> tuple[list[str], bool]:
-    """Lines of the table, and whether every bar is reached."""
+    """Write the lines of the table; tell whether every bar is reached."""
     ours = {figure: summarise(rows, figure) for figure in FIGURES}
     theirs = {figure: summarise(reference, figure) for figure in FIGURES}
     head = (
@@ -156,7 +156,7 @@ def table(rows: list[Row], reference: list[Row]) -> tuple[list[str], bool]:
 
 
 def item_table(rows: list[Row]) -> list[str]:
-    """Lines of the second table."""
+    """Write the lines of the second table."""
     found = {figure: summarise(rows, figure) for figure in ITEM_FIGURES}
     head = f"{'labels':>6} {'bits':>4} {'method':<20}"
     lines = [head + "".join(f"{name:>20}" for name in ITEM_FIGURES)]

@@ -1,10 +1,10 @@
-"""Fused sampling beside torch eager: equality and distribution first, then time.
+"""Fused sampling beside eager torch: equality and distribution first, then time.
 
     python bench/sampling.py [--n-bits 1000000000] [--repeats 15]
     python bench/sampling.py --device cuda
 
-One thread. Every row is best of N, the two sides interleaved in one process.
-Exits non-zero if engines disagree or a distribution is off.
+One thread. Every row is the best of N runs; both sides are interleaved in one process.
+The exit status is 1 if engines disagree or a distribution is wrong.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def z_to_p(z: float) -> float:
 
 
 def check_distribution(n_bits: int) -> bool:
-    """Chi-square on 16-bit words, runs along and across rows, biased frequencies."""
+    """Test 16-bit words by chi-square, runs along and across rows, and biased frequencies."""
     zeros = np.zeros((ROWS_AT_ONCE, 64), dtype=np.float32)
     words = np.zeros(1 << 16, dtype=np.int64)
     n_rows = max(1, n_bits // 64 // ROWS_AT_ONCE) * ROWS_AT_ONCE

@@ -2,9 +2,9 @@
 
     python examples/near_duplicates.py
 
-Each image becomes 64 bits: is a cell of an 8 x 9 grid brighter than its right
-neighbour? Copies that were re-scaled, brightened or compressed keep nearly all bits,
-so all pairs within a few bits are near-duplicates. The images are made here.
+Each image becomes 64 bits. A bit tells whether a cell of an 8 x 9 grid is brighter than
+its right neighbour. Copies that were scaled, brightened or compressed keep nearly all
+bits, so pairs within a few bits are near-duplicates. The images are made here.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ import ssbhash
 
 
 def difference_hash(images: np.ndarray) -> np.ndarray:
-    """Images [n, height, width] to packed codes [n, 8]; sizes multiples of 8 and 9."""
+    """Hash images [n, height, width] to packed codes [n, 8]; sizes are multiples of 8 and 9."""
     n, height, width = images.shape
     cells = images.reshape(n, 8, height // 8, 9, width // 9).mean(axis=(2, 4))
     return ssbhash.pack((cells[:, :, 1:] > cells[:, :, :-1]).reshape(n, 64))

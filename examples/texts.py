@@ -1,9 +1,9 @@
-"""Texts with few labels -> codes -> search, on texts that every Python has.
+"""Texts with few labels -> codes -> search, on texts that come with Python.
 
     python examples/texts.py
 
-The texts are the docstrings of some standard modules; the class of a text is its
-module. One in five keeps its label for training.
+The texts are the docstrings of some standard modules. The class of a text is its module.
+One in five texts keeps its label for training.
 """
 
 import importlib
@@ -20,7 +20,7 @@ MODULES += ("statistics", "tarfile", "unittest", "unittest.mock", "zipfile")
 
 
 def docstrings() -> tuple[list[str], list[str]]:
-    """Docstrings of functions, classes and methods, and the module of each."""
+    """Collect the docstrings of functions, classes and methods, and the module of each."""
     texts: dict[str, str] = {}
     for name in MODULES:
         module = importlib.import_module(name)

@@ -1,8 +1,8 @@
-"""Arrays in, arrays out: one place that reads what a user hands in.
+"""Reads the arrays that a user hands in, and returns results of the same kind.
 
-numpy, torch and DLPack arrays go in, read-only and strided ones too. torch is
-never imported here: a torch tensor can only exist if the user imported torch,
-so `sys.modules` is asked.
+numpy, torch and DLPack arrays are read, also read-only and strided ones. This module never
+imports torch. A torch tensor exists only if the user has imported torch, so it looks in
+`sys.modules`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class DLPack(Protocol):
     def __dlpack_device__(self) -> tuple[Any, int]: ...
 
 
-# What a user may hand in: an overload for tensors comes first, this one after it.
+# What a user may hand in. In overloads Tensor comes first, then ArrayIn.
 ArrayIn: TypeAlias = "npt.NDArray[Any] | Sequence[Any] | DLPack"
 AnyArray: TypeAlias = "Tensor | npt.NDArray[Any] | Sequence[Any] | DLPack"
 
@@ -38,7 +38,7 @@ Distances = npt.NDArray[np.int32]
 Ids = Int64Array
 Logits = npt.NDArray[Any]  # float16, float32, float64, or uint16 standing for bfloat16
 
-MAX_BITS = 1 << 30  # the counter of the random numbers holds 30 bits for the bit's place
+MAX_BITS = 1 << 30  # the random numbers' counter has 30 bits for a bit's place
 
 
 def is_torch(array: Any) -> bool:
@@ -53,8 +53,8 @@ def as_numpy(array: Any, name: str) -> npt.NDArray[Any]:
     Raises
     ------
     TypeError
-        If `array` is no numeric array: a ragged list, strings, objects, a sparse
-        matrix, a type that numpy does not have.
+        If `array` is not numeric: a ragged list, strings, objects, a sparse matrix, or a
+        type that numpy does not have.
     ValueError
         If entries of a masked array are masked.
     """
@@ -103,8 +103,8 @@ def _view(array: Any) -> npt.NDArray[Any]:
     if is_torch(array):
         array = array.detach() if array.requires_grad else array
         try:
-            view: npt.NDArray[Any] = array.numpy()  # the quick way, for most
-        except (RuntimeError, TypeError):  # negated in name only; on another device
+            view: npt.NDArray[Any] = array.numpy()  # works for most, and is fast
+        except (RuntimeError, TypeError):  # lazily negated, or on another device
             view = array.cpu().resolve_conj().resolve_neg().numpy()
         return view
     if not hasattr(array, "__array__") and hasattr(array, "__dlpack__"):
@@ -201,7 +201,7 @@ def count_bits(packed: Any) -> int:
 
 
 def like(result: Any, query: Any) -> Any:
-    """Return `result`, an array or a tensor, as the kind that `query` is, on its device."""
+    """Convert `result` to an array or a tensor as `query` is, on the same device."""
     if is_torch(query):
         tensor = result if is_torch(result) else sys.modules["torch"].from_numpy(result)
         return tensor if tensor.device == query.device else tensor.to(query.device)
@@ -221,16 +221,16 @@ def as_count(value: Any, name: str, minimum: int) -> int:
 def as_logits(array: Any, name: str = "logits", *, tensors: bool = False) -> Logits:
     """Check logits: a view [n, n_bits] of float16, float32, float64, or bfloat16 as uint16.
 
-    One row [n_bits] becomes [1, n_bits]; integers become float64. numpy has no
-    bfloat16, so a torch tensor of it passes as the bit patterns. With `tensors` a
-    torch tensor stays one, on its device.
+    One row [n_bits] becomes [1, n_bits]; integers become float64. numpy has no bfloat16,
+    so a torch tensor of that type becomes its bit patterns. With `tensors` a torch tensor
+    stays one, on its device.
 
     Raises
     ------
     TypeError
         If the dtype is none of these.
     ValueError
-        If the shape does not fit.
+        If the shape is neither.
     """
     logits = _tensor_logits(array, name) if tensors and is_torch(array) else _logits(array, name)
     if logits.ndim == 1:

@@ -1,10 +1,9 @@
 """Asymmetric search: the query's posterior against the bits of the database.
 
-Short codes tie a lot, and a query's bits forget how sure its posterior was of them.
-The expected Hamming distance of a code to a query whose bit j is 1 with probability
-p_j is the sum over bits of 1 - p_j where the code has a 1, and of p_j where it has a 0.
-Probabilities are rounded to 1/256, so distances are whole numbers: exact, and the
-same on every engine. The database costs no more bytes.
+Short codes tie often, and the bits of a query do not tell how certain each of them is.
+Here bit j of a query is 1 with probability p_j. The expected Hamming distance of a code
+is a sum over bits: 1 - p_j for a 1 in the code, p_j for a 0. Probabilities are rounded to
+1/256, so distances are whole numbers, exact on every engine. The database stays as it is.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
 
 # Distances are in units of 1/256 bit.
 UNITS_PER_BIT = 256
-# Distances computed at once: some 100 MB of temporaries.
+# Distances that are computed at once: about 100 MB of temporaries.
 _BLOCK = 1 << 22
 
 
@@ -120,8 +119,8 @@ def search_asymmetric(
     k : int
         Neighbours for each query; k > n gives n of them.
     n_candidates : int, optional
-        Rank only this many codes (at least k): the nearest by Hamming distance to the
-        thresholded query. Much faster; by default the whole database is ranked.
+        Rank only this many codes (at least k), the nearest by Hamming distance to the
+        thresholded query. This is much faster. By default the whole database is ranked.
     backend : str
         The engine that finds candidates, as in `ssbhash.search`.
     n_threads : int, optional
@@ -179,7 +178,7 @@ def _checked(codes: CodesIn, logits: AnyArray) -> tuple[Codes, Float64Array]:
 def _distances(database: Codes, logits: Float64Array) -> Distances:
     n_bits = logits.shape[1]
     ones = np.rint(UNITS_PER_BIT / (1 + np.exp(-np.clip(logits, -100, 100))))
-    # Whole numbers, and no partial sum beyond what the type holds exactly: BLAS is exact.
+    # All partial sums are whole numbers that the type holds exactly, so BLAS is exact.
     exact = np.float32 if n_bits * UNITS_PER_BIT <= 1 << 24 else np.float64
     bits = unpack(database, n_bits).astype(exact)
     change = (UNITS_PER_BIT - 2 * ones).astype(exact)
@@ -190,7 +189,7 @@ def _distances(database: Codes, logits: Float64Array) -> Distances:
 
 def _ranked(database: Codes, logits: Float64Array, k: int) -> tuple[Distances, Ids]:
     """Rank all codes: the k smallest (distance, id), a block of codes at a time."""
-    # (distance, id) in one number, which sorts as the pair does.
+    # One number for (distance, id), in the same order.
     best = np.empty((len(logits), 0), np.int64)
     for rows in _blocks(len(database), len(logits)):
         keys = _distances(database[rows], logits).astype(np.int64) << 32

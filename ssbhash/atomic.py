@@ -1,9 +1,9 @@
 """Files written whole or not at all, alone or several together.
 
-`replacing` writes one file. `write_together` writes the files of a folder, which belong
-together: a manifest with the checksum of each makes them valid, all at once.
-A writer that is killed leaves the old files as they were. Its temporary files are removed
-by the next write into the same folder.
+`replacing` writes one file. `write_together` writes files of a folder that belong together:
+a manifest with the checksum of each makes them valid, all at once. A writer that is killed
+leaves the old files as they were. The next write into the folder removes its temporary
+files.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _MANIFEST_BYTES = 1 << 20
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[IO[bytes]]:
-    """Open a file that takes the name `path` only when all was written.
+    """Open a file that gets the name `path` only when all of it is written.
 
-    The data are on disk before the name is. A symbolic link stays, and what it points to
-    is replaced. An existing file keeps its mode. A device or a pipe is written directly.
+    The data are on disk before the name is. A symbolic link stays; its target is replaced.
+    An existing file keeps its mode. A device or a pipe is written directly.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, where they are missing."""
+    """Make a folder and those above it, if they are missing."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
@@ -97,13 +97,16 @@ def make_folder(folder: Path) -> None:
 def write_together(folder: str | Path, contents: Mapping[str, bytes]) -> None:
     """Write files into a folder so that all of them are valid, or the old ones still are.
 
-    The new files are written aside. Then the manifest is replaced: from here on they are the
-    valid ones. Then they take their names. `read_together` finds them at every moment.
+    1. The new files are written under temporary names.
+    2. The manifest is replaced. From here on the new files are the valid ones.
+    3. The new files get their names.
+
+    `read_together` finds the valid files at every moment.
 
     Parameters
     ----------
     folder : path
-        Made if needed. Other files in it stay, but for those that the last write put there.
+        Made if needed. Files of the last write are removed; other files in it stay.
     contents : mapping of str to bytes
         What each file holds, by its name.
 
@@ -173,7 +176,7 @@ def _stage(target: Path, aside: Path, content: bytes) -> None:
 
 
 def _content(folder: Path, name: str, wanted: str) -> bytes:
-    """Read one file: by its name or, after a killed write, from where it was written aside."""
+    """Read one file by its name; after a killed write, by its temporary name."""
     for path in (folder / name, folder / _staged(name, wanted)):
         with suppress(FileNotFoundError):
             content = path.read_bytes()
@@ -218,7 +221,7 @@ def _staged(name: str, digest: str) -> str:
 
 
 def _finish(folder: Path, sums: Mapping[str, str]) -> None:
-    """Move what was written aside to its names."""
+    """Give temporary files their names."""
     for name, digest in sums.items():
         aside = folder / _staged(name, digest)
         if aside.exists():
@@ -232,7 +235,7 @@ def _remove_staged(folder: Path) -> None:
 
 
 def _create_temporary(target: Path) -> tuple[str, int]:
-    """Create a file beside `target`, locked: the lock tells that its writer lives."""
+    """Create a locked file beside `target`; the lock shows that its writer lives."""
     _remove_dead(target.parent)
     while True:
         name = f".{target.name[:40]}.{secrets.token_hex(6)}{_TEMPORARY}"
@@ -246,7 +249,7 @@ def _create_temporary(target: Path) -> tuple[str, int]:
 
 
 def _remove_dead(folder: Path) -> None:
-    """Remove the temporary files of writers that are no more."""
+    """Remove the temporary files of writers that have died."""
     for path in folder.glob(f".*{_TEMPORARY}"):
         with suppress(OSError), path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -278,7 +281,7 @@ def _opened(folder: Path) -> Iterator[int]:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Name `path` in errors of the system."""
+    """Put `path` into errors of the system."""
     try:
         yield
     except OSError as error:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, TypedDict, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-import numpy.typing as npt
 
-from ssbhash.arrays import AnyArray, ArrayIn, as_count, as_numpy, is_torch, like, n_axes
-from ssbhash.engines import CodesIn, PreparedCodes
+from ssbhash.arrays import AnyArray, ArrayIn, Int64Array, as_count, as_numpy, is_torch, like, n_axes
+from ssbhash.engines import CodeOptions, CodesIn, PreparedCodes
 from ssbhash.hamming import (
+    FilterOptions,
     NumpyPairs,
     NumpyRange,
     PairsResult,
@@ -24,23 +24,6 @@ if TYPE_CHECKING:
     from torch import Tensor
     from typing_extensions import Unpack
 
-    class Filters(TypedDict, total=False):
-        """Which codes are searched."""
-
-        mask: AnyArray | None
-        ids: AnyArray | None
-
-    class EngineOptions(TypedDict, total=False):
-        """How they are searched."""
-
-        n_bits: int | None
-        backend: str
-        n_threads: int | None
-
-    class Options(Filters, EngineOptions):
-        """Options of `within`."""
-
-
 # Results of a part: 12 bytes each.
 CHUNK_SIZE = 1 << 20
 # Queries that are counted together.
@@ -53,7 +36,7 @@ def within_chunks(
     query: Tensor,
     radius: int | AnyArray,
     chunk_size: int = ...,
-    **options: Unpack[Options],
+    **options: Unpack[FilterOptions],
 ) -> Iterator[TorchRange]: ...
 @overload
 def within_chunks(
@@ -61,19 +44,19 @@ def within_chunks(
     query: ArrayIn | PreparedCodes,
     radius: int | AnyArray,
     chunk_size: int = ...,
-    **options: Unpack[Options],
+    **options: Unpack[FilterOptions],
 ) -> Iterator[NumpyRange]: ...
 def within_chunks(
     codes: CodesIn,
     query: CodesIn,
     radius: int | AnyArray,
     chunk_size: int = CHUNK_SIZE,
-    **options: Unpack[Options],
+    **options: Unpack[FilterOptions],
 ) -> Any:
     """Find all codes at most `radius` bits from each query, part by part.
 
-    The parts, one after the other, are what `within` returns at once. Memory is taken for
-    one part at a time. Codes are scanned at least twice: results are counted first.
+    The parts together are what `within` returns. Memory is taken for one part at a time.
+    Codes are scanned at least twice: results are counted first.
 
     Parameters
     ----------
@@ -113,13 +96,13 @@ def within_chunks(
         radii = as_numpy(radius, "radius")
     if radii.shape != (len(rows),):
         raise ValueError(f"radius must be one integer or [{len(rows)}], got {list(radii.shape)}")
-    # What is wrong with the arguments is told now, not when the first part is asked for.
+    # Check the arguments now, not when the first part is asked for.
     count_within(codes, rows[:0], radii[:0], **options)
     return _parts(codes, rows, radii, chunk_size, options)
 
 
 def _parts(
-    codes: CodesIn, rows: Any, radii: Any, chunk_size: int, options: Options
+    codes: CodesIn, rows: Any, radii: Any, chunk_size: int, options: FilterOptions
 ) -> Iterator[Any]:
     for start in range(0, len(rows), BLOCK_QUERIES):
         block = slice(start, start + BLOCK_QUERIES)
@@ -129,7 +112,7 @@ def _parts(
             yield within(codes, rows[part], radii[part], **options)
 
 
-def _cuts(counts: npt.NDArray[np.int64], most: int) -> Iterator[tuple[int, int]]:
+def _cuts(counts: Int64Array, most: int) -> Iterator[tuple[int, int]]:
     """Cut into ranges whose counts sum to `most` at most, or that have one entry."""
     ends = np.cumsum(counts)
     first = 0
@@ -142,21 +125,21 @@ def _cuts(counts: npt.NDArray[np.int64], most: int) -> Iterator[tuple[int, int]]
 
 @overload
 def pairs_within_chunks(
-    codes: Tensor, radius: int, chunk_size: int = ..., **options: Unpack[EngineOptions]
+    codes: Tensor, radius: int, chunk_size: int = ..., **options: Unpack[CodeOptions]
 ) -> Iterator[TorchPairs]: ...
 @overload
 def pairs_within_chunks(
     codes: ArrayIn | PreparedCodes,
     radius: int,
     chunk_size: int = ...,
-    **options: Unpack[EngineOptions],
+    **options: Unpack[CodeOptions],
 ) -> Iterator[NumpyPairs]: ...
 def pairs_within_chunks(
-    codes: CodesIn, radius: int, chunk_size: int = CHUNK_SIZE, **options: Unpack[EngineOptions]
+    codes: CodesIn, radius: int, chunk_size: int = CHUNK_SIZE, **options: Unpack[CodeOptions]
 ) -> Any:
     """Find all pairs of codes at most `radius` bits apart, part by part.
 
-    The parts, one after the other, are what `pairs_within` returns at once.
+    The parts together are what `pairs_within` returns.
 
     Parameters
     ----------
@@ -193,7 +176,7 @@ def pairs_within_chunks(
 
 
 def _pair_parts(
-    codes: CodesIn, rows: Any, radius: int, chunk_size: int, options: EngineOptions
+    codes: CodesIn, rows: Any, radius: int, chunk_size: int, options: CodeOptions
 ) -> Iterator[Any]:
     for start in range(0, len(rows), BLOCK_QUERIES):
         # A pair of two rows of the block is found twice, with any later row once.

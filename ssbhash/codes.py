@@ -25,7 +25,7 @@ from ssbhash.engines import CodesIn, PreparedCodes
 if TYPE_CHECKING:
     from torch import Tensor
 
-# What other software stores: (bits from the most significant of a byte?, dtype).
+# Layouts of other software: whether the first bit is a byte's most significant, and the dtype.
 _LAYOUTS: dict[str, tuple[bool, type[np.generic]]] = {
     "faiss": (False, np.uint8),
     "packbits": (True, np.uint8),  # numpy.packbits unless told otherwise, usearch's b1
@@ -143,9 +143,9 @@ def from_layout(array: AnyArray, layout: str, n_bits: int | None = None) -> Code
     array : uint8 or int8 [n, n_bytes]
         Codes in `layout`.
     layout : {"faiss", "packbits", "ubinary", "binary"}
-        faiss: as here. packbits: the first bit is the most significant of its byte,
-        as `numpy.packbits` and usearch have it. ubinary and binary: the precisions
-        of sentence-transformers; binary is int8, 128 less than ubinary.
+        "faiss": as here. "packbits": the first bit is the most significant of its byte,
+        as in `numpy.packbits` and usearch. "ubinary", "binary": the precisions of
+        sentence-transformers; "binary" is int8, 128 less than "ubinary".
     n_bits : int, optional
         Bits in a code; given, the padding bits are checked to be zero.
 
@@ -181,6 +181,23 @@ def from_layout(array: AnyArray, layout: str, n_bits: int | None = None) -> Code
 def to_layout(codes: CodesIn, layout: str) -> npt.NDArray[np.uint8 | np.int8]:
     """Write codes in the layout of other software: the inverse of `from_layout`.
 
+    Parameters
+    ----------
+    codes : uint8 [n, n_bytes] or PreparedCodes
+        Packed codes.
+    layout : {"faiss", "packbits", "ubinary", "binary"}
+        As in `from_layout`.
+
+    Returns
+    -------
+    uint8 or int8 [n, n_bytes]
+        Codes in `layout`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the layout is unknown, or `codes` are no packed codes.
+
     Examples
     --------
     >>> import ssbhash
@@ -202,13 +219,23 @@ def _layout(layout: str) -> tuple[bool, type[np.generic]]:
 
 
 def from_strings(strings: Iterable[str]) -> Codes:
-    """Read codes written as strings of 0 and 1, the first character being bit 0.
+    """Read codes written as strings of 0 and 1.
+
+    Parameters
+    ----------
+    strings : iterable of str
+        One for each code; its first character is bit 0. Blanks and line ends around a
+        string are ignored.
+
+    Returns
+    -------
+    uint8 [n, n_bytes]
+        Codes as `pack` makes them.
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         If there is no string, lengths differ, or another character is met.
-        Blanks and line ends around a string do not count.
 
     Examples
     --------
@@ -228,7 +255,7 @@ def from_strings(strings: Iterable[str]) -> Codes:
 
 
 def _lines(strings: Iterable[str]) -> list[str]:
-    """Strings without the blanks and line ends of the file that they come from."""
+    """Strip blanks and line ends; refuse what is no text, and empty strings."""
     lines = [strings] if isinstance(strings, str) else list(strings)
     for row, line in enumerate(lines):
         if not isinstance(line, str):
@@ -254,6 +281,23 @@ def _stacked(rows: list[bytes], unit: str) -> npt.NDArray[np.uint8]:
 def to_strings(codes: CodesIn, n_bits: int) -> list[str]:
     """Write codes as strings of 0 and 1: the inverse of `from_strings`.
 
+    Parameters
+    ----------
+    codes : uint8 [n, n_bytes] or PreparedCodes
+        Packed codes.
+    n_bits : int
+        Bits in a code.
+
+    Returns
+    -------
+    list of str
+        `n_bits` characters each.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `unpack`.
+
     Examples
     --------
     >>> import ssbhash
@@ -271,10 +315,10 @@ def from_hex(strings: Iterable[str], layout: str = "faiss", n_bits: int | None =
     Parameters
     ----------
     strings : iterable of str
-        Two digits a byte, first byte first, as `bytes.hex` writes them; "0x" may precede.
+        Two digits a byte, first byte first, as `bytes.hex` writes them. They may begin
+        with "0x".
     layout : str
-        How bits lie in the bytes, as in `from_layout`. "packbits" takes the first bit for
-        the most significant: so does imagehash.
+        How bits lie in the bytes, as in `from_layout`. imagehash writes "packbits".
     n_bits : int, optional
         Bits in a code; given, the padding bits are checked to be zero.
 
@@ -286,7 +330,8 @@ def from_hex(strings: Iterable[str], layout: str = "faiss", n_bits: int | None =
     Raises
     ------
     TypeError, ValueError
-        If there is no string, lengths differ, a digit is none, or one digit is left over.
+        If there is no string, lengths differ, a character is no hexadecimal digit, or the
+        number of digits is odd.
 
     Examples
     --------
@@ -328,6 +373,11 @@ def to_hex(codes: Any, layout: str = "faiss") -> list[str]:
     list of str
         2 * n_bytes digits each.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If the layout is unknown, or `codes` are no packed codes.
+
     Examples
     --------
     >>> import numpy as np
@@ -344,12 +394,12 @@ def from_integers(integers: Any, n_bits: int | None = None) -> Codes:
     Parameters
     ----------
     integers : int [n], or [n, n_words]
-        An array of any integer type, where a negative number stands for its bits; several
-        words make a longer code, lowest bits first. Or a list of Python integers from 0, of
-        any length.
+        An array of any integer type; a negative number stands for its two's complement.
+        Several words make a longer code, lowest bits first. Or a list of Python integers
+        from 0, of any size.
     n_bits : int, optional
-        Bits in a code; by default those of the array's type, 64 for a list. Higher bits
-        must be zero.
+        Bits in a code. By default as many as the array's type has, 64 for a list. Higher
+        bits must be zero.
 
     Returns
     -------
@@ -418,7 +468,13 @@ def to_integers(codes: Any) -> npt.NDArray[np.uint64]:
     Returns
     -------
     uint64 [n] or [n, n_words]
-        One number a code of at most 64 bits; longer codes as words of 64 bits, lowest first.
+        One number for a code of at most 64 bits; for longer codes words of 64 bits, lowest
+        first.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `codes` are no packed codes.
 
     Examples
     --------

@@ -13,16 +13,15 @@ from ssbhash.threads import get_num_threads
 
 
 def config() -> dict[str, Any]:
-    """Describe this installation; nothing is imported to find out.
+    """Describe this installation, without importing other packages.
 
     Returns
     -------
     dict
-        `version`, `python`, `platform`, `engines` (fastest first), `no_native` (why
-        the native engine is absent, else None), `isa` and
-        `isas` (instruction set in use and available; None without the native
-        engine), `compiler`, `n_threads`, and the versions of `numpy`, `numba`,
-        `faiss` and `torch` (None where not installed).
+        `version`, `python`, `platform`; `engines`, fastest first; `n_threads`;
+        `no_native`, why the native engine is absent, else None; `compiler`, `isa` (the
+        instruction set in use) and `isas` (those available), None without it; the versions of `numpy`, `numba`, `faiss` and `torch`,
+        None where not installed.
     """
     core = native_module()
     return {
@@ -43,7 +42,7 @@ def config() -> dict[str, Any]:
 
 
 def show_config() -> None:
-    """Print `config()`, one line an entry.
+    """Print what is installed and what runs here, one line an entry.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""Exact search by Hamming distance: argument checks, then an engine.
+"""Exact search by Hamming distance: checks arguments, then calls an engine.
 
-Results are the k smallest pairs (distance, id): ties go to the smaller id, on
-every engine and any number of threads, so results can be compared with `==`.
+Results are the k smallest pairs (distance, id): ties go to the smaller id. Every engine and
+any number of threads give the same results, so they can be compared with `==`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from ssbhash.threads import resolve
 D = TypeVar("D")
 I = TypeVar("I")
 
-# A named tuple can be generic from Python 3.11 on; type checkers read it so for all versions.
+# Generic named tuples need Python 3.11. Type checkers accept them for all versions.
 if TYPE_CHECKING:
     from torch import Tensor
     from typing_extensions import Unpack
@@ -72,7 +72,22 @@ if TYPE_CHECKING:
 else:
 
     class SearchResult(NamedTuple):
-        """Nearest neighbours: `distances` int32 and `ids` int64, [n_queries, k] (or [k])."""
+        """Nearest neighbours, ascending by (distance, id).
+
+        Attributes
+        ----------
+        distances : int32 [n_queries, k], or [k] for a single query
+            Their distances.
+        ids : int64, of the same shape
+            Their ids; -1 where there is no further neighbour.
+
+        Examples
+        --------
+        >>> import numpy as np, ssbhash
+        >>> codes = np.array([[0], [1]], np.uint8)
+        >>> ssbhash.search(codes, codes[1], k=1)
+        SearchResult(distances=array([0], dtype=int32), ids=array([1]))
+        """
 
         distances: Any
         ids: Any
@@ -80,9 +95,28 @@ else:
     class RangeResult(NamedTuple):
         """Neighbours within a radius, in CSR form.
 
-        Query i owns `distances[lims[i]:lims[i + 1]]` and the same slice of `ids`,
-        sorted by (distance, id). `lims` int64 [n_queries + 1], `distances` int32,
-        `ids` int64.
+        Query i owns `distances[lims[i]:lims[i + 1]]` and the same slice of `ids`:
+
+            lims       0           3   4
+            distances  d00 d01 d02 d10
+            ids        i00 i01 i02 i10
+                       query 0     query 1
+
+        Attributes
+        ----------
+        lims : int64 [n_queries + 1]
+            Where each query's results begin, and where the last ones end.
+        distances : int32 [n_results]
+            Ascending for each query.
+        ids : int64 [n_results]
+            Ascending among equal distances.
+
+        Examples
+        --------
+        >>> import numpy as np, ssbhash
+        >>> codes = np.array([[0], [1]], np.uint8)
+        >>> ssbhash.within(codes, codes, radius=0)
+        RangeResult(lims=array([0, 1, 2]), distances=array([0, 0], dtype=int32), ids=array([0, 1]))
         """
 
         lims: Any
@@ -90,7 +124,21 @@ else:
         ids: Any
 
     class PairsResult(NamedTuple):
-        """Pairs of rows first < second, sorted: int64, int64 and int32, [n_pairs] each."""
+        """Pairs of rows, sorted by (first, second).
+
+        Attributes
+        ----------
+        first, second : int64 [n_pairs]
+            Rows, `first` < `second`.
+        distances : int32 [n_pairs]
+            Their distance.
+
+        Examples
+        --------
+        >>> import numpy as np, ssbhash
+        >>> ssbhash.pairs_within(np.array([[0], [1]], np.uint8), radius=1)
+        PairsResult(first=array([0]), second=array([1]), distances=array([1], dtype=int32))
+        """
 
         first: Any
         second: Any
@@ -159,21 +207,21 @@ def search(
     query : uint8 [n_queries, n_bytes] or [n_bytes]
         Packed queries; a single one gives 1-D results.
     k : int
-        Neighbours for each query; where fewer codes exist, all of them are found.
+        Neighbours for each query; all codes if there are fewer.
     mask : bool [n] or packed bits uint8 [ceil(n / 8)], optional
         Search only the codes whose bit is set (bit i % 8 of byte i // 8).
     ids : integers, optional
         Search only these codes.
     exclude : integers [n_queries] or [n_queries, n_excluded], optional
-        Ids that a query must not find, such as its own where the queries are rows of
-        the database; -1 excludes nothing.
+        Ids that a query must not find, such as its own id if queries are rows of the
+        database. -1 excludes nothing.
     max_distance : int, optional
         Find only codes at most this far away.
     pad : bool
-        Give exactly k columns. By default there are as many as the query with the
-        most neighbours needs.
+        Return exactly k columns. By default there are as many as the query with the most
+        neighbours needs.
     n_bits : int, optional
-        Bits in a code; given, the padding bits of both arguments are checked. By
+        Bits in a code. If given, the padding bits of both arguments are checked. By
         default that of prepared codes.
     backend : {"auto", "native", "numba", "reference", "cuda"}
         The engine; all give identical results.
@@ -184,7 +232,7 @@ def search(
     -------
     SearchResult
         `distances` int32 and `ids` int64, both [n_queries, min(k, n allowed)], ascending
-        by (distance, id). Where a query has fewer neighbours (`exclude`, `max_distance`,
+        by (distance, id). If a query has fewer neighbours (`exclude`, `max_distance`,
         `pad`), its row ends with id -1 at distance 2**31 - 1. torch queries give torch
         results on their device.
 
@@ -195,8 +243,8 @@ def search(
 
     Notes
     -----
-    A filter costs least where few codes are allowed: they are gathered. Where most
-    are, all codes are scanned, and only those found are looked up in the filter.
+    A filter is fastest if it allows few codes, which are then gathered. If it allows
+    most, all codes are scanned, and only those found are looked up in the filter.
 
     Examples
     --------
@@ -235,7 +283,7 @@ def search(
 
 
 def _excluded(exclude: AnyArray | int, n_queries: int, is_single: bool) -> Ids:
-    """Ids [n_queries, n_excluded] that queries must not find."""
+    """Read the ids [n_queries, n_excluded] that queries must not find."""
     ids = as_numpy(exclude, "exclude")
     given = list(ids.shape)
     if ids.dtype.kind not in "iu" and ids.size:
@@ -327,8 +375,8 @@ def within(
 ) -> Any:
     """Find all codes at most `radius` bits from each query (inclusive).
 
-    Results are counted before memory is taken for them. Large ones (a million and
-    more) are counted in one scan and written in a second.
+    Results are counted before memory is taken for them. From a million results on, one
+    scan counts them and a second one writes them.
 
     Parameters
     ----------
@@ -337,7 +385,7 @@ def within(
     query : uint8 [n_queries, n_bytes] or [n_bytes]
         Packed queries.
     radius : int or integers [n_queries]
-        For all queries or for each.
+        One for all queries, or one for each.
     mask, ids
         Search only some codes, as in `search`.
     max_results : int, optional
@@ -431,7 +479,7 @@ def count_within(
 
 
 def _radii(radius: int | AnyArray, queries: Codes) -> Ids:
-    """One radius for each query, at most the number of bits."""
+    """Check the radius of each query, and bound it by the number of bits."""
     n_bits = 8 * queries.shape[1]
     if hasattr(radius, "__index__") and n_axes(radius) == 0:
         return np.full(len(queries), min(as_count(radius, "radius", 0), n_bits), np.int64)
@@ -464,7 +512,7 @@ def distances(
 ) -> Any:
     """Compute all distances from each query to each code.
 
-    For small problems: the whole matrix is returned.
+    This is for small problems, as the whole matrix is returned.
 
     Parameters
     ----------
@@ -578,7 +626,7 @@ def pairs_within(
 ) -> Any:
     """Find all pairs of codes at most `radius` bits apart (inclusive): near-duplicates.
 
-    Each pair is looked at once. Pairs are counted before memory is taken for them.
+    Pairs are counted before memory is taken for them.
 
     Parameters
     ----------
@@ -641,25 +689,25 @@ def merge(
     ----------
     parts : sequence of (SearchResult, offset or ids)
         What `search` found in each part, for the same queries. The ids of a result are
-        rows of its part: row i has id `offset + i`, or `ids[i]` in the whole.
+        rows of its part. In the whole, row i has id `offset + i`, or `ids[i]`.
     k : int
-        Neighbours for each query. Each part must have been searched for at least as
-        many, or for all of its codes.
+        Neighbours for each query. Each part must have been searched for at least k, or
+        for all of its codes.
     backend, n_threads
         As in `search`.
 
     Returns
     -------
     SearchResult
-        The k smallest (distance, id), as one search of all parts would find them.
-        Results of parts may have different numbers of columns, and rows that end with
-        id -1: so does this one where a query has fewer than k neighbours. Torch
-        results give torch results, on the device of the first.
+        The k smallest (distance, id), as one search of all parts would find them. Results
+        of parts may differ in their number of columns, and rows may end with id -1. So does
+        a row of the result if a query has fewer than k neighbours. Torch results give
+        torch results, on the device of the first.
 
     Raises
     ------
     TypeError, ValueError
-        If `parts` is empty, shapes or dtypes do not fit, or an id is not a row of its
+        If `parts` is empty, shapes or dtypes do not match, or an id is not a row of its
         part.
 
     Examples
@@ -748,28 +796,28 @@ def prepare(
     backend: str = "auto",
     n_threads: int | None = None,
 ) -> PreparedCodes:
-    """Get codes ready for many searches, with the same results.
+    """Prepare codes for many searches; results stay the same.
 
-    The native engine keeps their bit planes, as much memory again as the codes. Where
-    a trial on the codes says that it pays (codes of a trained model, as a rule), it
-    also groups them around centres, so that a query skips the groups too far from it:
-    4 bytes a code, less than the codes take. Batches of 7 queries and more gain.
-    Ten million codes of 64 bits take about two seconds on one thread where that pays.
+    The native engine keeps bit planes of the codes, which take as much memory as the codes.
+    It also tries on the codes whether grouping pays; for codes of a trained model it mostly
+    does. It then groups them around centres, so that a query skips groups that are too far
+    away. This takes 4 more bytes a code, and about two seconds for ten million codes of 64
+    bits on one thread. Batches of 7 or more queries gain.
 
     Parameters
     ----------
     codes : uint8 [n, n_bytes]
-        Packed codes. They are not copied, and must not change any more: if they do,
-        results may be wrong.
+        Packed codes. They are not copied, and must not change: if they do, results may be
+        wrong.
     n_bits : int, optional
-        Bits in a code; given, the padding bits are checked, and those of queries later.
+        Bits in a code. If given, padding bits are checked, here and in queries later.
     backend, n_threads
-        As in `search`. Another engine searches the codes without the planes.
+        As in `search`. Any other engine then searches the codes without the planes.
 
     Returns
     -------
     PreparedCodes
-        Stands for the codes in every function.
+        Can be passed in place of the codes to every function.
 
     Raises
     ------
@@ -792,7 +840,7 @@ def prepare(
 
 
 def _n_bits(codes: CodesIn, n_bits: int | None) -> int | None:
-    """Bits in a code as given, or as prepared codes know it."""
+    """Return the number of bits as given, or as prepared codes know it."""
     if n_bits is not None:
         return as_count(n_bits, "n_bits", 1)
     return codes.n_bits if isinstance(codes, PreparedCodes) else None
@@ -812,7 +860,7 @@ def _as_database(
         planes = codes.planes_of(engine)
         n_bits = None if n_bits == codes.n_bits else n_bits  # checked already
         codes = codes.codes
-    tensors = engine == "cuda"  # which leaves them on their device
+    tensors = engine == "cuda"  # tensors stay on their device
     checked = as_codes(codes, "codes", n_bits, tensors=tensors)
     n = len(checked)
     return Database(
@@ -824,7 +872,7 @@ def _as_database(
 
 
 def _as_bits(mask: AnyArray, n: int, tensors: bool) -> npt.NDArray[np.uint8]:
-    """Packed bits of the rows that a mask allows; those from n on are zero."""
+    """Pack the bits of a mask, and clear those from n on."""
     bits = as_array(mask, "mask", tensors)
     if is_torch(bits) and dtype_name(bits) == "bool" and bits.shape == (n,):
         packed: npt.NDArray[np.uint8] = packed_tensor(bits)
@@ -849,7 +897,7 @@ def _as_bits(mask: AnyArray, n: int, tensors: bool) -> npt.NDArray[np.uint8]:
 
 
 def _as_ids(ids: AnyArray, n: int, tensors: bool) -> Ids:
-    """Ascending ids without duplicates."""
+    """Sort ids and drop duplicates."""
     allowed = as_array(ids, "ids", tensors)
     if 0 in allowed.shape:
         return np.empty(0, np.int64)

@@ -1,8 +1,7 @@
-"""What codes keep of the items themselves, beside their classes.
+"""Metrics of how well codes tell items apart, beside their classes.
 
-Precision in expectation over ties does not show it when thousands of items share a code: a
-search then returns those with the smallest ids, and nothing is left to re-rank. These
-figures do.
+If thousands of items share a code, a search returns those with the smallest ids, and nothing is
+left to re-rank. Precision in expectation over ties does not show this; these figures do.
 """
 
 from __future__ import annotations
@@ -46,11 +45,12 @@ def code_figures(
     Returns
     -------
     dict
-        "P@k by class": precision of what `search` returns from a database in the order of
-        its classes, as files often are. Ties go to the smaller id, so it falls below the
-        expectation over ties where many items share a code. "distinct": number of distinct
-        codes over number of items. "tied@depth": items at the distance of the one at rank
-        `depth`, mean over queries.
+        - "P@k by class": precision of what `search` returns if the database is in the order
+          of its classes, as files often are. Ties go to the smaller id, so this is below
+          the expectation over ties if many items share a code.
+        - "distinct": number of distinct codes over number of items.
+        - "tied@depth": number of items as far away as the one at rank `depth`, mean over
+          queries.
 
     Raises
     ------
@@ -121,10 +121,11 @@ def neighbour_figures(
     Returns
     -------
     dict
-        "neighbours@depth": share of the k nearest by cosine among the first `depth` by code,
-        in expectation over ties. With `labels` also "P@k re-ranked": precision of the k
-        nearest by cosine among the first `depth` by code and all that tie with the last of
-        these; and "P@k cosine": among all items.
+        - "neighbours@depth": share of the k nearest by cosine that are among the first `depth`
+          by code, in expectation over ties.
+        - "P@k re-ranked", with `labels`: precision of the k nearest by cosine among the first
+          `depth` by code and all that tie with the last of these.
+        - "P@k cosine", with `labels`: precision of the k nearest by cosine among all items.
 
     Raises
     ------
@@ -169,7 +170,7 @@ def neighbour_figures(
 
 
 def _cosines(database: Any, queries: Any) -> Iterator[tuple[slice, Float32Array]]:
-    """Cosine of each query and item, for chunks of queries."""
+    """Compute the cosine of each query and item, for chunks of queries."""
     items, asked = _of_unit_length(database), _of_unit_length(queries)
     for part in tie_groups.chunks(asked.shape[0], items.shape[0]):
         product = asked[part] @ items.T
@@ -202,7 +203,7 @@ def _nearest(similarity: Float32Array, k: int) -> BoolArray:
 def _expected_hits(
     found: npt.NDArray[Any], last: npt.NDArray[Any], wanted: BoolArray, depth: int
 ) -> Float64Array:
-    """Count the wanted items among the first `depth`, in the mean over orders of ties."""
+    """Count the wanted items among the first `depth`, in expectation over orders of ties."""
     before, tied = found < last, found == last
     share = (depth - before.sum(axis=1)) / tied.sum(axis=1)
     hits: Float64Array = (before & wanted).sum(axis=1)

@@ -1,12 +1,12 @@
 """Retrieval quality from codes and labels, exact in expectation over ties.
 
-Short codes tie a lot, and the order within a tie is arbitrary. By default each
-metric is its expectation over all orders of the tied items, in closed form
-(McSherry & Najork, "Computing information retrieval performance measures
-efficiently in the presence of tied scores", ECIR 2008): reproducible, and what
-an arbitrary order estimates. `ties="id"` ranks by (distance, id), as search does.
+Short codes tie often, and the order within a tie is arbitrary. By default each metric is
+its expectation over all orders of the tied items, in closed form (McSherry & Najork,
+"Computing information retrieval performance measures efficiently in the presence of tied
+scores", ECIR 2008). So it is reproducible, and any arbitrary order estimates it.
+`ties="id"` ranks by (distance, id), as search does.
 
-Every metric is a function of the tie groups of a query alone (`tie_groups.py`).
+Every metric depends on the tie groups of a query alone (`tie_groups.py`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Ties: TypeAlias = Literal["expected", "id"]
 Denominator: TypeAlias = Literal["hits", "min(k, relevant)"]
 
 
-class MetricOptions(CodeOptions, total=False):
+class _MetricOptions(CodeOptions, total=False):
     """Keywords of a metric, as its overloads share them."""
 
     ties: Ties
@@ -41,8 +41,21 @@ class MetricOptions(CodeOptions, total=False):
 class PrecisionRecall(NamedTuple):
     """Precision and recall of the items within each radius, means over queries.
 
-    All arrays have one entry for each radius 0 ... n_bits; `n_retrieved` is the
-    mean number of items within the radius.
+    Attributes
+    ----------
+    radius : int64 [n_bits + 1]
+        0 ... n_bits.
+    precision, recall : float64 [n_bits + 1]
+        At each radius.
+    n_retrieved : float64 [n_bits + 1]
+        Items within the radius.
+
+    Examples
+    --------
+    >>> codes = np.array([[0], [1]], np.uint8)
+    >>> curve = precision_recall_by_radius(codes, [0, 1], codes, [0, 1], n_bits=1)
+    >>> curve.n_retrieved.tolist()
+    [1.0, 2.0]
     """
 
     radius: Int64Array
@@ -60,7 +73,7 @@ def precision_at(
     k: int = ...,
     *,
     per_query: Literal[False] = ...,
-    **options: Unpack[MetricOptions],
+    **options: Unpack[_MetricOptions],
 ) -> float: ...
 @overload
 def precision_at(
@@ -71,7 +84,7 @@ def precision_at(
     k: int = ...,
     *,
     per_query: Literal[True],
-    **options: Unpack[MetricOptions],
+    **options: Unpack[_MetricOptions],
 ) -> Float64Array: ...
 @overload
 def precision_at(
@@ -82,7 +95,7 @@ def precision_at(
     k: Sequence[int],
     *,
     per_query: bool = ...,
-    **options: Unpack[MetricOptions],
+    **options: Unpack[_MetricOptions],
 ) -> Float64Array: ...
 def precision_at(
     database_codes: CodesIn,
@@ -97,7 +110,7 @@ def precision_at(
     backend: str = "auto",
     n_threads: int | None = None,
 ) -> float | Float64Array:
-    """Precision among the k nearest codes (P@k).
+    """Compute precision among the k nearest codes (P@k).
 
     An item is relevant to a query if both have the same class, or share at
     least one label.
@@ -108,17 +121,17 @@ def precision_at(
         The database, packed.
     database_labels : array-like [n] or 0/1 [n, n_labels]
         Whole numbers, text or truth values, as in `fit`; or an indicator matrix
-        (multi-label). None may be missing.
+        (multi-label). No label may be missing.
     query_codes : uint8 [n_queries, n_bytes]
         Packed queries.
     query_labels : array-like [n_queries] or 0/1 [n_queries, n_labels]
         Of the same kind as `database_labels`.
     k : int or sequence of int
-        Neighbours looked at; several are computed in one pass. k > n counts as n.
+        Neighbours looked at; several are computed in one pass. k > n stands for n.
     ties : {"expected", "id"}
         Expectation over random orders of equal distances, or smaller id first.
     per_query : bool
-        Give the value of each query instead of the mean.
+        Return the value of each query instead of the mean.
     n_bits : int, optional
         Bits in a code; given, padding bits are checked.
     backend : str
@@ -163,7 +176,7 @@ def recall_at(
     k: int = ...,
     *,
     per_query: Literal[False] = ...,
-    **options: Unpack[MetricOptions],
+    **options: Unpack[_MetricOptions],
 ) -> float: ...
 @overload
 def recall_at(
@@ -174,7 +187,7 @@ def recall_at(
     k: int = ...,
     *,
     per_query: Literal[True],
-    **options: Unpack[MetricOptions],
+    **options: Unpack[_MetricOptions],
 ) -> Float64Array: ...
 @overload
 def recall_at(
@@ -185,7 +198,7 @@ def recall_at(
     k: Sequence[int],
     *,
     per_query: bool = ...,
-    **options: Unpack[MetricOptions],
+    **options: Unpack[_MetricOptions],
 ) -> Float64Array: ...
 def recall_at(
     database_codes: CodesIn,
@@ -200,10 +213,24 @@ def recall_at(
     backend: str = "auto",
     n_threads: int | None = None,
 ) -> float | Float64Array:
-    """Fraction of the relevant items found among the k nearest codes (R@k).
+    """Compute the share of the relevant items among the k nearest codes (R@k).
 
-    Parameters, result and errors are those of `precision_at`. A query without
-    a relevant item has recall 0.
+    Parameters
+    ----------
+    database_codes, database_labels, query_codes, query_labels, k, ties, per_query
+        As in `precision_at`.
+    n_bits, backend, n_threads
+        As in `precision_at`.
+
+    Returns
+    -------
+    float or float64 array
+        As `precision_at`. A query without a relevant item has recall 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `precision_at`.
 
     Examples
     --------
@@ -229,7 +256,7 @@ def average_precision_at(
     *,
     denominator: Denominator = ...,
     per_query: Literal[False] = ...,
-    **options: Unpack[MetricOptions],
+    **options: Unpack[_MetricOptions],
 ) -> float: ...
 @overload
 def average_precision_at(
@@ -241,7 +268,7 @@ def average_precision_at(
     *,
     denominator: Denominator = ...,
     per_query: Literal[True],
-    **options: Unpack[MetricOptions],
+    **options: Unpack[_MetricOptions],
 ) -> Float64Array: ...
 @overload
 def average_precision_at(
@@ -253,7 +280,7 @@ def average_precision_at(
     *,
     denominator: Denominator = ...,
     per_query: bool = ...,
-    **options: Unpack[MetricOptions],
+    **options: Unpack[_MetricOptions],
 ) -> Float64Array: ...
 def average_precision_at(
     database_codes: CodesIn,
@@ -269,21 +296,38 @@ def average_precision_at(
     backend: str = "auto",
     n_threads: int | None = None,
 ) -> float | Float64Array:
-    """Average precision of the k nearest codes; its mean over queries is MAP@k.
+    """Compute average precision of the k nearest codes; its mean over queries is MAP@k.
 
     AP@k is the sum of the precision at each relevant rank up to k, divided by
-    `denominator`: "hits", the relevant items among the k (as in the code of
-    SSB-VAE and of most papers on hashing; 0 without a hit), or
-    "min(k, relevant)", the most there can be, which also counts what was missed.
+    `denominator`.
 
-    Other parameters, the result and errors are those of `precision_at`.
+    Parameters
+    ----------
+    database_codes, database_labels, query_codes, query_labels, k, ties, per_query
+        As in `precision_at`.
+    denominator : {"hits", "min(k, relevant)"}
+        "hits": the relevant items among the k; AP@k is 0 without any. So do the code of
+        SSB-VAE and most papers on hashing. "min(k, relevant)": the most hits there can be,
+        so that missed items lower the result.
+    n_bits, backend, n_threads
+        As in `precision_at`.
+
+    Returns
+    -------
+    float or float64 array
+        As `precision_at`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `precision_at`, or if `denominator` is none of these.
 
     Notes
     -----
-    With "hits" AP@k is a ratio of random variables, as rank k may cut a tie. The
-    number of hits h in the cut tie is hypergeometric, and given h all positions
-    are equally likely, so the expectation is the sum over h of P(h) E[sum | h] /
-    (hits before + h): exact, no approximation by a ratio of expectations.
+    Rank k may cut a tie. With "hits" AP@k is then a ratio of random variables. The number
+    of hits h in the cut tie is hypergeometric. Given h, all positions are equally likely.
+    So the expectation is the sum over h of P(h) E[sum | h] / (hits before + h). This is
+    exact; it is not the ratio of two expectations.
 
     Examples
     --------
@@ -314,19 +358,29 @@ def precision_recall_by_radius(
     backend: str = "auto",
     n_threads: int | None = None,
 ) -> PrecisionRecall:
-    """Precision and recall of the items within each Hamming radius.
+    """Compute precision and recall of the items within each Hamming radius.
 
-    The curve of lookup by radius: whole tie groups are taken, so there is no tie
-    to break. A query with nothing within the radius counts with precision 0 (a
-    failed lookup); a query without a relevant item with precision and recall 0.
+    This is the curve of lookup by radius. Whole tie groups are taken, so there is no tie
+    to break. A query with nothing within the radius has precision 0: a failed lookup. A
+    query without a relevant item has precision and recall 0.
 
-    Parameters and errors are those of `precision_at`.
+    Parameters
+    ----------
+    database_codes, database_labels, query_codes, query_labels
+        As in `precision_at`.
+    n_bits, backend, n_threads
+        As in `precision_at`.
 
     Returns
     -------
     PrecisionRecall
         `radius`, `precision`, `recall`, `n_retrieved`, each [n_bits + 1]
         (8 * n_bytes + 1 where `n_bits` is not given).
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `precision_at`.
 
     Examples
     --------
@@ -361,9 +415,26 @@ def evaluate(
     backend: str = "auto",
     n_threads: int | None = None,
 ) -> dict[str, float]:
-    """P@k, R@k and MAP@k in one pass, by name.
+    """Compute P@k, R@k and MAP@k in one pass.
 
-    Parameters and errors are those of `average_precision_at`.
+    Parameters
+    ----------
+    database_codes, database_labels, query_codes, query_labels, k
+        As in `precision_at`.
+    denominator, ties
+        As in `average_precision_at`.
+    n_bits, backend, n_threads
+        As in `precision_at`.
+
+    Returns
+    -------
+    dict
+        Means over queries by name, for each k: "P@k", "R@k", "MAP@k".
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `average_precision_at`.
 
     Examples
     --------
@@ -388,15 +459,28 @@ def evaluate_distances(
     denominator: Denominator = "hits",
     ties: Ties = "expected",
 ) -> dict[str, float]:
-    """P@k, R@k and MAP@k of any ranking: what codes are compared with.
+    """Compute P@k, R@k and MAP@k of any ranking, to compare codes with.
 
     Parameters
     ----------
     distances : real [n_queries, n], or a function
-        Smaller is nearer: 1 - cosine on floats, an expected Hamming distance. Where all
-        of them do not fit in memory: a function that gives those of a slice of queries.
+        Smaller is nearer: 1 - cosine on floats, an expected Hamming distance. A function
+        takes a slice of queries and returns their distances, so that not all of them need
+        fit in memory.
+    database_labels, query_labels, k
+        As in `precision_at`.
+    denominator, ties
+        As in `average_precision_at`.
 
-    Other parameters and errors are those of `average_precision_at`.
+    Returns
+    -------
+    dict
+        As `evaluate`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `average_precision_at`, or if a distance is NaN.
 
     Examples
     --------
@@ -514,12 +598,29 @@ def _as_denominator(denominator: Any) -> Any:
 def as_labels_of(
     database: Any, query: Any, n_items: int, n_queries: int
 ) -> tuple[NumberedLabels, NumberedLabels]:
-    """Check labels of both sides: class ids, or float32 indicators.
+    """Check the labels of database and queries, and number their classes alike.
+
+    Parameters
+    ----------
+    database, query
+        Labels, as in `precision_at`.
+    n_items, n_queries : int
+        How many there must be.
+
+    Returns
+    -------
+    tuple of arrays
+        Class ids, or float32 indicators of several labels.
 
     Raises
     ------
     TypeError, ValueError
         If they are malformed, hide a label, or differ in kind.
+
+    Examples
+    --------
+    >>> as_labels_of(["ant", "bee"], ["bee"], 2, 1)
+    (array([0, 1]), array([1]))
     """
     names = ("database_labels", "query_labels")
     numbered, _ = number_labels(database, query, names=names)

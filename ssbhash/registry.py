@@ -1,4 +1,4 @@
-"""The methods by name: one line each, and those of installed packages.
+"""The methods by name: ours, one line each, and those of installed packages.
 
 A package adds a method by an entry point of its own, in its `pyproject.toml`:
 
@@ -16,7 +16,7 @@ GROUP = "ssbhash.methods"
 
 
 class Methods(Mapping[str, Any]):
-    """Estimator classes by name, imported when they are asked for.
+    """Estimator classes by name, imported on first use.
 
     Parameters
     ----------

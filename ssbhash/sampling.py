@@ -1,9 +1,8 @@
 """Codes from logits in one pass: drawn from the posterior, or thresholded.
 
-A bit is 1 with probability sigmoid(logit). The random numbers are counted, not
-streamed: Philox4x32-10 keyed by (seed, row, bit), so the same seed gives the same
-bits on every engine, with any number of threads and any split of the rows.
-docs/sampling.md specifies them to the last bit.
+A bit is 1 with probability sigmoid(logit). The random numbers are a function of (seed,
+row, bit), by Philox4x32-10. So the same seed gives the same bits on every engine, with any
+number of threads and any split of the rows. docs/sampling.md specifies every bit.
 """
 
 from __future__ import annotations
@@ -66,14 +65,14 @@ def sample(
     ----------
     logits : float [n, n_bits] or [n_bits]
         Log-odds of each bit being 1: float16, bfloat16, float32 or float64, of any
-        strides. From +-100 on, a bit is certain.
+        strides. At 100 or more in magnitude, a bit is certain.
     seed : int
         In [0, 2**64).
     n_samples : int, optional
-        Codes to draw for each row; by default one, without the axis.
+        Codes to draw for each row; by default one, without that axis.
     first_row : int
-        Number of the first row: rows sampled in parts, each with its first row's
-        number, give the same codes as sampled together.
+        Number of the first row. Rows that are sampled in parts, each with the number of
+        its first row, give the same codes as rows sampled together.
     backend : {"auto", "native", "numba", "reference", "cuda"}
         The engine; all give identical codes.
     n_threads : int, optional
@@ -133,8 +132,9 @@ def binarize(
     logits : float [n, n_bits] or [n_bits]
         float16, bfloat16, float32 or float64, of any strides.
     threshold : float or float [n_bits]
-        For all bits or for each; the medians of the columns give balanced bits
-        ("median hashing"). Compared exactly, not rounded to the logits' dtype.
+        One for all bits, or one for each. The medians of the columns give balanced bits
+        ("median hashing"). Thresholds are compared exactly, not rounded to the logits'
+        dtype.
     backend : {"auto", "native", "numba", "reference", "cuda"}
         The engine; all give identical codes.
     n_threads : int, optional
@@ -196,9 +196,9 @@ def sample_relaxed(
 ) -> Any:
     """Draw relaxed bits from the binary Concrete distribution.
 
-    sigmoid((logit + log u - log(1 - u)) / tau) with u uniform in (0, 1): near 0 or 1
-    for a small tau, above 1/2 with probability sigmoid(logit) for any. Maddison, Mnih &
-    Teh, *The Concrete Distribution*, ICLR 2017.
+    A relaxed bit is sigmoid((logit + log u - log(1 - u)) / tau), with u uniform in (0, 1).
+    It is near 0 or 1 if tau is small. It is above 1/2 with probability sigmoid(logit).
+    Maddison, Mnih & Teh, *The Concrete Distribution*, ICLR 2017.
 
     Parameters
     ----------
@@ -209,7 +209,7 @@ def sample_relaxed(
     tau : float
         Temperature, at least 1e-3.
     first_row, backend, n_threads
-        As for `sample`.
+        As in `sample`.
 
     Returns
     -------

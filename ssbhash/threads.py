@@ -16,7 +16,17 @@ _chosen: int | None = None
 
 
 def set_num_threads(n_threads: int | None) -> None:
-    """Set the default of every `n_threads=None`; None goes back to all allowed.
+    """Set what `n_threads=None` means in every function.
+
+    Parameters
+    ----------
+    n_threads : int or None
+        Threads at most, from 1; None for as many as the process may use.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no integer of at least 1.
 
     Examples
     --------
@@ -33,9 +43,10 @@ def set_num_threads(n_threads: int | None) -> None:
 def get_num_threads() -> int:
     """Return the number of threads that `n_threads=None` means.
 
-    In this order: `set_num_threads`, the environment's SSBHASH_NUM_THREADS, and
-    what the process may use: its CPU affinity, its control groups' quotas, and
-    OMP_NUM_THREADS, by which joblib and others share the CPUs among their workers.
+    The first of these that is set: `set_num_threads`; the environment variable
+    SSBHASH_NUM_THREADS; the CPUs that the process may use. The last is the smallest of
+    CPU affinity, control group quotas and OMP_NUM_THREADS. joblib and others share the
+    CPUs among their workers by OMP_NUM_THREADS.
 
     Returns
     -------
@@ -46,6 +57,12 @@ def get_num_threads() -> int:
     ------
     ValueError
         If SSBHASH_NUM_THREADS is no integer of at least 1.
+
+    Examples
+    --------
+    >>> import ssbhash
+    >>> ssbhash.get_num_threads() >= 1
+    True
     """
     if _chosen is not None:
         return _chosen
@@ -69,14 +86,14 @@ def _affinity() -> int:
 
 
 def _openmp() -> int:
-    """Threads that OMP_NUM_THREADS allows; of a list the outermost level's. Nonsense is ignored."""
+    """Return the threads that OMP_NUM_THREADS allows, the first of a list; nonsense is ignored."""
     asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     return int(asked) if asked.isdecimal() and int(asked) else _UNLIMITED
 
 
 @functools.cache
 def _own_groups(listing: Path) -> tuple[str, str]:
-    """Paths of this process's control groups: of version 2, and of version 1's `cpu`."""
+    """Find the paths of this process's control groups: of version 2, and of version 1's `cpu`."""
     unified = cpu = ""
     with contextlib.suppress(OSError):
         for line in listing.read_text().splitlines():
@@ -90,7 +107,7 @@ def _own_groups(listing: Path) -> tuple[str, str]:
 
 @functools.cache
 def _quota(cgroup: Path, own: tuple[str, str] = ("", "")) -> int:
-    """CPUs that the control groups (versions 2 and 1) and those above them grant, rounded up."""
+    """Return the CPUs that the control groups and those above them grant, rounded up."""
     granted = _UNLIMITED
     for root, path in zip((cgroup, cgroup / "cpu"), own, strict=True):
         # Within a container the path may be that of the host, and not be there.

@@ -1,10 +1,10 @@
 """Tie groups: all that a rank metric needs to know of a ranking with ties.
 
-For a query, by ascending distance: how many items lie at each distance and how
-many of them are relevant. Expectations over random orders within the groups are
-functions of these counts, in closed form (McSherry & Najork, "Computing
-information retrieval performance measures efficiently in the presence of tied
-scores", ECIR 2008). A ranking without ties is the case of groups of one item.
+For each query, by ascending distance: how many items lie at each distance, and how many
+of them are relevant. The expectation of a metric over random orders within the groups is a
+function of these counts, in closed form (McSherry & Najork, "Computing information
+retrieval performance measures efficiently in the presence of tied scores", ECIR 2008). In
+a ranking without ties every group has one item.
 """
 
 from __future__ import annotations
@@ -21,16 +21,23 @@ from ssbhash.hamming import search as _search
 
 NumberedLabels: TypeAlias = npt.NDArray[Any]
 
-# Pairs (query, item) looked at in one go: some 100 MB of temporaries.
+# Pairs (query, item) that are processed at once: about 100 MB of temporaries.
 _PAIRS_PER_CHUNK = 1 << 22
 
 
 class TieGroups(NamedTuple):
     """Tie groups of some queries, by ascending distance.
 
-    `counts` int64 [n_queries, n_groups] are the items of each group, 0 where a
-    query has no such group; `hits`, of the same shape, those that are relevant;
-    `n_relevant` int64 [n_queries] and `n_items` count the whole database.
+    Attributes
+    ----------
+    counts : int64 [n_queries, n_groups]
+        Items in each group; 0 if a query has no such group.
+    hits : int64 [n_queries, n_groups]
+        Relevant items in each group.
+    n_relevant : int64 [n_queries]
+        Relevant items in the whole database.
+    n_items : int
+        Items in the whole database.
     """
 
     counts: Int64Array
@@ -48,10 +55,10 @@ def of_codes(
     ties: str,
     engine: dict[str, Any],
 ) -> Iterator[TieGroups]:
-    """Give the tie groups that hold the first k ranks, for chunks of queries.
+    """Yield the tie groups that hold the first k ranks, for chunks of queries.
 
-    Labels are class ids or float32 indicators. k = None keeps one group for each
-    distance from 0; `engine` are the keywords of `ssbhash.search`.
+    Labels are class ids or float32 indicators. k = None keeps one group for each distance
+    from 0. `engine` has keywords of `ssbhash.search`.
     """
     for part in chunks(len(queries), len(codes)):
         relevant = relevance(labels, query_labels[part])
@@ -70,7 +77,7 @@ def of_distances(
     k: int,
     ties: str,
 ) -> Iterator[TieGroups]:
-    """Give the same for any distances without NaN, asked for by slices of queries."""
+    """Yield tie groups of any distances without NaN; `distances` takes a slice of queries."""
     for part in chunks(len(queries), len(labels)):
         matrix, relevant = distances(part), relevance(labels, queries[part])
         order = np.argsort(matrix, axis=1, kind="stable")
@@ -95,7 +102,7 @@ def _histogram(group: Any, relevant: BoolArray, n_groups: int) -> TieGroups:
 
 
 def _singletons(relevant: BoolArray, ids: Int64Array) -> TieGroups:
-    """Each rank a group of its own."""
+    """Make a group of each rank."""
     hits = np.take_along_axis(relevant, ids, axis=1).astype(np.int64)
     return TieGroups(np.ones_like(hits), hits, relevant.sum(axis=1), relevant.shape[1])
 
@@ -125,7 +132,7 @@ def relevance(labels: NumberedLabels, queries: NumberedLabels) -> BoolArray:
 
 
 def _hits_at(groups: TieGroups, k: int) -> Float64Array:
-    """Give the expected number of relevant items among the first k."""
+    """Compute the expected number of relevant items among the first k."""
     before = groups.counts.cumsum(axis=1) - groups.counts
     taken = np.clip(k - before, 0, groups.counts)
     hits: Float64Array = (taken * groups.hits / np.maximum(groups.counts, 1)).sum(axis=1)
@@ -133,19 +140,19 @@ def _hits_at(groups: TieGroups, k: int) -> Float64Array:
 
 
 def precision(groups: TieGroups, ks: list[int]) -> Float64Array:
-    """Give the expected P@k of each query: [n_queries, n_k]."""
+    """Compute the expected P@k of each query: [n_queries, n_k]."""
     at = [_hits_at(groups, k) / min(k, groups.n_items) for k in ks]
     return np.stack(at, axis=1)
 
 
 def recall(groups: TieGroups, ks: list[int]) -> Float64Array:
-    """Give the expected R@k of each query; 0 without a relevant item."""
+    """Compute the expected R@k of each query; 0 without a relevant item."""
     at = [_hits_at(groups, k) / np.maximum(groups.n_relevant, 1) for k in ks]
     return np.stack(at, axis=1)
 
 
 def average_precision(groups: TieGroups, ks: list[int], denominator: str) -> Float64Array:
-    """Give the expected AP@k of each query, over "hits" or over "min(k, relevant)"."""
+    """Compute the expected AP@k of each query, over "hits" or over "min(k, relevant)"."""
     harmonic = np.zeros(min(max(ks), groups.n_items) + 1)
     harmonic[1:] = np.cumsum(1 / np.arange(1, len(harmonic)))
     at = []
@@ -161,19 +168,18 @@ def average_precision(groups: TieGroups, ks: list[int], denominator: str) -> Flo
 def _slope_terms(
     before: Any, hits_before: Any, taken: Any, harmonic: Float64Array
 ) -> tuple[Any, Any]:
-    """Sum over ranks i = before + 1 ... before + taken of the two parts of a precision.
+    """Sum the two parts of the precision over the places j = 1 ... taken of a tie group.
 
-    A relevant item at the j-th place of its tie group has precision
-    (hits_before + 1 + (j - 1) q) / (before + j), where q is the chance that
-    another item of the group is relevant; the sums are those of the constant
-    part and of the factor of q, by harmonic numbers.
+    A relevant item at place j has precision (hits_before + 1 + (j - 1) q) / (before + j).
+    Here q is the chance that another item of the group is relevant. The sums of the
+    constant part and of the factor of q follow from harmonic numbers.
     """
     inverse = harmonic[before + taken] - harmonic[before]
     return (hits_before + 1) * inverse, taken - (before + 1) * inverse
 
 
 def _precision_sums(groups: TieGroups, k: int, harmonic: Float64Array) -> Float64Array:
-    """Give the expected sum of precisions at the relevant ranks up to k, for each tie group."""
+    """Compute the expected sum of precisions at relevant ranks up to k, for each tie group."""
     counts, hits = groups.counts, groups.hits
     before = np.minimum(counts.cumsum(axis=1) - counts, k)
     hits_before = hits.cumsum(axis=1) - hits
@@ -186,7 +192,7 @@ def _precision_sums(groups: TieGroups, k: int, harmonic: Float64Array) -> Float6
 
 
 def _by_hits(groups: TieGroups, k: int, harmonic: Float64Array) -> Float64Array:
-    """Give the expected AP@k over the hits among the k."""
+    """Compute the expected AP@k over the hits among the k."""
     rows = np.arange(len(groups.counts))
     ends = groups.counts.cumsum(axis=1)
     cut = np.argmax(ends >= k, axis=1)  # the group that holds rank k
@@ -198,14 +204,14 @@ def _by_hits(groups: TieGroups, k: int, harmonic: Float64Array) -> Float64Array:
     is_before = np.arange(sums.shape[1]) < cut[:, None]
     sum_before = np.where(is_before, sums, 0).sum(axis=1)
     # Given h hits among the `taken` places of the cut group, the expected sum is
-    # sum_before + a h + b h (h - 1); division by (hits_before + h) leaves
-    # b h + c plus a remainder over (hits_before + h).
+    # sum_before + a h + b h (h - 1). Divided by (hits_before + h) it is
+    # b h + c + remainder / (hits_before + h).
     first, slope = _slope_terms(before, hits_before, taken, harmonic)
     a, b = first / taken, slope / (taken * np.maximum(taken - 1, 1))
     c = a - b * (hits_before + 1)
     mean_hits = taken * hits / count
     inverse, chance_of_none = _hypergeometric_inverse(count, hits, taken, hits_before)
-    # Without hits before, the term of h = 0 is 0, not b 0 + c.
+    # Without hits before, the term of h = 0 is 0, not c.
     constant = c * np.where(hits_before == 0, 1 - chance_of_none, 1)
     expected: Float64Array = b * mean_hits + constant + (sum_before - hits_before * c) * inverse
     return expected
@@ -214,11 +220,11 @@ def _by_hits(groups: TieGroups, k: int, harmonic: Float64Array) -> Float64Array:
 def _hypergeometric_inverse(
     count: Int64Array, hits: Int64Array, taken: Int64Array, offset: Int64Array
 ) -> tuple[Float64Array, Float64Array]:
-    """E[1 / (offset + h)], 1/0 counted as 0, and P(h = 0).
+    """Compute E[1 / (offset + h)], with 0 for 1/0, and P(h = 0).
 
-    h is the number of hits in a draw of `taken` out of `count` items of which
-    `hits` are relevant. The probabilities come from the ratios of neighbours, in
-    logarithms, and are normalised: no factorials, no overflow.
+    h is the number of hits among `taken` of `count` items, `hits` of which are relevant.
+    Its probabilities come from ratios P(h + 1) / P(h), in logarithms, and are normalised:
+    no factorials, no overflow.
     """
     low = np.maximum(0, taken - (count - hits))
     high = np.minimum(taken, hits)

@@ -42,11 +42,11 @@ def believed(X, y):
 def test_the_regression_is_sklearns():
     X, y = blobs(n_noise=3)
     x = torch.from_numpy(X)
-    space = _Space(x, x.mean(0), None)
+    space = _Space(x, x.mean(0), None, 10)
     known = np.arange(60)
     target = np.eye(4, dtype=np.float32)[y]
     ours = _Regression(space, 0.1, False).fit(target, known).predict(x, np.arange(len(X)))
-    inputs = space.anchors.numpy()
+    inputs = space.coordinates(space.anchors).numpy()
     theirs = LogisticRegression(C=0.1).fit(inputs[known], y[known]).predict_proba(inputs)
     np.testing.assert_allclose(ours, theirs, atol=5e-3)
 
@@ -56,7 +56,7 @@ def test_labels_spread_along_what_no_line_separates():
     x = torch.from_numpy(X)
     target, known = np.eye(2, dtype=np.float32)[y], np.arange(40)
     place = np.arange(len(X))
-    space = _Space(x, x.mean(0), None)
+    space = _Space(x, x.mean(0), None, 10)
     spread, straight = (
         (method.fit(target, known).predict(x, place).argmax(1) == y).mean()
         for method in (_Spreading(space, 0.95, False), _Regression(space, 1.0, False))
@@ -111,7 +111,7 @@ def test_a_handful_of_items(n):
     found = believed(X, y)
     assert found.probabilities.shape == (n, 2)
     assert np.isfinite(found.probabilities).all()
-    assert found.neighbours.shape == (n, min(10, n - 1))
+    assert found.neighbours.shape == (n, min(3, n - 1))
 
 
 def test_equal_items_and_wide_ones():

@@ -17,7 +17,7 @@ MODULES = ["ssbhash"] + [
 
 
 # Extras that a module imports only when it is used, as its examples do.
-NEEDS = {"ssbhash.data.text": ["sklearn"]}
+NEEDS = {"ssbhash.data.text": ["sklearn"], "ssbhash.cluster.sharded_index": ["ray"]}
 
 
 @pytest.mark.parametrize("name", MODULES)

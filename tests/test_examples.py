@@ -42,3 +42,13 @@ def test_texts(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPat
     names, out = run("texts", capsys, monkeypatch)
     assert len(out.split("\n\n")) == 6
     assert names["codes"].shape[1] == 8
+
+
+def test_cluster(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray")
+    if ray.is_initialized():
+        pytest.skip("another test has a Ray cluster open")
+    names, out = run("cluster", capsys, monkeypatch)
+    assert names["equal"]
+    assert names["equal_after"]
+    assert "replaced" in out

@@ -466,6 +466,7 @@ def test_string_ids(tmp_path: Path, small_parts: None) -> None:
         index.update(codes[5], [names[7]])
         assert names[0] not in index
         assert 7 not in index
+        assert index.contains([names[0], names[7], "no name"]).tolist() == [False, True, False]
         with pytest.raises(TypeError, match="ids of this index are strings"):
             index.add(codes[:1], ids=[1])
         with pytest.raises(KeyError, match=names[0]):

@@ -254,6 +254,19 @@ def test_what_is_fitted_is_finite_or_refused(name: str, unit: float) -> None:
         assert np.isfinite(logits).all()
 
 
+@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize("unit", [1e-42, 1e-30, 1e30, 1e37])
+def test_sparse_rows_and_rows_that_are_alike_raise_no_warning(name: str, unit: float) -> None:
+    """pytest turns warnings into errors."""
+    for X in (sp.csr_matrix(rows(0.08, False) * unit), np.ones((N_ITEMS, N_FEATURES), "f4")):
+        try:
+            logits = small(name).fit(X, y).logits(X)
+        except (ValueError, RuntimeError) as error:
+            assert any(word in str(error) for word in ("scale", "Scale", "multiply", "loss"))  # noqa: PT017
+        else:
+            assert np.isfinite(logits).all()
+
+
 def test_a_nullable_frame_is_read(tmp_path: Path) -> None:
     pd = pytest.importorskip("pandas")
     X = rows(0.5, False)

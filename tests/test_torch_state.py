@@ -42,6 +42,15 @@ def default_device(name: str) -> Iterator[None]:
         torch.set_default_device(None)
 
 
+@contextmanager
+def matmul_precision(name: str) -> Iterator[None]:
+    torch.set_float32_matmul_precision(name)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 SETTINGS = {
     "no_grad": torch.no_grad,
     "inference_mode": torch.inference_mode,
@@ -50,6 +59,7 @@ SETTINGS = {
     "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
     # Tensors without memory: whatever is made there by mistake cannot be read.
     "default device": lambda: default_device("meta"),
+    "products in bfloat16": lambda: matmul_precision("medium"),
     "device as a context": lambda: torch.device("meta"),
 }
 
@@ -71,8 +81,11 @@ def test_models_are_the_same_under_any_setting(setting: str, plain: Any, tmp_pat
             torch.is_grad_enabled(),
             torch.is_inference_mode_enabled(),
             torch.is_autocast_enabled("cpu"),
+            torch.get_float32_matmul_precision(),
         )
         found = [small(plain.method).fit(X, Y), plain, ssbhash.load(tmp_path)]
+        found[0].save(tmp_path / "within")
+        found.append(ssbhash.load(tmp_path / "within"))
         logits = [hasher.logits(X) for hasher in found]
         if hasattr(plain, "predict"):
             np.testing.assert_array_equal(found[0].predict(X), plain.predict(X))
@@ -82,6 +95,7 @@ def test_models_are_the_same_under_any_setting(setting: str, plain: Any, tmp_pat
             torch.is_grad_enabled(),
             torch.is_inference_mode_enabled(),
             torch.is_autocast_enabled("cpu"),
+            torch.get_float32_matmul_precision(),
         )
     for one in logits:
         np.testing.assert_array_equal(one, expected)

@@ -18,14 +18,15 @@ from typer.core import TyperGroup
 
 from ssbhash._version import __version__
 from ssbhash.cli import commands, retrieval
+from ssbhash.cli.cluster import cluster
 from ssbhash.cli.index import groups, index, pairs
 from ssbhash.cli.options import Json, Seed
 from ssbhash.cli.reproduce import reproduce
 from ssbhash.cli.serve import serve
 from ssbhash.data import files
 
-# Extras that have the packages a command may miss.
-_EXTRA_OF = {"numba": "numba", "faiss": "faiss", "pyarrow": "test", "optuna": "tune"}
+# Extras that install the packages which a command may lack.
+_EXTRA_OF = {"numba": "numba", "faiss": "faiss", "pyarrow": "test", "optuna": "tune", "ray": "ray"}
 _EXTRA_OF |= dict.fromkeys(("fastapi", "uvicorn", "prometheus_client", "httpx"), "serve")
 
 
@@ -53,7 +54,7 @@ class OneLineErrors(TyperGroup):
         sys.exit(status if isinstance(status, int) else 0)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; a reader that has seen enough, such as head, is no error."""
+        """Run the command. A reader that closes the pipe early, such as head, is no error."""
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
@@ -64,7 +65,7 @@ class OneLineErrors(TyperGroup):
 
 
 def _drop_output() -> None:
-    """Keep Python from writing at its end what standard output did not take."""
+    """Keep Python from flushing, at its end, what standard output did not accept."""
     if sys.__stdout__ is not None and sys.stdout is sys.__stdout__:
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -161,3 +162,4 @@ COMMANDS = (
 for command in COMMANDS:
     application.command()(command)
 application.add_typer(index, name="index")
+application.add_typer(cluster, name="cluster")

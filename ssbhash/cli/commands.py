@@ -79,31 +79,20 @@ def train(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Learn codes from items of which a few have labels.
+    """Learn codes from items, a few of which have labels.
 
     A label that is missing, null or -1 is unlabelled. Ctrl-C stops the training and
     keeps the model of the last finished epoch.
     """
     _check_model_folder(out, force)
-    names: dict[str, Any] = {
-        "text": text_field,
-        "label": label_field,
-        "id": id_field,
-        "vector": vector_field,
-    }
     note(f"reading {data}", quiet)
-    items = read(data, labels, **names)
+    items = read(data, labels, text=text_field, label=label_field, id=id_field, vector=vector_field)
     if hasattr(METHODS[method], "predict"):
         require_labels(items, data, label_field, "--labels", "vdsh")
     y, classes = labels_of(items, supervision, seed)
     common = {"n_bits": bits, "seed": seed, "device": device, "verbose": not quiet}
     hasher = _new_hasher(method, assignments or [], common, n_epochs=epochs, checkpoint=checkpoint)
-    vocabulary: dict[str, Any] = {
-        "weighting": weighting.value,
-        "max_terms": max_terms,
-        "min_df": min_df,
-    }
-    vocabulary |= {"ngrams": ngrams, "analyzer": analyzer.value, "token_pattern": token_pattern}
+    vocabulary = _vocabulary(weighting, max_terms, min_df, ngrams, analyzer, token_pattern)
     pipeline = _new_pipeline(hasher, items, classes, vocabulary)
     started = time.perf_counter()
     x, target = _features(pipeline, items, quiet)
@@ -172,24 +161,13 @@ def tune(
     files.check_folder(out.parent)
     if model is not None:
         _check_model_folder(model, force)
-    names: dict[str, Any] = {
-        "text": text_field,
-        "label": label_field,
-        "id": id_field,
-        "vector": vector_field,
-    }
     note(f"reading {data}", quiet)
-    items = read(data, labels, **names)
+    items = read(data, labels, text=text_field, label=label_field, id=id_field, vector=vector_field)
     require_labels(items, data, label_field, "--labels")
     y, classes = labels_of(items, supervision, seed)
     common = {"n_bits": bits, "seed": seed, "device": device, "verbose": False}
     hasher = _new_hasher(method, assignments or [], common, n_epochs=epochs)
-    vocabulary: dict[str, Any] = {
-        "weighting": weighting.value,
-        "max_terms": max_terms,
-        "min_df": min_df,
-    }
-    vocabulary |= {"ngrams": ngrams, "analyzer": analyzer.value, "token_pattern": token_pattern}
+    vocabulary = _vocabulary(weighting, max_terms, min_df, ngrams, analyzer, token_pattern)
     pipeline = _new_pipeline(hasher, items, classes, vocabulary)
     x, target = _features(pipeline, items, quiet)
     trials = 30 if trials is None and seconds is None else trials
@@ -215,14 +193,33 @@ def _new_hasher(
     parameters = {name: value for name, value in optional.items() if value is not None}
     for assignment in assignments:
         name, _, text = assignment.partition("=")
-        if name not in known or name in common:
-            others = ", ".join(sorted(set(known) - set(common)))
+        if name not in known or name in (*common, "encoder"):  # a function is no text
+            others = ", ".join(sorted(set(known) - {*common, "encoder"}))
             raise ValueError(f"--set {name} is no parameter of {method}, which has {others}")
         try:
             parameters[name] = json.loads(text)
         except ValueError:  # no number: a word
             parameters[name] = text
     return cls(**common, **parameters)
+
+
+def _vocabulary(
+    weighting: Weighting,
+    max_terms: int,
+    min_df: int,
+    ngrams: int,
+    analyzer: Analyzer,
+    token_pattern: str | None,
+) -> dict[str, Any]:
+    """Return the keywords of `TextFeatures`."""
+    return {
+        "weighting": weighting.value,
+        "max_terms": max_terms,
+        "min_df": min_df,
+        "ngrams": ngrams,
+        "analyzer": analyzer.value,
+        "token_pattern": token_pattern,
+    }
 
 
 def _new_pipeline(
@@ -236,7 +233,7 @@ def _new_pipeline(
 
 
 def _features(pipeline: Pipeline, items: Items, quiet: bool) -> tuple[Any, Any]:
-    """Make what the hasher is fitted to, and tell what takes time before its progress bar."""
+    """Make features and target for `fit`; tell what takes time before its progress bar."""
     if items.texts is not None:
         note(f"vocabulary of {len(items):,} texts", quiet)
     x, target = pipeline.fit_text(items)

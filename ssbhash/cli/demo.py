@@ -1,9 +1,9 @@
 """The demo: hand-written digits with 10% labels, codes, a million of them, a picture.
 
-The data are the 1,797 digits that scikit-learn ships, 8 x 8 pixels. 300 items, drawn
-once, are the queries and are used for nothing but the table; the others are the
-database. Weights and epochs of each method were chosen on 300 items of the database
-held out for validation (docs/decisions.md), never on the queries.
+The data are the 1,797 digits of 8 x 8 pixels that come with scikit-learn. 300 items, drawn
+once, are the queries, which are used for the table alone. The others are the database.
+Weights and epochs of each method were chosen on 300 items of the database, held out for
+validation (docs/decisions.md), never on the queries.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from ssbhash import metrics
 from ssbhash.arrays import Codes
 from ssbhash.atomic import replacing
 from ssbhash.data import files
+from ssbhash.index import HammingIndex
 from ssbhash.models import BASELINES, METHODS
 from ssbhash.paper import Dataset
 
@@ -75,8 +76,8 @@ def run(
     Parameters
     ----------
     out
-        Folder for `demo.png`, `report.json`, the model of SSB-VAE, and the digits as
-        `database.npz` and `queries.npz` for the command line.
+        Folder for `demo.png`, `report.json`, the model of SSB-VAE, an index of its codes,
+        and the digits as `database.npz`, `queries.npz` and pictures for the command line.
     n_bits
         Length of the codes.
     n_codes
@@ -117,6 +118,10 @@ def run(
         with replacing(out / f"{part}.npz") as file:
             np.savez(file, X=x, y=y)
     draw(out / "demo.png", rows, data)
+    index = out / f"index-{n_bits}"
+    with HammingIndex.open(index, "a", n_bits=n_bits) as opened:
+        opened.update(rows[0].database, ids=np.arange(len(data.y)))
+    draw_each(out / "pictures", data)
     report = {
         "methods": [
             {"method": row.name, "bits": row.n_bits, **row.figures}
@@ -131,13 +136,25 @@ def run(
     tell(
         f"\n{out}/demo.png has queries with their neighbours; {out}/model is the trained SSB-VAE.\n"
         f"Done in {report['seconds']:.0f} s. Go on with, for example:\n"
-        f"  ssbhash evaluate {out}/database.npz {out}/queries.npz --model {out}/model"
+        f"  ssbhash evaluate {out}/database.npz {out}/queries.npz --model {out}/model\n"
+        f"  ssbhash serve {index} --model {out}/model --items {out}/database.npz "
+        f"--thumbnails {out}/pictures"
     )
     return report
 
 
+def draw_each(folder: Path, data: Dataset) -> None:
+    """Draw every digit of the database, for the page of `ssbhash serve`."""
+    from matplotlib.image import imsave
+
+    folder.mkdir(exist_ok=True)
+    for row, pixels in enumerate(data.X):
+        # Not by `replacing`: to sync so many files takes 20 seconds.
+        imsave(folder / f"{row}.png", pixels.reshape(8, 8), cmap="gray_r", vmin=0, vmax=1)
+
+
 def digits() -> Dataset:
-    """Load the digits and draw the queries, always the same, as many of each class."""
+    """Load the digits and draw the queries: always the same ones, evenly from each class."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -155,8 +172,8 @@ def search_speed(
 ) -> dict[str, Any]:
     """Copy the database with some bits flipped, and search the copies, beside faiss.
 
-    All engines must return the same distances before any is timed; they take turns,
-    and the best of the rounds counts.
+    All engines must return the same distances before any is timed. They take turns, and
+    the best time of each is reported.
     """
     from ssbhash import backends, sample, unpack
 
@@ -267,7 +284,7 @@ def _verdict(rows: list[Trained]) -> str:
 
 
 def _engines(codes: Codes) -> dict[str, Callable[[Codes], Any]]:
-    """Engines to compare: queries to distances of the 10 nearest."""
+    """Return the engines to compare: from queries to distances of the 10 nearest."""
     from ssbhash import backends, search
 
     engines: dict[str, Callable[[Codes], Any]] = {
@@ -286,7 +303,7 @@ def _engines(codes: Codes) -> dict[str, Callable[[Codes], Any]]:
 def _take_turns(
     engines: dict[str, Callable[[Codes], Any]], queries: Codes, budget_seconds: float = 2.0
 ) -> dict[str, float]:
-    """Best time of each engine, in turns, for about so many seconds in total."""
+    """Measure the best time of each engine, in turns, for about `seconds` in total."""
     best = dict.fromkeys(engines, float("inf"))
     started = time.perf_counter()
     for _ in range(30):

@@ -1,4 +1,4 @@
-"""Items from files to what the commands work with."""
+"""Reads items from files for the commands."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def read(
     data: Path, labels: Path | None, *, text: str, label: str, id: str | None, vector: str | None
 ) -> Items:
-    """Read items, with labels from a file of their own where one is given."""
+    """Read items, with labels from another file if one is given."""
     items = files.read_items(data, text=text, label=label, id=id, vector=vector)
     if labels is not None:
         items = replace(items, labels=files.read_labels(labels, label=label))
@@ -33,21 +33,22 @@ def require_labels(items: Items, data: Path, label: str, option: str, without: s
     """
     if items.labels is not None:
         return
+    name = files.display(data)
     give = f"give {option} FILE" + (f", or use --method {without}" if without else "")
     if not items.fields:
-        raise ValueError(f"{data} has no labels: {give}")
+        raise ValueError(f"{name} has no labels: {give}")
     if label in items.fields:
         raise ValueError(
-            f"{data} has no label in field {label!r}. Name another with --label-field, {give}"
+            f"{name} has no label in field {label!r}. Name another with --label-field, {give}"
         )
     raise ValueError(
-        f"{data} has no field {label!r} (fields: {', '.join(items.fields)}). "
+        f"{name} has no field {label!r} (fields: {', '.join(items.fields)}). "
         f"Name it with --label-field, {give}"
     )
 
 
 def labels_of(items: Items, supervision: float | None, seed: int) -> tuple[Any, list[Any]]:
-    """Class ids of the items, and the name of each class."""
+    """Return the class ids of the items, and the name of each class."""
     if items.labels is None:
         return None, []
     (y,), classes = encode_labels(items.labels)
@@ -55,7 +56,7 @@ def labels_of(items: Items, supervision: float | None, seed: int) -> tuple[Any, 
 
 
 def encode(model: Path, items: Items) -> tuple[Codes, int, float]:
-    """Codes, n_bits, and the seconds of encoding alone, without loading."""
+    """Return codes, n_bits, and the seconds of encoding, without loading."""
     from ssbhash.models import Pipeline
 
     pipeline = Pipeline.load(model)

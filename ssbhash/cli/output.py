@@ -45,10 +45,10 @@ class Neighbours:
                 np.savez(file, **self.arrays)
             else:
                 lines = self.csv() if out.suffix == ".csv" else self.json_lines()
-                file.writelines(line.encode() for line in lines)
+                file.writelines(line.encode(errors="backslashreplace") for line in lines)
 
     def json_lines(self) -> Iterator[str]:
-        """One JSON object for each query."""
+        """Yield one JSON object for each query."""
         for query, distances, rows in self._found():
             line = {"query": query, "ids": self._named(rows), "distances": distances}
             if self.texts is not None:
@@ -56,7 +56,7 @@ class Neighbours:
             yield json.dumps(line, ensure_ascii=False) + "\n"
 
     def csv(self) -> Iterator[str]:
-        """One line for each neighbour, under a line with the names of the columns."""
+        """Yield a line with the names of the columns, then one line for each neighbour."""
         has_texts = [] if self.texts is None else ["text"]
         yield _csv_line(["query", "rank", "id", "distance", *has_texts])
         for query, distances, rows in self._found():
@@ -66,7 +66,7 @@ class Neighbours:
                 yield _csv_line([query, rank, name, distance, *text])
 
     def plain(self) -> Iterator[str]:
-        """One line for each query: id:distance of its neighbours; with texts, one for each."""
+        """Yield id:distance of neighbours, a line for each query; with texts, for each neighbour."""
         for query, distances, rows in self._found():
             pairs = [f"{a}:{b}" for a, b in zip(self._named(rows), distances, strict=True)]
             if self.texts is None:
@@ -95,7 +95,7 @@ def report(content: dict[str, Any], as_json: bool) -> None:
 
 
 def note(line: str, quiet: bool) -> None:
-    """Tell what goes on, on a terminal alone."""
+    """Print a remark on progress, if standard error is a terminal."""
     if not quiet and sys.stderr.isatty():
         print(line, file=sys.stderr, flush=True)
 

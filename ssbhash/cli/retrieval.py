@@ -29,12 +29,12 @@ from ssbhash.cli.options import (
 from ssbhash.cli.output import Neighbours, report
 from ssbhash.data import Items, encode_labels, files, is_labelled
 
-# A difference in precision that a reader should know of.
+# A difference in precision that is pointed out.
 NOTABLE = 0.02
 
 
 class Show(str, Enum):
-    """What results show of the items found."""
+    """What results show of the found items."""
 
     text = "text"
 
@@ -107,6 +107,8 @@ def search(
     codes, n_bits = files.read_codes(database)
     query_ids = None
     if model is None:
+        if not queries.endswith(".npy"):
+            raise ValueError(f"{queries!r} is no code file (.npy): items or a text need --model")
         asked, asked_bits = files.read_codes(queries)
     else:
         found = _query_items(queries, names | {"id": id_field})
@@ -219,7 +221,7 @@ def evaluate(
 def _figures_of_ties(
     sides: tuple[Any, Any, Any, Any], ks: list[int], ties: Ties, engine: dict[str, Any]
 ) -> dict[str, float]:
-    """How far ties let a figure depend on the order of the items in the file."""
+    """Measure how much figures depend on the order of the items in the file, by ties."""
     from ssbhash import item_metrics, metrics
 
     figures = {}
@@ -246,7 +248,9 @@ def _warn_of_ties(figures: dict[str, float], ks: list[int]) -> None:
 
 
 def _query_items(queries: str, names: dict[str, Any]) -> Items:
-    """Items of a file, or one text: what is no file and has no suffix of a data file."""
+    """Read items of a file; a string that names no file and has no data suffix is a text."""
+    if not queries.strip():
+        raise ValueError("the question is empty")
     path = Path(queries)
     is_file = queries == "-" or files.is_data_file(path) or (len(queries) < 256 and path.exists())
     return files.read_items(path, **names) if is_file else Items(texts=[queries])

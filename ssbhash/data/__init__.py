@@ -1,4 +1,4 @@
-"""Files in and out, texts to features, labels as people write them; numpy alone."""
+"""Reads and writes files, turns texts into features, and numbers labels; needs numpy alone."""
 
 from ssbhash.data import files
 from ssbhash.data.files import read_items

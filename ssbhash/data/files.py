@@ -1,7 +1,7 @@
-"""Files in and out: one place that knows the accepted formats.
+"""Reads and writes data files; the one place that knows their formats.
 
 Codes are `.npy`, uint8 [n, n_bytes], so that any tool can map them into memory. Nothing is
-ever unpickled. Every file is written beside its final name and moved there whole.
+ever unpickled. Every file is written under another name and then renamed as a whole.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ __all__ = [
     "FORMATS",
     "Items",
     "check_folder",
+    "display",
     "is_data_file",
     "json_bytes",
     "parse_json",
@@ -56,8 +57,8 @@ _TABLES: dict[str, Callable[[Path, Fields], Items]] = {
 }
 FORMATS = ".npy, .npz, .parquet, .csv, .tsv, .jsonl, .ndjson, or one of the last four with .gz"
 _SIDECAR_BYTES = 1 << 16
-# Blanks that the header of our code files has beyond numpy's: with them, a file whose second
-# array was cut off is told from one of other software.
+# Extra blanks in the header of our code files. By them, a file whose second array was cut off is
+# told from a file of other software.
 _MARK_BYTES = 64
 _HEADER_BYTES = 1 << 16
 
@@ -81,6 +82,11 @@ def read_items(
     id, vector : str, optional
         Names of the field with the user's own id of an item, and with a vector in place of
         a text.
+
+    Returns
+    -------
+    Items
+        Parts that the file does not have are None.
 
     Raises
     ------
@@ -118,10 +124,11 @@ def read_labels(path: str | Path, *, label: str = "label") -> Array | list[Any]:
     """Read labels alone: a `.npy` array, `y` of an `.npz`, or a field of the others."""
     path = Path(path)
     kind = _suffix(path)
-    if kind == ".npy":
-        return read_npy(path)
-    if kind == ".npz":
-        return read_npz_labels(path)
+    if kind in (".npy", ".npz"):
+        labels = read_npy(path) if kind == ".npy" else read_npz_labels(path)
+        if labels.ndim == 0:
+            raise ValueError(f"{path} holds one value, not a label for each item")
+        return labels
     if kind not in _TABLES and not _is_stream(path):
         raise ValueError(f"{path} is none of {FORMATS}")
     items = _TABLES.get(kind, read_stream)(path, Fields(text=None, label=label))
@@ -204,7 +211,7 @@ def _end(codes: Codes, n_bits: int) -> npt.NDArray[np.int64]:
 
 
 def _written_bits(path: Path, codes: Codes) -> int | None:
-    """Read n_bits behind the codes, and check the codes; None where nothing is there."""
+    """Read n_bits after the codes, and check the codes; None if nothing follows them."""
     with sound(path), path.open("rb") as file:
         head = file.read(10 + _HEADER_BYTES)
         length = int.from_bytes(head[8:10], "little")
@@ -225,8 +232,9 @@ def write_json(path: str | Path, content: Any) -> None:
 
 
 def json_bytes(content: Any) -> bytes:
-    """Write `content` as JSON in UTF-8."""
-    return (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode()
+    """Write `content` as JSON in UTF-8; halves of surrogates, which JSON may hold, pass."""
+    text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+    return text.encode(errors="surrogatepass")
 
 
 def check_folder(path: str | Path) -> None:
@@ -237,7 +245,10 @@ def check_folder(path: str | Path) -> None:
 
 
 def _is_stream(path: Path) -> bool:
-    return path == STANDARD_INPUT or (path.exists() and not path.is_file() and not path.is_dir())
+    """Whether it is standard input, a pipe, or a device (/dev/stdin may stand for a file)."""
+    if path == STANDARD_INPUT or path.parts[:2] == ("/", "dev"):
+        return True
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def _matrix(array: Array, path: Path) -> Array:

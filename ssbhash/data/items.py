@@ -19,14 +19,20 @@ class Items:
     texts : list of str
         Texts.
     labels : array or list
-        An array of class ids with -1 = unlabelled, or an indicator matrix. A list: a
-        class, a list of classes, or None for an unlabelled item.
+        An array of class ids, -1 for an unlabelled item, or an indicator matrix. Or a
+        list with a class, a list of classes, or None (unlabelled) for each item.
     columns : list of str
         The D names of the features.
     ids : list
         The user's own name of each item.
     fields : tuple of str
         All fields that the file has, for messages.
+
+    Examples
+    --------
+    >>> items = Items(texts=["green tea", "red ants"], labels=["drink", None])
+    >>> len(items), items.features
+    (2, None)
     """
 
     features: Any = None

@@ -1,8 +1,8 @@
 """numpy's files, checked before they are read: `.npy`, `.npz`, scipy's sparse matrices.
 
-numpy takes memory for whatever the header of a file asks for, and scipy's conversions read
-and write where the indices of a matrix point to. So sizes are compared with the file's own
-first, and indices with the shape.
+numpy takes memory for whatever the header of a file claims, and scipy's conversions read and
+write wherever the indices of a matrix point. So sizes are first compared with the size of the
+file, and indices with the shape.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PARTS = {
     "coo": ("row", "col"),
     "dia": ("offsets",),
 }
-# Columns beyond this fit no network, and no 32-bit index.
+# More columns than this fit no network, and no 32-bit index.
 _MAX_COLUMNS = 2**31 - 1
 _CHUNK_BYTES = 1 << 24
 
@@ -79,7 +79,7 @@ class Archive:
             n_bytes = math.prod(shape) * dtype.itemsize
             if n_bytes != info.file_size - file.tell():
                 raise ValueError(f"array {name!r} is not as large as its header tells")
-            # Memory grows with what is there, not with what is claimed.
+            # Memory grows with the data that is there, not with what the header claims.
             content = bytearray()
             while chunk := file.read(_CHUNK_BYTES):
                 content += chunk
@@ -90,7 +90,7 @@ class Archive:
 
 
 def read_npz(path: Path) -> tuple[Any, Array | None]:
-    """Read a matrix, dense or sparse (then as CSR), and the labels `y` where there are any."""
+    """Read a matrix, dense or sparse (as CSR), and the labels `y` if there are any."""
     with sound(path), path.open("rb") as file, zipfile.ZipFile(file) as opened:
         archive = Archive(opened)
         labels = archive.read("y") if "y" in archive else None
@@ -139,7 +139,7 @@ def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]
 
 
 def _read_sparse(archive: Archive) -> Any:
-    """Make a CSR matrix, checked by its indices before anything is converted."""
+    """Make a CSR matrix; indices are checked before anything is converted."""
     from scipy import sparse
 
     kind = archive.read("format")
@@ -175,6 +175,6 @@ def _read_sparse(archive: Archive) -> Any:
 
 
 def _check_pointers(indptr: Array, indices: Array) -> None:
-    """Check what scipy's own check leaves out where the last pointer is 0."""
+    """Check what scipy's own check omits if the last pointer is 0."""
     if indptr[0] != 0 or (np.diff(indptr) < 0).any() or indptr[-1] > len(indices):
         raise ValueError("the row or column pointers of the sparse matrix are not ascending")

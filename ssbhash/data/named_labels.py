@@ -1,8 +1,8 @@
-"""Labels as people have them to labels as the library counts them.
+"""Turns labels as people write them into class numbers.
 
-`number_labels` reads the labels of `fit`, of the metrics and of files, so that one label
-means the same everywhere. An item is unlabelled where its label is -1, None, NaN, pandas.NA,
-masked, or the text "" or "-1": numpy and CSV files turn -1 among names into that text.
+`number_labels` reads the labels of `fit`, of the metrics and of files, so that a label means
+the same everywhere. An item is unlabelled if its label is -1, None, NaN, pandas.NA, masked, or
+the text "" or "-1". numpy and CSV files turn a -1 among names into such text.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Array = npt.NDArray[Any]
 
 UNLABELLED = -1
 _UNLABELLED_TEXT = ("", "-1")
-# What missing values become when an array is made text. A class may be called so, too.
+# Missing values as text. A class may have such a name, too.
 _DOUBTFUL_TEXT = ("nan", "NaN", "None", "<NA>", "NaT", "null")
 _KINDS = {"b": "truth values", "i": "whole numbers", "U": "text"}
 
@@ -49,8 +49,8 @@ def number_labels(
     Returns
     -------
     numbered : list of int64 [n] or int8 [n, n_classes]
-        For each part the index into `classes`, -1 where unlabelled; or an indicator
-        matrix whose unlabelled rows are -1.
+        For each part the index into `classes`, -1 if unlabelled; or an indicator matrix
+        whose unlabelled rows are -1.
     classes : array [n_classes]
         The classes in ascending order: int64, bool or str. The numbers of the columns for
         indicator matrices.
@@ -66,7 +66,7 @@ def number_labels(
     Warns
     -----
     UserWarning
-        If a class is called "nan" or "None", which may once have been a missing value.
+        If a class is called "nan" or "None", which may be a missing value.
 
     Examples
     --------
@@ -111,7 +111,7 @@ def encode_labels(*parts: Any) -> tuple[list[Array], list[Any]]:
         Arrays of numbers alone keep their numbers; other labels become indices into
         `classes`. -1 is unlabelled.
     classes : list
-        The class of each id; empty where arrays of numbers kept theirs.
+        The class of each id; empty if arrays of numbers kept theirs.
 
     Examples
     --------
@@ -167,7 +167,7 @@ def hide_labels(labels: Array, supervision: float, seed: int) -> Array:
     # 1e-9: 0.29 * 100 is 28.999999999999996.
     n_kept = int(supervision * n_labelled + 1e-9)
     if n_labelled and not n_kept:
-        # Two labels at least, for two classes, rounded up to one digit.
+        # At least two labels, for two classes; rounded up to one digit.
         least = 2 / n_labelled
         digit = 10.0 ** math.floor(math.log10(least))
         raise ValueError(
@@ -191,7 +191,7 @@ def is_labelled(numbered: Array) -> npt.NDArray[np.bool_]:
     Returns
     -------
     bool [n]
-        False where the label, or the row of indicators, is -1.
+        False if the label, or the row of indicators, is -1.
 
     Examples
     --------
@@ -231,7 +231,7 @@ def _read(part: Any, name: str) -> _Read:
 
 
 def _as_array(part: Any, name: str) -> Array:
-    """View labels as a numpy array: numbers, bool, str, or object where they are mixed."""
+    """View labels as a numpy array: numbers, bool, str; object if they are mixed."""
     if part is None or isinstance(part, str | bytes | dict):
         raise TypeError(f"{name} must be labels, one for each item, got {type(part).__name__}")
     if is_torch(part):

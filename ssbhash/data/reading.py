@@ -1,4 +1,4 @@
-"""Opening files that may be damaged, foreign, packed, or standard input."""
+"""Opens files that may be damaged, foreign, compressed, or standard input."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def display(path: Path) -> str:
 
 
 class Malformed(ValueError):
-    """Something a person can mend in a file; `sound` puts the file's name before it."""
+    """An error in a file that a person can mend; `sound` puts the file's name before it."""
 
 
 @contextmanager
 def sound(path: Path) -> Iterator[None]:
-    """Turn whatever a damaged or foreign file raises into one ValueError that names it.
+    """Turn any exception of a damaged or foreign file into one ValueError that names it.
 
-    Errors of the system pass: a missing file, a full memory. So do errors that name the
-    file already. Warnings of the libraries are silent, for the error says it all.
+    Errors of the system pass, such as a missing file or a full memory. So do errors that
+    name the file already. Warnings of libraries are silenced; the error is enough.
     """
     name = display(path)
     try:
@@ -60,7 +60,7 @@ def sound(path: Path) -> Iterator[None]:
 
 @contextmanager
 def opened(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file or standard input for reading, unpacked if it is gzip."""
+    """Open a file or standard input for reading; gzip is decompressed."""
     with _raw(path) as raw:
         buffered = raw if hasattr(raw, "peek") else io.BufferedReader(raw)
         head = buffered.peek(2)[:2]

@@ -18,7 +18,7 @@ from ssbhash.data.reading import Malformed, opened, sound
 
 Array = npt.NDArray[Any]
 
-# A longer line is no item, and would be held in memory as a whole.
+# A longer line is no item; it would be held in memory as a whole.
 _MAX_LINE_BYTES = 1 << 27
 
 Row = tuple[int, dict[str, Any]]
@@ -37,7 +37,7 @@ def read_csv(path: Path, fields: Fields, delimiter: str = ",") -> Items:
 
 
 def read_stream(path: Path, fields: Fields) -> Items:
-    """Read standard input or a pipe: JSON lines, CSV or TSV, whichever it looks like."""
+    """Read standard input or a pipe: JSON lines, CSV or TSV, by its first line."""
     with sound(path), opened(path) as file:
         first = file.readline(_MAX_LINE_BYTES)
         whole: Any = _Chained(first, file)
@@ -106,7 +106,7 @@ def read_parquet(path: Path, fields: Fields) -> Items:
 
 
 def _pandas_index(schema: Any) -> set[str]:
-    """Columns that hold the index of a pandas frame: no feature."""
+    """Name the columns that hold the index of a pandas frame; they are no features."""
     about = (schema.metadata or {}).get(b"pandas")
     kept = json.loads(about).get("index_columns", []) if about else []
     return {name for name in kept if isinstance(name, str)}
@@ -151,7 +151,7 @@ def _json_rows(file: IO[bytes]) -> Iterator[Row]:
 
 
 class _Chained:
-    """A first line that was looked at, and the rest of its file."""
+    """A first line that was read ahead, and the rest of its file."""
 
     def __init__(self, first: bytes, rest: IO[bytes]) -> None:
         self._first, self._rest = first, rest
@@ -263,8 +263,8 @@ def _number(cell: str, name: str, line: int) -> float:
         return float(cell)
     except ValueError:
         raise Malformed(
-            f"line {line}: {name!r} is {cell[:40]!r}, no number. A column of texts is named "
-            "with --text-field"
+            f"line {line}: {name!r} is {cell[:40]!r}, no number. Name a column of labels with "
+            "--label-field, of ids with --id-field, of texts with --text-field"
         ) from None
 
 
@@ -310,7 +310,7 @@ def _checked_labels(labels: Iterable[tuple[int, Any]], place: str) -> list[Any] 
 
 
 def _kind(label: Any) -> str | None:
-    """Text, a number, a truth value; None for what is no label."""
+    """Tell text, numbers and truth values apart; None for anything else."""
     if isinstance(label, bool):
         return "a truth value"
     if label is None or label in ("", -1) or (isinstance(label, float) and math.isnan(label)):

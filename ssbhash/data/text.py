@@ -1,7 +1,7 @@
-"""Raw texts to sparse features for the models, with a vocabulary that is kept.
+"""Texts to sparse features for the models, over a vocabulary that is saved.
 
 The models read log(1 + tf) or tf-idf of a text and reconstruct its relative term
-frequencies (Nanculef et al., arXiv 2007.08799). scikit-learn counts the terms; the
+frequencies (Nanculef et al., arXiv 2007.08799). scikit-learn counts the terms. The
 vocabulary is chosen on the training texts and saved as JSON beside the weights.
 """
 
@@ -29,29 +29,29 @@ WEIGHTINGS = ("log-tf", "tf-idf")
 class TextFeatures:
     r"""Turn texts into CSR features over a vocabulary chosen on the training texts.
 
-    Words of two letters or more, lower case, or characters for scripts without spaces. A text
-    without a known term gives a zero row, which is legal everywhere.
+    Terms are lower-case words of two letters or more; or characters, for scripts without
+    spaces. A text without a known term gives a row of zeros.
 
     Parameters
     ----------
     weighting : {"log-tf", "tf-idf"}
-        Input of the model: log(1 + count), or scikit-learn's tf-idf, unit length.
+        Input of the model: log(1 + count), or scikit-learn's tf-idf in rows of length 1.
     max_terms : int
-        Size of the vocabulary at most: the most frequent terms.
+        Largest size of the vocabulary. The most frequent terms are kept.
     min_df : int
-        Texts that a term must occur in, at least.
+        Least number of texts that a term must occur in.
     max_df : float
-        Share of the texts that a term may occur in, at most.
+        Largest share of the texts that a term may occur in.
     ngrams : int
         Longest sequence of words, or of characters, that is a term: 1 to 5.
     stop_words : {"english", None}
-        Words to drop.
+        Words to drop; characters are never dropped.
     analyzer : {"word", "char"}
         What a term is made of: words, or the characters within a word. Characters suit
         scripts without spaces, such as Chinese, with ngrams=2 or more.
     token_pattern : str, optional
-        Regular expression of a word, in place of two letters or more: r"\S+" takes whatever
-        stands between spaces.
+        Regular expression of a word, in place of two letters or more. r"\S+" takes
+        everything between spaces.
 
     Attributes
     ----------
@@ -115,7 +115,17 @@ class TextFeatures:
         self.token_pattern = token_pattern
 
     def fit(self, texts: Iterable[str]) -> TextFeatures:
-        """Choose the vocabulary on `texts`.
+        """Choose the vocabulary.
+
+        Parameters
+        ----------
+        texts : iterable of str
+            The training texts.
+
+        Returns
+        -------
+        TextFeatures
+            Itself, fitted.
 
         Raises
         ------
@@ -131,8 +141,8 @@ class TextFeatures:
         except ValueError as error:
             raise ValueError(
                 f"no term is left of {len(texts)} texts: they have no words of two letters "
-                f"(analyzer='char' takes characters, for scripts without spaces), or min_df="
-                f"{self.min_df} (texts a term must occur in) or max_df={self.max_df} is too strict"
+                "(analyzer='char' takes characters, for scripts without spaces; token_pattern says "
+                f"what a word is), or min_df={self.min_df} (texts a term must occur in) or max_df={self.max_df} is too strict"
             ) from error
         self.terms_ = counter.get_feature_names_out().tolist()
         document_frequency = np.bincount(counts.indices, minlength=counts.shape[1])
@@ -141,13 +151,35 @@ class TextFeatures:
         return self
 
     def counts(self, texts: Iterable[str]) -> sparse.csr_array:
-        """Count the known terms: float32 CSR [n, n_terms]."""
+        """Count the known terms.
+
+        Parameters
+        ----------
+        texts : iterable of str
+            n texts.
+
+        Returns
+        -------
+        float32 CSR [n, n_terms]
+            How often each text has each term.
+        """
         from scipy import sparse
 
         return sparse.csr_array(self._vocabulary().transform(_checked(texts)), dtype=np.float32)
 
     def inputs(self, counts: sparse.csr_array) -> sparse.csr_array:
-        """Weigh counts for the model's input: float32 CSR of the same pattern."""
+        """Weigh counts for the model's input.
+
+        Parameters
+        ----------
+        counts : float32 CSR [n, n_terms]
+            As `counts` returns them.
+
+        Returns
+        -------
+        float32 CSR [n, n_terms]
+            By `weighting`; zero where the count is.
+        """
         weighed: sparse.csr_array = counts.copy()
         if self.weighting == "log-tf":
             weighed.data = np.log1p(weighed.data)
@@ -157,15 +189,43 @@ class TextFeatures:
 
     @staticmethod
     def targets(counts: sparse.csr_array) -> sparse.csr_array:
-        """Relative term frequencies, the target of reconstruction: rows sum to 1 (or 0)."""
+        """Compute relative term frequencies, the target of reconstruction.
+
+        Parameters
+        ----------
+        counts : float32 CSR [n, n_terms]
+            As `counts` returns them.
+
+        Returns
+        -------
+        float32 CSR [n, n_terms]
+            Rows sum to 1; those without a term to 0.
+        """
         return _scale_rows(counts.copy(), counts.sum(axis=1))
 
     def transform(self, texts: Iterable[str]) -> sparse.csr_array:
-        """Turn texts into the model's input: float32 CSR [n, n_terms]."""
+        """Turn texts into the model's input.
+
+        Parameters
+        ----------
+        texts : iterable of str
+            n texts.
+
+        Returns
+        -------
+        float32 CSR [n, n_terms]
+            As `inputs(counts(texts))`.
+        """
         return self.inputs(self.counts(texts))
 
     def to_bytes(self) -> bytes:
-        """Write options and vocabulary as JSON, the `text.json` of a model."""
+        """Write options and vocabulary as JSON.
+
+        Returns
+        -------
+        bytes
+            The `text.json` of a model.
+        """
         self._vocabulary()
         options = {name: getattr(self, name) for name in _OPTIONS}
         content = {
@@ -178,12 +238,24 @@ class TextFeatures:
 
     @classmethod
     def from_bytes(cls, content: bytes, path: Path) -> TextFeatures:
-        """Read what `to_bytes` wrote; `path` is named in errors.
+        """Read what `to_bytes` wrote.
+
+        Parameters
+        ----------
+        content : bytes
+            JSON.
+        path : Path
+            The file that it comes from, for errors.
+
+        Returns
+        -------
+        TextFeatures
+            Fitted.
 
         Raises
         ------
         ValueError
-            If it is something else.
+            If the content is something else.
         """
         found = parse_json(content, path)
         try:

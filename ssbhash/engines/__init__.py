@@ -52,7 +52,19 @@ _REQUIRES = {"native": "ssbhash._core", "numba": "numba", "reference": "numpy"}
 
 
 def available() -> tuple[str, ...]:
-    """Names of the engines that can run here, fastest first."""
+    """Name the engines that can run here, fastest first.
+
+    Returns
+    -------
+    tuple of str
+        Some of "native", "numba", "reference", "cuda".
+
+    Examples
+    --------
+    >>> import ssbhash
+    >>> "reference" in ssbhash.backends()
+    True
+    """
     return tuple(name for name in NAMES if _is_present(name))
 
 

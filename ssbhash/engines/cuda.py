@@ -273,7 +273,7 @@ def _kernels() -> Any:
 
 
 def _devices() -> list[torch.device]:
-    """Devices that codes of the host are spread over; the emulator has the CPU alone."""
+    """List the devices that codes of the host are spread over; the emulator has the CPU alone."""
     n_devices = torch.cuda.device_count()
     return [torch.device("cuda", i) for i in range(n_devices)] or [torch.device("cpu")]
 
@@ -459,7 +459,7 @@ def _first_limits(page: _Page, queries: Tensor, k: int) -> Tensor:
 
 
 def _nearest(page: _Page, queries: Tensor, k: int, limits: Tensor) -> Tensor:
-    """Keys of the page among which each query's k smallest are [n_queries, some number]."""
+    """Find keys of the page [n_queries, some number] that include each query's k smallest."""
     scan = _Scan(page, len(queries))
     codes_of_slice = -(-len(page.codes) // scan.n_slices) + _TILE
     capacity = min(2 * k + 64, codes_of_slice + 32)

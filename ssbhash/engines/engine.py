@@ -24,9 +24,9 @@ from ssbhash.arrays import (
 if TYPE_CHECKING:
     from ssbhash._core import Planes
 
-# Wherever codes are taken, prepared ones are too.
+# Functions that take codes take prepared ones too.
 CodesIn: TypeAlias = "AnyArray | PreparedCodes"
-# The neighbour that stands where there are fewer than k.
+# Fills up rows of fewer than k neighbours.
 MISSING_ID = -1
 MISSING_DISTANCE = int(np.iinfo(np.int32).max)
 
@@ -47,12 +47,12 @@ class CodeOptions(EngineOptions, total=False):
 class PreparedCodes:
     """Codes with what speeds up searching them, made by `ssbhash.prepare`.
 
-    They stand for their codes in every function of ssbhash: `numpy.asarray` gives the
-    codes. Copies and pickles hold the codes and prepare them again, so they go to
-    other processes and machines. Another engine than the one that prepared them
-    searches the codes without the planes, with the same results.
+    They can be passed in place of the codes to every function of ssbhash; `numpy.asarray`
+    returns the codes. Copies and pickles hold the codes and prepare them again, so they may
+    go to other processes and machines. An engine that did not prepare them searches the
+    codes as they are, with the same results.
 
-    Attributes
+    Parameters
     ----------
     codes : uint8 [n, n_bytes]
         The packed codes. They must not change: if they do, results may be wrong.
@@ -60,6 +60,8 @@ class PreparedCodes:
         Bits in a code, if given to `prepare`. Queries are then checked against it.
     engine : str
         The engine that prepared them.
+    planes
+        What that engine made of them; None where it searches codes as they are.
 
     Examples
     --------
@@ -85,11 +87,22 @@ class PreparedCodes:
 
     @property
     def nbytes(self) -> int:
-        """Memory in bytes beside the codes, which are not copied: at most 1.9 times theirs."""
+        """Memory in bytes beside the codes: at most 1.9 times that of the codes."""
         return 0 if self._planes is None else self._planes.nbytes
 
     def planes_of(self, engine: str) -> Planes | None:
-        """Return the planes, if `engine` has made them."""
+        """Return what `engine` made of the codes.
+
+        Parameters
+        ----------
+        engine : str
+            Name of an engine.
+
+        Returns
+        -------
+        Planes or None
+            None if another engine prepared the codes.
+        """
         return self._planes if engine == self.engine else None
 
     def __array__(
@@ -117,7 +130,7 @@ def _prepare_again(codes: Codes, n_bits: int | None, engine: str) -> PreparedCod
 
 @dataclass(frozen=True, eq=False)
 class Database:
-    """Checked codes, as engines take them: all rows, or those that a filter allows.
+    """Checked codes for an engine: all rows, or those that a filter allows.
 
     Attributes
     ----------
@@ -126,10 +139,10 @@ class Database:
     ids : int64, optional
         Ascending: only these rows are searched.
     allowed : uint8 [ceil(n / 8)], optional
-        Only the rows whose bit is set are searched: bit i % 8 of byte i // 8. Bits
-        from n on are zero. Not together with `ids`.
+        Only rows with a set bit are searched: bit i % 8 of byte i // 8. Bits from n on
+        are zero. Not together with `ids`.
     planes
-        What the engine's `prepare` has made of `codes`.
+        What the engine's `prepare` made of `codes`.
     """
 
     codes: Codes
@@ -154,23 +167,23 @@ class Database:
         return self.codes if self._ids is None else self.codes[self._ids]
 
     def to_ids(self, positions: Ids) -> Ids:
-        """Turn positions in `rows()` into ids; missing ones stay missing."""
+        """Convert positions in `rows()` to ids; missing ones stay missing."""
         if self._ids is None or positions.size == 0:
             return positions
         return np.where(positions < 0, MISSING_ID, self._ids[positions])
 
 
 class Engine(Protocol):
-    """The functions of an engine, a module of this room.
+    """The functions of an engine, which is a module of this room.
 
-    Arguments are checked before. Arrays are numpy's and C-contiguous, but logits may
-    have any strides. All engines give the same bits for any number of threads.
+    Arguments are checked by the caller. Arrays are numpy's and C-contiguous; logits may have
+    any strides. All engines return the same bits, for any number of threads.
     """
 
     NAME: str
 
     def prepare(self, codes: Codes, n_threads: int) -> Planes | None:
-        """Make what speeds up searches of these codes, or None."""
+        """Make what speeds up searches of these codes; None if the engine has nothing."""
 
     def search(
         self,
@@ -182,7 +195,7 @@ class Engine(Protocol):
     ) -> tuple[Distances, Ids]:
         """Find the k smallest (distance, id) of each query, [n_queries, k], ascending.
 
-        Where there are fewer, MISSING_DISTANCE and MISSING_ID stand.
+        If there are fewer, rows end with MISSING_DISTANCE and MISSING_ID.
         """
 
     def within(
@@ -195,14 +208,14 @@ class Engine(Protocol):
     ) -> tuple[Ids, Distances, Ids]:
         """Find all (distance, id) with distance <= radius: (lims, distances, ids) in CSR form.
 
-        `radii` has one number for each query. More than `max_results` raise
-        `TooManyResultsError` before they are allocated.
+        `radii` has one number for each query. If there are more than `max_results`,
+        `TooManyResultsError` is raised before memory is taken for them.
         """
 
     def count_within(
         self, database: Database, queries: Codes, radii: Ids, n_threads: int
     ) -> Int64Array:
-        """Count them, for each query."""
+        """Count for each query the codes with distance <= radius."""
 
     def pairs_within(
         self, database: Database, radius: int, n_threads: int, max_results: int | None = None

@@ -125,7 +125,7 @@ _TWO_23, _ROUND = np.float32(2**23), np.float32(1.5 * 2**23)
 
 @jit
 def _log2_odds(word: Any, as_int: Any, as_float: Any) -> Any:
-    """log2(u / (1 - u)) for u = (word >> 9 + 1/2) / 2**23; as_int views as_float."""
+    """Compute log2(u / (1 - u)) for u = (word >> 9 + 1/2) / 2**23; as_int views as_float."""
     u = np.float32(word >> np.uint64(9)) + _HALF
     as_float[0] = u / (_TWO_23 - u)
     power = (as_int[0] - np.int32(0x3F3504F3)) >> np.int32(23)
@@ -139,7 +139,7 @@ def _log2_odds(word: Any, as_int: Any, as_float: Any) -> Any:
 
 @jit
 def _sigmoid_of_minus(t: Any, as_int: Any, as_float: Any) -> Any:
-    """1 / (1 + 2**t)."""
+    """Compute 1 / (1 + 2**t)."""
     x = max(-_LIMIT, min(_LIMIT, t))
     nearest = (x + _ROUND) - _ROUND
     rest = x - nearest

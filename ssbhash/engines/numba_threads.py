@@ -17,7 +17,7 @@ _T = TypeVar("_T")
 
 
 def jit(function: Callable[..., Any]) -> Any:
-    """Compile on first call; cached on disk where a folder can be written."""
+    """Compile on first call. The result is cached on disk if a folder can be written."""
     try:
         return numba.njit(cache=True, nogil=True)(function)
     except RuntimeError:  # no writable cache folder

@@ -49,7 +49,7 @@ _MASK32 = np.uint64(0xFFFFFFFF)
 
 
 def philox(seed: int, row: UInt64, third: UInt64, sample: int) -> UInt64:
-    """Philox4x32-10 (Salmon et al., SC 2011): words [..., 4] of block (row, third, sample)."""
+    """Compute the words [..., 4] of block (row, third, sample) by Philox4x32-10."""
     shape = np.broadcast_shapes(row.shape, third.shape)
     c0, c1 = np.broadcast_to(row & _MASK32, shape), np.broadcast_to(row >> np.uint64(32), shape)
     c2, c3 = np.broadcast_to(third, shape), np.full(shape, sample, np.uint64)
@@ -63,7 +63,7 @@ def philox(seed: int, row: UInt64, third: UInt64, sample: int) -> UInt64:
 
 
 def flip_probability(magnitude: Float64Array) -> Float64Array:
-    """sigmoid(-magnitude) for magnitude >= 0, by the specified operations; 0 from 100 on."""
+    """Compute sigmoid(-magnitude) for magnitude >= 0 as specified; 0 from 100 on."""
     clipped = np.minimum(magnitude, 100.0)
     k = np.floor(clipped * LOG2_E + 0.5)
     r = (k * LN2_HIGH - clipped) + k * LN2_LOW
@@ -148,7 +148,7 @@ def relaxed_scales(tau: float) -> tuple[np.float32, np.float32]:
 
 
 def _log2_odds(words: UInt64) -> Float32Array:
-    """log2(u / (1 - u)) for u = (word >> 9 + 1/2) / 2**23."""
+    """Compute log2(u / (1 - u)) for u = (word >> 9 + 1/2) / 2**23."""
     u = (words >> np.uint64(9)).astype(np.float32) + np.float32(0.5)
     bits = (u / (np.float32(8388608) - u)).view(np.int32)
     power = (bits - np.int32(0x3F3504F3)) >> np.int32(23)
@@ -158,7 +158,7 @@ def _log2_odds(words: UInt64) -> Float32Array:
 
 
 def _sigmoid_of_minus(t: Float32Array) -> Float32Array:
-    """1 / (1 + 2**t)."""
+    """Compute 1 / (1 + 2**t)."""
     x = np.clip(t, np.float32(-120), np.float32(120))
     nearest = np.rint(x)
     bits = _horner(FLOAT_EXP2, x - nearest).view(np.int32)

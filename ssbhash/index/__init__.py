@@ -1,7 +1,7 @@
-"""An index that grows, shrinks and survives; near-duplicates; two stages."""
+"""An index that can change and be kept in a folder; near-duplicates; re-ranking."""
 
 from ssbhash.index.groups import groups_within
 from ssbhash.index.hamming_index import HammingIndex
-from ssbhash.index.two_stages import rerank
+from ssbhash.index.two_stages import Reranker, rerank
 
-__all__ = ["HammingIndex", "groups_within", "rerank"]
+__all__ = ["HammingIndex", "Reranker", "groups_within", "rerank"]

@@ -1,9 +1,8 @@
 """An index in a folder: segments that never change, a manifest, a log, a lock.
 
-The format is published in docs/index-format.md. A file is complete on the disk before
-anything names it: segments and planes are written and synced, then the manifest that
-names them takes the place of the old one in one step. Between manifests, changes are
-appended to a log, a record each.
+docs/index-format.md describes the format. A file is complete on the disk before the manifest
+names it: segments and planes are written and synced, then the manifest is replaced in one
+step. Between manifests, changes are appended to a log, one record each.
 """
 
 from __future__ import annotations
@@ -111,7 +110,7 @@ class Folder:
             raise ValueError(f"{path} is no manifest of an index, or damaged: {error}") from error
 
     def load(self) -> tuple[tuple[Part, ...], int, Names | None, list[Change]]:
-        """Read what the folder holds; a writer cuts off a torn last record of the log."""
+        """Read what the folder holds; a writer cuts off an incomplete last record of the log."""
         for attempt in range(50):
             self._read_manifest()
             try:
@@ -188,7 +187,7 @@ class Folder:
             self._log.sync()
 
     def install(self, parts: Sequence[Part], next_id: int, names: Names | None) -> tuple[Part, ...]:
-        """Make these parts what the folder holds; the log begins anew."""
+        """Replace what the folder holds by these parts, and begin a new log."""
         generation = int(self._manifest.get("generation", 0)) + 1
         known = {id(segment): name for name, segment in self._files.items()}
         crcs = {entry["file"]: entry["crc32"] for entry in self._manifest.get("segments", ())}

@@ -19,10 +19,11 @@ def groups_within(
     backend: str = "auto",
     n_threads: int | None = None,
 ) -> Any:
-    """Group codes that chains of near-duplicates join.
+    """Group codes that are joined by chains of near-duplicates.
 
     Two codes are in one group if steps of at most `radius` bits lead from one to the
-    other. The native engine's memory is linear in the codes, however many pairs there are.
+    other. With the native engine, memory is linear in the codes, however many pairs there
+    are.
 
     Parameters
     ----------
@@ -63,7 +64,7 @@ def groups_within(
 
 
 def _by_pairs(codes: Codes, pairs: tuple[Ids, Ids]) -> Ids:
-    """Hand the smallest row along the pairs until nothing changes."""
+    """Pass the smallest row along the pairs until nothing changes."""
     first, second = pairs
     groups = np.arange(len(codes))
     while True:

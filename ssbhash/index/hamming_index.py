@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
-from ssbhash.arrays import Codes, as_array, as_codes, as_count, as_numpy, like
+from ssbhash.arrays import Codes, Ids, as_array, as_codes, as_count, as_numpy, like
 from ssbhash.engines import get
 from ssbhash.hamming import RangeResult, SearchResult
 from ssbhash.index import searching
 from ssbhash.index.folder import Folder
 from ssbhash.index.log import Change
-from ssbhash.index.segments import LAYOUTS, Ids, Layout, Part
+from ssbhash.index.segments import LAYOUTS, Layout, Part
 from ssbhash.index.state import State
 from ssbhash.index.store import Store
 from ssbhash.index.two_stages import Reranker
@@ -33,17 +34,18 @@ class HammingIndex:
     """An exact index of binary codes that grows and shrinks.
 
     Results are those of `ssbhash.search` over the codes present: the k smallest
-    (distance, id). Any number of threads may search while one changes the index; each
-    search sees one state. `HammingIndex.open` keeps an index in a folder.
+    (distance, id). Any number of threads may search while one changes the index. Each
+    search sees the index as it was at one moment. `HammingIndex.open` keeps an index in a
+    folder.
 
     Parameters
     ----------
     n_bits : int
         Bits in a code.
     layout : {"auto", "flat", "distinct", "postings"}
-        How sealed parts are laid out; "auto" takes what measures best. Results are equal.
+        Layout of the segments; "auto" chooses by measured speed. Results are the same.
     device : str, optional
-        A CUDA device, such as "cuda" or "cuda:1": the parts are copied there at their first
+        A CUDA device, such as "cuda" or "cuda:1". The parts are copied there at their first
         search, and searched there unless `backend` names another engine. Queries that are
         tensors there get such results.
 
@@ -78,8 +80,8 @@ class HammingIndex:
         """Open an index that lives in a folder.
 
         Segments are mapped into memory, so that processes share them and opening takes
-        no time. What `add`, `remove` and `update` have returned from survives the end
-        of the process; `commit` makes it survive a power failure too.
+        no time. A change survives the end of the process once `add`, `remove` or `update`
+        has returned. After `commit` it survives a power failure too.
 
         Parameters
         ----------
@@ -90,9 +92,14 @@ class HammingIndex:
         n_bits : int, optional
             Bits in a code. With it, mode "a" makes a folder that does not exist.
         layout : str
-            As for `HammingIndex`; of what is written from now on.
+            As in `HammingIndex`, for segments written from now on.
         device : str, optional
-            As for `HammingIndex`.
+            As in `HammingIndex`.
+
+        Returns
+        -------
+        HammingIndex
+            Close it, or use it in a `with` statement.
 
         Raises
         ------
@@ -185,6 +192,11 @@ class HammingIndex:
     def remove(self, ids: Any) -> None:
         """Remove items by their ids.
 
+        Parameters
+        ----------
+        ids : integers or strings [n]
+            Ids of the items.
+
         Raises
         ------
         KeyError
@@ -195,9 +207,21 @@ class HammingIndex:
             self._store.apply(Change(gone, np.empty(0, np.int64), self._store.no_codes, None))
 
     def update(self, codes: Any, ids: Any) -> None:
-        """Give items new codes, or add them where they are not in the index; all at once.
+        """Replace the codes of items; add those that are not in the index.
 
-        Parameters are those of `add`.
+        All of it happens at once: no search sees a part.
+
+        Parameters
+        ----------
+        codes : uint8 [n, n_bytes] or [n_bytes]
+            Packed codes.
+        ids : integers or strings [n]
+            An id for each.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If codes do not fit n_bits, or an id is repeated or out of range.
         """
         rows = self._rows(codes)
         with self._store.changing() as state:
@@ -211,17 +235,28 @@ class HammingIndex:
             self._store.compact()
 
     def commit(self, *, sync: bool = True) -> None:
-        """Make what was changed safe; with `sync`, from a power failure too.
+        """Make changes survive a power failure.
 
         Changes are in the folder's log when `add`, `remove` and `update` return, so the
         end of the process loses none. Without a folder there is nothing to do.
+
+        Parameters
+        ----------
+        sync : bool
+            False leaves the writing to the operating system.
         """
         with self._store.writing:
             if self._store.folder is not None and sync:
                 self._store.folder.sync()
 
     def refresh(self) -> bool:
-        """See what a writer in another process has changed since; False if nothing."""
+        """Take over what a writer in another process has changed.
+
+        Returns
+        -------
+        bool
+            Whether there was a change.
+        """
         folder = self._store.folder
         with self._store.writing:
             if folder is None or folder.writes or not folder.has_changed():
@@ -230,7 +265,13 @@ class HammingIndex:
             return True
 
     def save(self, path: str | Path) -> None:
-        """Write a copy of the index as a folder, which must not exist yet or be empty."""
+        """Write a copy of the index as a folder.
+
+        Parameters
+        ----------
+        path : path
+            The folder; it must not exist yet, or be empty.
+        """
         with self._store.writing:
             state, parts, names = self._store.state, self._store.sealed(), self._store.names
         with closing(Folder(Path(path), writes=True, n_bits=self.n_bits, is_new=True)) as folder:
@@ -242,7 +283,7 @@ class HammingIndex:
         Raises
         ------
         ValueError
-            If something is damaged; the sentence names the file.
+            If something is damaged; the message names the file.
         """
         if self._store.folder is not None:
             self._store.folder.verify()
@@ -283,20 +324,21 @@ class HammingIndex:
         query : uint8 [n_queries, n_bytes] or [n_bytes]
             Packed queries; a single one gives 1-D results.
         k : int
-            Neighbours for each query; where fewer items count, all of them are found.
+            Neighbours for each query; all items if there are fewer.
         mask : bool [n], optional
-            Only items whose id i has mask[i]; for integer ids.
+            Search only items with mask[id]; for integer ids.
         ids : integers or strings, optional
-            Only these items; ids that are not in the index match nothing.
+            Search only these items; ids that are not in the index match nothing.
         exclude : id, or ids [n_queries], optional
-            An id that each query leaves out: its own, as a rule.
+            An id that each query must not find, as a rule its own.
         max_distance : int, optional
-            Only items at most this far.
+            Find only items at most this far away.
         rerank : (vectors, query_vectors), optional
-            Order the nearest by vectors instead: `vectors[id]` is that of an item. See
+            Order the nearest items by vectors: `vectors[id]` is the vector of an item. See
             `ssbhash.rerank`, also for `candidates` and `metric`.
         candidates : int
-            With `rerank`: how many are ordered, and all that tie with the last of them.
+            With `rerank`: number of nearest items that are ordered. Items that tie with the
+            last of them are ordered too.
         metric : {"cosine", "inner", "posterior"}
             With `rerank`: what orders them.
         backend : {"auto", "native", "numba", "reference"}
@@ -307,9 +349,14 @@ class HammingIndex:
         Returns
         -------
         SearchResult
-            `distances` int32 and `ids` int64 (or str), [n_queries, min(k, n that count)],
+            `distances` int32 and `ids` int64 (or str), [n_queries, min(k, n allowed)],
             ascending by (distance, id). With `exclude` or `max_distance` a query may find
-            fewer; its rest is id -1 (or None) at distance 2**31 - 1.
+            fewer. Its row then ends with id -1 (or None) at distance 2**31 - 1.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument has the wrong dtype, shape or range.
         """
         queries, is_single = self._queries(query, tensors=rerank is None)
         k = as_count(k, "k", 1)
@@ -349,7 +396,24 @@ class HammingIndex:
     ) -> RangeResult[Any, Any]:
         """Find all codes at most `radius` bits from each query (inclusive).
 
-        Parameters are those of `search`; the result is that of `ssbhash.within`.
+        Parameters
+        ----------
+        query : uint8 [n_queries, n_bytes] or [n_bytes]
+            Packed queries.
+        radius : int
+            The largest distance.
+        mask, ids, exclude, backend, n_threads
+            As in `search`.
+
+        Returns
+        -------
+        RangeResult
+            As `ssbhash.within`, with the ids of the index.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument has the wrong dtype, shape or range.
         """
         queries, _ = self._queries(query, tensors=True)
         _, parts, excluded = self._asked(mask, ids, exclude, len(queries))
@@ -374,9 +438,22 @@ class HammingIndex:
         backend: str = "auto",
         n_threads: int | None = None,
     ) -> Any:
-        """Count the codes at most `radius` bits from each query: int64 [n_queries], or an int.
+        """Count the codes at most `radius` bits from each query (inclusive).
 
-        Parameters are those of `within`.
+        Parameters
+        ----------
+        query, radius, mask, ids, exclude, backend, n_threads
+            As in `within`.
+
+        Returns
+        -------
+        int64 [n_queries], or int for a single query
+            The number of codes.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument has the wrong dtype, shape or range.
         """
         queries, is_single = self._queries(query)
         radius = min(as_count(radius, "radius", 0), 8 * self.n_bytes)
@@ -391,7 +468,17 @@ class HammingIndex:
         return int(counts[0]) if is_single else like(counts, query)
 
     def get(self, ids: Any) -> Codes:
-        """Return the codes of ids: uint8 [n, n_bytes]; of a single id [n_bytes].
+        """Return the codes of items.
+
+        Parameters
+        ----------
+        ids : id, or ids [n]
+            Ids of the items.
+
+        Returns
+        -------
+        uint8 [n, n_bytes], or [n_bytes] for a single id
+            Packed codes.
 
         Raises
         ------
@@ -404,8 +491,29 @@ class HammingIndex:
         single: Codes = codes[0] if is_single else codes
         return single
 
+    def contains(self, ids: Any) -> npt.NDArray[np.bool_]:
+        """Tell which ids are in the index.
+
+        Parameters
+        ----------
+        ids : integers or strings [n]
+            Ids.
+
+        Returns
+        -------
+        bool [n]
+            Whether each is there.
+        """
+        return self._store.present(ids, self._store.state)[1]
+
     def ids(self) -> Any:
-        """Return all ids, ascending: int64 [n], or strings in the order of insertion."""
+        """Return all ids.
+
+        Returns
+        -------
+        int64 [n] or list of str
+            Integers ascending; strings in the order of insertion.
+        """
         parts = self._store.state.all_parts()
         own = [part.segment.ids_of(part.items()) for part in parts]
         return self._store.shown(np.sort(np.concatenate([*own, np.empty(0, np.int64)])))

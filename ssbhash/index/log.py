@@ -1,4 +1,4 @@
-"""The log of changes that are not in a segment yet: a record each, with checksums."""
+"""The log of changes that are not in a segment yet: one record each, with checksums."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ssbhash.arrays import Codes
-from ssbhash.index.names import Ids
+from ssbhash.arrays import Codes, Ids
 from ssbhash.index.segment_file import checksum, sync_folder
 
 _MAGIC = b"SSBHLOG1"
@@ -23,7 +22,7 @@ _CONTENT = struct.Struct("<QQQ")  # removed ids, new ids, bytes of the new names
 
 @dataclass(frozen=True, eq=False)
 class Change:
-    """Ids that go, then items that come: all of it or nothing."""
+    """One change: removed ids, then new items; all of it or nothing."""
 
     removed: Ids
     ids: Ids
@@ -50,7 +49,7 @@ class Log:
         return log
 
     def append(self, change: Change) -> None:
-        """Append a record; where that fails, the log is as before."""
+        """Append a record; if this fails, the log is as before."""
         names = b"" if change.names is None else json.dumps(change.names).encode()
         content = b"".join(
             [

@@ -1,4 +1,4 @@
-"""Ids as users give them: integers, or strings that stand for integers by order of insertion."""
+"""Ids of users: integers, or strings that are numbered in order of insertion."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ssbhash.arrays import as_numpy
-
-Ids = npt.NDArray[np.int64]
+from ssbhash.arrays import Ids, as_numpy
 
 MAX_ID = np.iinfo(np.int64).max - 1  # the largest number of all stands for no item
 
@@ -48,7 +46,7 @@ class Names:
         return made
 
     def numbers(self, names: Sequence[str]) -> Ids:
-        """Return the number that each name had last; -1 where it never had one."""
+        """Return the latest number of each name; -1 if it never had one."""
         return np.array([self._numbers.get(name, -1) for name in names], np.int64)
 
     def of(self, numbers: Ids) -> list[str]:

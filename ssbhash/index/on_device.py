@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from ssbhash import hamming
-from ssbhash.arrays import like
+from ssbhash.arrays import Ids, like
 from ssbhash.engines import MISSING_DISTANCE, MISSING_ID, PreparedCodes, get
-from ssbhash.index.segments import Ids, Part, Segment
+from ssbhash.index.segments import Part, Segment
 
 
 class OnDevice:

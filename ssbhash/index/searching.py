@@ -1,4 +1,4 @@
-"""Searching the parts of an index by any engine: the native one in C++, the others by `Database`."""
+"""Searches the parts of an index: in C++ with the native engine, else by `Database`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ssbhash.arrays import Codes
+from ssbhash.arrays import Codes, Distances, Ids
 from ssbhash.engines import (
     MISSING_DISTANCE,
     MISSING_ID,
@@ -16,12 +16,10 @@ from ssbhash.engines import (
     get,
     native_module,
 )
-from ssbhash.index.segments import Ids, Part
+from ssbhash.index.segments import Part
 
 if TYPE_CHECKING:
     from ssbhash.index.on_device import OnDevice
-
-Distances = npt.NDArray[np.int32]
 
 
 def nearest(
@@ -33,7 +31,7 @@ def nearest(
     backend: str | OnDevice,
     n_threads: int,
 ) -> tuple[Distances, Ids]:
-    """K nearest of each query [n_queries, k], filled up with id -1 at the largest distance."""
+    """Find the k nearest of each query [n_queries, k], padded by id -1 at the largest distance."""
     if k == 0:
         return np.empty((len(queries), 0), np.int32), np.empty((len(queries), 0), np.int64)
     if not isinstance(backend, str):
@@ -76,7 +74,7 @@ def within(
     backend: str | OnDevice,
     n_threads: int,
 ) -> tuple[npt.NDArray[np.int64], Distances, Ids]:
-    """All within a radius, in CSR form."""
+    """Find all within a radius, in CSR form."""
     if not isinstance(backend, str):
         return backend.within(parts, queries, radius, excluded)
     if _is_native(backend):
@@ -110,7 +108,7 @@ def _native(parts: Sequence[Part]) -> list[tuple[Any, Any]]:
 
 
 def _database(part: Part) -> tuple[Database, Ids]:
-    """Return the codes that count as a matrix by ascending id, and these ids."""
+    """Return the codes that are alive as a matrix by ascending id, and these ids."""
     items = part.items()
     ids = part.segment.ids_of(items)
     if not part.segment.ascending:

@@ -1,4 +1,4 @@
-"""A segment in a file: a header, and arrays that are searched where they are mapped."""
+"""A segment in a file: a header, and arrays that are mapped into memory."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from ssbhash.index.segments import Segment
 _MAGIC = b"SSBHSEG1"
 _FIXED = struct.Struct("<8sII")  # magic, bytes of the header, its CRC-32
 _ALIGNMENT = 64
-# Files up to this size are checked whole when opened: 20 ms. Larger ones by `verify`.
+# Files up to this size are checked as a whole when opened (20 ms); larger ones by `verify`.
 _CHECKED_BYTES = 1 << 24
 _WRITE_BYTES = 1 << 24
 
 
 def checksum(content: Any) -> int:
-    """CRC-32, as zlib computes it."""
+    """Compute the CRC-32, as zlib does."""
     return zlib.crc32(content)
 
 
@@ -66,7 +66,7 @@ def _arrays(segment: Segment) -> list[tuple[str, npt.NDArray[Any]]]:
 
 
 def write_segment(path: Path, segment: Segment) -> int:
-    """Write a segment; returns the checksum of its header, which holds those of the arrays."""
+    """Write a segment; return the checksum of its header, which has those of the arrays."""
     described, offset = [], 0
     named = _arrays(segment)
     for name, array in named:
@@ -99,8 +99,8 @@ def read_segment(path: Path, n_bytes: int, crc32: int, *, check_all: bool = Fals
     Raises
     ------
     ValueError
-        If the header is damaged or does not fit, or the arrays where they are checked:
-        in files of up to 16 MiB, and with `check_all`.
+        If the header is damaged or does not match. If an array is damaged too, in files of up
+        to 16 MiB or with `check_all`.
     """
     try:
         with open(path, "rb") as file:

@@ -1,4 +1,4 @@
-"""Segments: the parts of an index that never change, and how each is laid out."""
+"""Segments: the immutable parts of an index, and their layouts."""
 
 from __future__ import annotations
 
@@ -9,43 +9,51 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ssbhash.arrays import Codes
+from ssbhash.arrays import BoolArray, Codes, Ids, Int64Array
 from ssbhash.engines import native_module
 
-Ids: TypeAlias = npt.NDArray[np.int64]
 Plane: TypeAlias = npt.NDArray[np.uint8]  # bit i % 8 of byte i // 8 stands for item i
 Places: TypeAlias = npt.NDArray[np.uint32]
 Layout: TypeAlias = Literal["auto", "flat", "distinct", "postings"]
 LAYOUTS = ("auto", "flat", "distinct", "postings")
 
-# Fewer rows than this are scanned as fast as any table serves them.
+# Below this number of rows a scan is as fast as postings.
 _MIN_TABLE_ROWS = 1 << 15
-# Tables of wider codes would take more than ten times the memory of the codes.
+# With more tables, postings would take over ten times the memory of the codes.
 _MAX_TABLES = 8
-# Grouping equal codes takes 4 bytes an item and pays where a third of them go.
+# Grouping equal codes costs 4 bytes an item. It pays if at most this share is distinct.
 _MOST_DISTINCT = 0.7
-# Of this many rows as queries, half must be served by the tables.
+# "auto" searches this many rows for _TRIAL_K neighbours. It keeps the postings if they serve half
+# of these searches without a scan.
 _TRIALS = 64
 _TRIAL_K = 10
-MAX_ITEMS = (1 << 32) - 2
+MAX_ITEMS = (1 << 32) - 2  # an item's number has 32 bits
 
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """Items under ascending ids, with what speeds up searching them.
+    """Items with their ids and codes, in one of three layouts.
+
+        flat       rows[i] is the code of item i
+        distinct   rows are the distinct codes; `members` lists the items of each
+        postings   as flat or distinct, with tables that find near rows without a scan
 
     Attributes
     ----------
     rows : uint8 [n_rows, n_bytes]
-        The code of each item; where `members` is given, the distinct codes.
+        The code of each item; with `members`, the distinct codes.
     ids : int64 [n_items] or None
-        None: the ids are consecutive from `first_id`.
+        None if the ids are consecutive from `first_id`.
+    first_id : int
+        Id of the first item, if `ids` is None.
     members : (uint32 [n_rows + 1], uint32 [n_items]) or None
         The items of row i are `members[1][members[0][i]:members[0][i + 1]]`.
-    tables : tuples of arrays
-        Postings (see `csrc/core/index/postings.hpp`); empty without.
+    tables : tuple of tuples of arrays
+        Postings (see `csrc/core/index/postings.hpp`); may be empty.
     ascending : bool
-        Whether ids ascend; only those of the growing part may not.
+        Whether ids ascend. Only those of the growing part may not.
+    native : _core.Segment or None
+        The same for the native engine.
     """
 
     rows: Codes
@@ -81,7 +89,7 @@ class Segment:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all arrays, wherever they lie."""
+        """Bytes of all arrays, in memory or mapped."""
         arrays = [self.rows, *(self.members or ()), *(a for table in self.tables for a in table)]
         return int(sum(a.nbytes for a in arrays)) + (0 if self.ids is None else self.ids.nbytes)
 
@@ -94,22 +102,22 @@ class Segment:
         row_of_item[items] = np.repeat(np.arange(len(self.rows), dtype=np.uint32), np.diff(first))
         return row_of_item
 
-    def codes_of(self, items: npt.NDArray[np.int64] | slice) -> Codes:
-        """Codes of some items."""
+    def codes_of(self, items: Int64Array | slice) -> Codes:
+        """Return the codes of some items."""
         codes: Codes = self.rows[items if self.members is None else self._row_of_item[items]]  # type: ignore[index]
         return codes
 
-    def ids_of(self, items: npt.NDArray[np.int64]) -> Ids:
-        """Ids of some items."""
+    def ids_of(self, items: Int64Array) -> Ids:
+        """Return the ids of some items."""
         ids: Ids = self.first_id + items if self.ids is None else self.ids[items]
         return ids
 
     def all_ids(self) -> Ids:
-        """Ids of all items."""
+        """Return the ids of all items."""
         return self.ids_of(np.arange(len(self))) if self.ids is None else self.ids
 
-    def find(self, ids: Ids) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-        """Item of each id, and whether the segment has it."""
+    def find(self, ids: Ids) -> tuple[Int64Array, BoolArray]:
+        """Return the item of each id, and whether the segment has that id."""
         n = len(self)
         if self.ids is None:
             items = ids - self.first_id
@@ -124,15 +132,15 @@ class Segment:
         return items, is_here
 
     @cached_property
-    def _order(self) -> npt.NDArray[np.int64] | None:
-        """Items by id and age, the latest of an id first; None where ids ascend."""
+    def _order(self) -> Int64Array | None:
+        """Order items by id, the newest of an id first; None if ids ascend."""
         if self.ascending or self.ids is None:
             return None
         return np.lexsort((-np.arange(len(self)), self.ids))
 
 
 def build(codes: Codes, ids: Ids, layout: Layout, n_threads: int) -> Segment:
-    """Lay out items whose ids ascend, as measured to be best or as told."""
+    """Build a segment of items with ascending ids; "auto" chooses its layout."""
     consecutive = len(ids) == 0 or int(ids[-1]) - int(ids[0]) == len(ids) - 1
     kept = None if consecutive else np.ascontiguousarray(ids)
     first_id = int(ids[0]) if len(ids) else 0
@@ -164,7 +172,17 @@ def build(codes: Codes, ids: Ids, layout: Layout, n_threads: int) -> Segment:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """A segment, and which of its items count: those neither removed nor filtered away."""
+    """A segment, and which of its items are alive: neither removed nor filtered out.
+
+    Attributes
+    ----------
+    segment : Segment
+        All items.
+    alive : uint8 [ceil(n_items / 8)] or None
+        A bit for each item; None if all are alive.
+    n_alive : int
+        How many are.
+    """
 
     segment: Segment
     alive: Plane | None
@@ -172,17 +190,17 @@ class Part:
 
     @classmethod
     def whole(cls, segment: Segment) -> Part:
-        """Return a part of which every item counts."""
+        """Make a part with every item alive."""
         return cls(segment, None, len(segment))
 
-    def are_alive(self, items: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Whether each of some items counts."""
+    def are_alive(self, items: Int64Array) -> BoolArray:
+        """Tell for each of some items whether it is alive."""
         if self.alive is None:
             return np.ones(len(items), bool)
         return (self.alive[items // 8] >> (items % 8).astype(np.uint8) & 1).astype(bool)
 
-    def without(self, items: npt.NDArray[np.int64]) -> Part:
-        """Return the part with these items, which count, left out."""
+    def without(self, items: Int64Array) -> Part:
+        """Return the part without these items, which must be alive."""
         if len(items) == 0:
             return self
         n = len(self.segment)
@@ -190,16 +208,16 @@ class Part:
         np.bitwise_and.at(alive, items // 8, ~(1 << (items % 8)).astype(np.uint8))
         return Part(self.segment, alive, self.n_alive - len(items))
 
-    def only(self, counts: npt.NDArray[np.bool_]) -> Part:
-        """Return the part with just those of its items for which `counts` holds."""
+    def only(self, counts: BoolArray) -> Part:
+        """Return the part with only those items alive for which `counts` is true."""
         plane = np.packbits(counts, bitorder="little")
         if self.alive is not None:
             plane &= self.alive
         n_alive = int(np.unpackbits(plane, count=len(self.segment), bitorder="little").sum())
         return Part(self.segment, plane, n_alive)
 
-    def items(self) -> npt.NDArray[np.int64]:
-        """Items that count."""
+    def items(self) -> Int64Array:
+        """Return the items that are alive."""
         n = len(self.segment)
         if self.alive is None:
             return np.arange(n)

@@ -1,4 +1,4 @@
-"""The state of an index at one moment: immutable, so that a search sees one and only one."""
+"""The immutable state of an index at one moment, so that a search sees no change."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from ssbhash.arrays import Codes
-from ssbhash.index.segments import MAX_ITEMS, Ids, Layout, Part, Segment, build
+from ssbhash.arrays import Codes, Ids
+from ssbhash.index.segments import MAX_ITEMS, Layout, Part, Segment, build
 
-# Rows of the growing part: a scan of this many takes some 20 microseconds at 64 bits.
+# Most rows of the growing part. A scan of so many takes about 20 microseconds at 64 bits.
 TAIL_ITEMS = 1 << 16
-# Segments of about one size that are merged into one: each item is laid out again log_4 times.
+# This many segments of about one size are merged into one. So each of n items is written about
+# log_4(n) times.
 _FANOUT = 4
 
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """Sealed parts, the growing one, and the smallest id not used yet."""
+    """Sealed parts, the growing part, and the smallest id that was never used."""
 
     parts: tuple[Part, ...]
     tail: Part
@@ -37,7 +38,7 @@ class State:
         return sum(part.n_alive for part in self.all_parts())
 
     def find(self, ids: Ids) -> Iterator[tuple[int, npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-        """For each part: its number, which of `ids` it has, and their items."""
+        """Yield for each part its number, which of `ids` it has, and their items."""
         for number, part in enumerate((*self.parts, self.tail)):
             items, is_here = part.segment.find(ids)
             which = np.flatnonzero(is_here)
@@ -52,7 +53,7 @@ class State:
         return found
 
     def codes_of(self, ids: Ids) -> Codes:
-        """Codes of ids that are in the index."""
+        """Return the codes of ids that are in the index."""
         codes = np.empty((len(ids), self.tail.segment.rows.shape[1]), np.uint8)
         every = (*self.parts, self.tail)
         for number, which, items in self.find(ids):
@@ -67,7 +68,7 @@ class State:
         return replace(self, parts=tuple(every[:-1]), tail=every[-1])
 
     def only(self, ids: Ids) -> tuple[Part, ...]:
-        """Return parts with just these of the items; few are gathered, for many a plane serves."""
+        """Return parts with only these items; few are gathered, many get a bit plane."""
         every = (*self.parts, self.tail)
         found = list(self.find(np.unique(ids)))
         n_found = sum(len(which) for _, which, _ in found)
@@ -84,7 +85,7 @@ class State:
         return tuple(part for part in parts if part.n_alive)
 
     def masked(self, mask: npt.NDArray[np.bool_]) -> tuple[Part, ...]:
-        """Return parts with just the items whose id i has mask[i]."""
+        """Return parts with only the items with mask[id]."""
         parts = []
         for part in self.all_parts():
             ids = part.segment.all_ids()
@@ -102,7 +103,7 @@ def empty_tail(n_bytes: int) -> Part:
 def join(
     parts: Sequence[Part], codes: Codes, ids: Ids, layout: Layout, n_threads: int
 ) -> Part | None:
-    """Make one part of the items that count in some, and of new ones."""
+    """Make one part of the items that are alive in some parts, and of new items."""
     items = [part.items() for part in parts]
     pairs = list(zip(parts, items, strict=True))
     ids = np.concatenate([*(part.segment.ids_of(some) for part, some in pairs), ids])
@@ -116,7 +117,7 @@ def join(
 
 
 def settle(parts: Sequence[Part], layout: Layout, n_threads: int) -> tuple[Part, ...]:
-    """Drop empty parts; merge those of about one size where they are many."""
+    """Drop empty parts; merge parts of about one size if there are many."""
     kept = sorted((part for part in parts if part.n_alive), key=lambda part: -part.n_alive)
     while True:
         levels: dict[int, list[Part]] = {}

@@ -1,4 +1,4 @@
-"""What an index holds, in memory and in its folder, and how that changes."""
+"""The content of an index, in memory and in its folder, and its changes."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ssbhash.arrays import Codes
+from ssbhash.arrays import Codes, Ids
 from ssbhash.index.folder import Folder
 from ssbhash.index.log import Change
-from ssbhash.index.names import MAX_ID, Ids, Names, are_names, as_ids, as_names, first_repeated
+from ssbhash.index.names import MAX_ID, Names, are_names, as_ids, as_names, first_repeated
 from ssbhash.index.segments import Layout, Part, Segment
 from ssbhash.index.state import TAIL_ITEMS, State, empty_tail, join, settle
 from ssbhash.threads import resolve
 
 
 class Store:
-    """The state of an index. One thread changes it; others take `state` when they like."""
+    """The state of an index. One thread changes it; others may take `state` at any time."""
 
     def __init__(self, n_bits: int, layout: Layout, folder: Folder | None) -> None:
         self.n_bits, self.layout, self.folder = n_bits, layout, folder
@@ -106,7 +106,7 @@ class Store:
         self.state = replace(rest, tail=self._grown(rest.tail, change)).advanced(change.ids)
 
     def _grown(self, tail: Part, change: Change) -> Part:
-        """Put rows into free memory behind the growing part, where no state looks yet."""
+        """Put rows into free memory after the growing part, which no state reads yet."""
         n, end = len(tail.segment), len(tail.segment) + len(change.ids)
         if end == n:
             return tail

@@ -7,14 +7,11 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from ssbhash.arrays import Codes, as_codes, as_count, as_numpy, like
+from ssbhash.arrays import Codes, Float64Array, Ids, as_codes, as_count, as_numpy, like
 from ssbhash.asymmetric import expected_distances
 from ssbhash.hamming import SearchResult, search, within
 
-Ids = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 METRICS = ("cosine", "inner", "posterior")
 
 
@@ -32,9 +29,8 @@ def rerank(
 ) -> SearchResult[Any, Any]:
     """Find the nearest codes, then order them by vectors.
 
-    The candidates of a query are whole tie groups: the `candidates` nearest codes and
-    all that are as near as the last of them. A part of a tie group would be chosen by id,
-    not by nearness.
+    The candidates of a query are whole tie groups: the `candidates` nearest codes and all
+    that tie with the last of them. So no candidate is left out because of its id.
 
     Parameters
     ----------
@@ -45,12 +41,12 @@ def rerank(
     k : int
         Neighbours for each query.
     vectors : float [n, n_dimensions], optional
-        A vector for each code; a memory-mapped array is read at the candidates alone. Not
+        A vector for each code. A memory-mapped array is read only at the candidates. Not
         needed for the posterior.
     query_vectors : float [n_queries, n_dimensions] or [n_dimensions]
         A vector for each query; for the posterior its logits [n_queries, n_bits].
     candidates : int
-        Codes to be ordered, at least; `k` where that is more.
+        Least number of codes that are ordered; at least `k`.
     metric : {"cosine", "inner", "posterior"}
         Distances are 1 - cosine, the negative inner product, or the expected Hamming
         distance to the posterior in bits.
@@ -138,8 +134,8 @@ class Reranker:
         queries: Codes,
         k: int,
         candidates: int,
-    ) -> tuple[Floats, Ids]:
-        """Order the candidates of each query: [n_queries, k], filled up with inf and -1."""
+    ) -> tuple[Float64Array, Ids]:
+        """Order the candidates of each query: [n_queries, k], padded by inf and -1."""
         distances = np.full((len(queries), k), np.inf)
         ids = np.full((len(queries), k), -1, np.int64)
         if k == 0 or len(queries) == 0:
@@ -157,17 +153,19 @@ class Reranker:
                 ids[query, : len(order)] = own[order]
         return distances, ids
 
-    def _distances(self, query: int, ids: Ids) -> Floats:
+    def _distances(self, query: int, ids: Ids) -> Float64Array:
         asked = self._asked[query]
         if self._metric == "posterior":
-            exact: Floats = expected_distances(self._codes_of(ids), asked) / 256.0
+            exact: Float64Array = expected_distances(self._codes_of(ids), asked) / 256.0
             return exact
         if len(ids) and int(ids.max()) >= len(self._vectors):
             raise ValueError(f"there are {len(self._vectors)} vectors but id {ids.max()}")
         chosen = np.asarray(self._vectors[ids], np.float64)
-        products: Floats = chosen @ asked
+        products: Float64Array = chosen @ asked
         if self._metric == "inner":
             return -products
         norms = np.linalg.norm(chosen, axis=1) * np.linalg.norm(asked)
-        cosines: Floats = np.divide(products, norms, out=np.zeros_like(norms), where=norms > 0)
+        cosines: Float64Array = np.divide(
+            products, norms, out=np.zeros_like(norms), where=norms > 0
+        )
         return 1 - cosines

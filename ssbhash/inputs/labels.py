@@ -40,7 +40,7 @@ class ClassLabels:
         return ClassLabels(numbers, self.classes)
 
     def to_json(self) -> dict[str, Any]:
-        """Give what a saved model keeps: the classes, not the training labels."""
+        """Return what a saved model keeps: the classes, not the training labels."""
         return {
             "dtype": self.classes.dtype.str,
             "classes": self.classes.tolist(),
@@ -49,7 +49,7 @@ class ClassLabels:
 
     @classmethod
     def from_json(cls, saved: dict[str, Any]) -> ClassLabels:
-        """Restore what `to_json` gave, without items."""
+        """Restore what `to_json` returned: the classes, without items."""
         classes = np.array(saved["classes"], dtype=saved["dtype"])
         shape = (0, len(classes)) if saved["multilabel"] else (0,)
         return cls(np.zeros(shape, np.int64), classes)
@@ -63,7 +63,7 @@ def read_labels(y: Any, n_items: int, method: str) -> ClassLabels:
     y : array-like [n] or [n, n_classes]
         Labels in any form that `ssbhash.data.number_labels` reads.
     n_items : int
-        Number of items that need a label, or the mark that there is none.
+        Number of items; each needs a label, or the mark that it has none.
     method : str
         Name of the estimator, for errors.
 

@@ -1,19 +1,21 @@
-"""Features as the default SSB-VAE wants them: few, dense, of unit scale.
+"""Features for the default SSB-VAE: few, dense, of unit scale.
 
-Sparse rows (term counts, tf-idf) are projected onto the truncated SVD of their tf-idf
-weights, latent semantic analysis; a dense row is centred and divided by one number, which
-keeps the shape of an embedding. Both are measured on the training items, labelled or not.
+Sparse rows (term counts, tf-idf) are projected by a truncated SVD of their tf-idf weights:
+latent semantic analysis (LSA). Dense rows are centred and divided by one number, which keeps
+the angles of an embedding. Both are fitted on the training items, labelled or not.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import scipy.linalg
 import scipy.sparse
 import torch
+from scipy.linalg import blas
 from sklearn.feature_extraction.text import TfidfTransformer
 from torch import Tensor
 from torch.nn import functional as F
@@ -27,17 +29,18 @@ from ssbhash.inputs.rows import (
     StandardisedRows,
     standardise,
 )
+from ssbhash.kernels import kernels_for
 
 # Iterations of the subspace, and columns beyond those that are kept (docs/decisions.md).
 N_ITERATIONS = 3
-N_EXTRA = 60
+N_EXTRA = 20
 
 
 class LsaRows:
     """Rows of a sparse matrix in the subspace `components` [n_features, n_components].
 
-    Every row has length sqrt(n_components), so that a coordinate has unit scale; a row
-    without any known feature stays zero.
+    Every row has length sqrt(n_components), so that its coordinates have unit scale. A row
+    without a known feature stays zero.
     """
 
     sparse = False
@@ -50,12 +53,12 @@ class LsaRows:
         return len(self.rows)
 
     def take(self, ids: Ids) -> Tensor:
-        """Rows `ids`, projected and scaled: float32 [m, n_components]."""
+        """Project and scale the rows `ids`: float32 [m, n_components]."""
         projected = self.rows.take(ids).product(self.components)
         return F.normalize(projected, dim=1) * math.sqrt(self.n_columns)
 
     def window_starts(self) -> Ids | None:
-        """Windows of the rows themselves."""
+        """Return the windows of the wrapped rows."""
         return self.rows.window_starts()
 
     @property
@@ -65,10 +68,10 @@ class LsaRows:
 
 
 def fit_lsa(rows: SparseRows | SparseRowsOnDisk, n_components: int, seed: int) -> LsaRows:
-    """Measure the subspace by a truncated SVD of the tf-idf weights.
+    """Find the subspace by a truncated SVD of the tf-idf weights.
 
-    The inverse document frequencies are folded into the components: projecting is then
-    one product with the raw rows. Of more than 65,536 rows an even sample is measured.
+    The inverse document frequencies are multiplied into the components, so that one product
+    with the raw rows projects them. Of more than 65,536 rows an even sample is used.
     """
     sample = np.linspace(0, len(rows) - 1, min(len(rows), BLOCK_ROWS)).astype(np.int64)
     n_components = min(n_components, len(sample), rows.n_columns)
@@ -78,7 +81,15 @@ def fit_lsa(rows: SparseRows | SparseRowsOnDisk, n_components: int, seed: int) -
         shape=(len(sample), rows.n_columns),
     )
     tf_idf = TfidfTransformer().fit(matrix)
-    directions = principal_directions(tf_idf.transform(matrix), n_components, seed)
+    try:
+        with np.errstate(over="raise"):
+            weights = tf_idf.transform(matrix)
+    except FloatingPointError as error:
+        raise ValueError(
+            f"X has values too large (up to {abs(matrix.data).max():.3g}): its tf-idf weights are "
+            "beyond float32; scale the features"
+        ) from error
+    directions = principal_directions(weights, n_components, seed)
     components = directions * tf_idf.idf_[:, None]
     return LsaRows(rows, torch.from_numpy(np.ascontiguousarray(components, np.float32)))
 
@@ -106,32 +117,49 @@ def principal_directions(matrix: Any, n_components: int, seed: int) -> Float32Ar
     seed
         Of the random start.
     """
-    transposed = matrix.T.tocsr()
+    multiply, multiply_transposed = _product(matrix), _product(matrix.T.tocsr())
     rng = np.random.default_rng(seed)
+    n = matrix.shape[0]
     width = min(n_components + N_EXTRA, *matrix.shape)
-    start = rng.standard_normal((matrix.shape[1], width), np.float32)
-    basis, _ = _orthonormal(start)
+    # Random sums of rows are nearer to the subspace than random vectors are.
+    signs = rng.choice(np.array([-1, 1], np.float32), n)
+    group = np.arange(n) % width
+    sums: Any = scipy.sparse.csr_matrix((signs, (rng.permutation(n), group)), shape=(n, width))
+    basis, _ = _orthonormal((matrix.T @ sums).toarray())
     shift = np.float32(0)
     for _ in range(N_ITERATIONS):
-        basis, smallest = _orthonormal(transposed @ (matrix @ basis) - shift * basis)
+        basis, smallest = _orthonormal(multiply_transposed(multiply(basis)) - shift * basis)
         shift = max(shift, (shift + smallest) / 2)
-    projected = matrix @ basis
+    projected = multiply(basis)
     _, vectors = np.linalg.eigh((projected.T @ projected).astype(np.float64))
     directions: Float32Array = basis @ vectors[:, : -n_components - 1 : -1].astype(np.float32)
     return directions
 
 
+def _product(matrix: Any) -> Callable[[Float32Array], Float32Array]:
+    """Return what multiplies a CSR matrix by columns; our kernel is twice as fast as scipy's."""
+    columns_of = torch.from_numpy(matrix.indices.astype(np.int64))
+    values = torch.from_numpy(matrix.data.astype(np.float32))
+    starts = torch.from_numpy(matrix.indptr[:-1].astype(np.int64))
+
+    def multiply(columns: Float32Array) -> Float32Array:
+        weight = torch.from_numpy(np.ascontiguousarray(columns))
+        return np.asarray(kernels_for(weight).sum_rows(columns_of, values, starts, weight).numpy())
+
+    return multiply
+
+
 def _orthonormal(columns: Float32Array) -> tuple[Float32Array, np.float32]:
-    """Orthonormal basis of the columns by Cholesky's factor, and its smallest diagonal entry."""
-    gram = (columns.T @ columns).astype(np.float64)
-    # Rows of one kind only, or fewer of them than columns, leave the Gram matrix singular.
+    """Return an orthonormal basis of the columns, and the least diagonal entry of its factor."""
+    # Half of the products of `columns.T @ columns`: only the upper triangle is needed.
+    gram = blas.ssyrk(1, columns.T).astype(np.float64)
+    # The Gram matrix is singular if rows repeat, or are fewer than the columns.
     gram[np.diag_indices_from(gram)] += 1e-7 * max(np.trace(gram) / len(gram), 1e-30)
     basis: Float32Array
     try:
         factor = scipy.linalg.cholesky(gram)
-    except np.linalg.LinAlgError:  # of a low rank: rounding has made it indefinite
+    except np.linalg.LinAlgError:  # of low rank, and indefinite by rounding
         orthonormal, factor = np.linalg.qr(columns)
         return orthonormal, np.float32(abs(factor.diagonal()).min())
-    inverse = scipy.linalg.solve_triangular(factor, np.eye(len(factor)))
-    basis = columns @ inverse.astype(np.float32)
+    basis = blas.strsm(1, factor.astype(np.float32), columns.T, trans_a=1).T
     return basis, np.float32(factor.diagonal().min())

@@ -1,8 +1,8 @@
-"""A feature matrix in any form as one of few, so that equal data gives equal results.
+"""Turns a feature matrix of any type into one of few forms: equal data gives equal results.
 
-Forms differ in what they hide: a sparse matrix may store zeros, or one entry in two parts;
-a cast to float32 may make zeros or infinities. All of that ends here, on copies: what a
-user hands in is never changed.
+A sparse matrix may store zeros, or one entry in two parts. A cast to float32 may make zeros or
+infinities. This module removes such differences, on copies: it never changes what a user hands
+in.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import scipy.sparse
 
 from ssbhash.arrays import as_numpy, is_torch
 
-# Rows looked at together where a whole matrix is.
+# Rows that are read at a time from a whole matrix.
 BLOCK_ROWS = 65536
 
 
 def as_matrix(matrix: Any, name: str) -> Any:
-    """Turn what scikit-learn does not read into what it does; pass on all else.
+    """Convert what scikit-learn cannot read; return all else as it is.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def _of_torch(tensor: Any, name: str) -> Any:
     import torch
 
     tensor = tensor.detach().cpu()
-    if tensor.dtype == torch.bfloat16:  # which numpy does not have; float32 holds all of it
+    if tensor.dtype == torch.bfloat16:  # numpy has no bfloat16; float32 holds it exactly
         tensor = tensor.float()
     if tensor.layout is torch.strided:
         return as_numpy(tensor, name)
@@ -72,7 +72,7 @@ def canonical(matrix: Any, name: str = "X") -> Any:
         If the matrix is malformed, such as a column index out of range.
     """
     csr = matrix.tocsr()
-    # Of the same memory, but without what the user's object remembers of it.
+    # A new object on the same memory: the user's may cache properties that no longer hold.
     csr = scipy.sparse.csr_matrix((csr.data, csr.indices, csr.indptr), csr.shape, copy=False)
     try:
         csr.check_format(full_check=True)
@@ -87,6 +87,6 @@ def canonical(matrix: Any, name: str = "X") -> Any:
 
 
 def as_float32(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Cast to float32 in C order; what is too large becomes infinity without a warning."""
+    """Cast to float32 in C order; too large values become infinity, without a warning."""
     with np.errstate(over="ignore", under="ignore"):
         return np.ascontiguousarray(array, np.float32)

@@ -1,8 +1,8 @@
 """Rows of a feature matrix, cut into batches: dense, or sparse and kept sparse.
 
-A batch of texts has some 14 non-zeros in each row of 10,000 columns. Cutting it
-from CSR arrays and multiplying it as a weighted sum of weight rows costs what the
-non-zeros cost; the dense product is three orders of magnitude dearer.
+A batch of texts has about 14 non-zeros in each row of 10,000 columns. It is cut from CSR
+arrays and multiplied as a weighted sum of weight rows, at the cost of its non-zeros. The
+dense product would cost a thousand times as much.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from ssbhash.inputs.matrix import BLOCK_ROWS, as_float32
 from ssbhash.inputs.shards import CsrShards
 from ssbhash.kernels import Nonzeros, kernels_for
 
-# Below this share of non-zeros, rows are taken for sparse: term counts, one-hot features. Term
-# counts of 20 Newsgroups have 0.7%, MNIST has 19%.
+# Rows with a smaller share of non-zeros are treated as sparse, such as term counts and one-hot
+# features. Term counts of 20 Newsgroups have 0.7%, MNIST has 19%.
 SPARSE_SHARE = 0.1
 
-# Rows of a memory-mapped array that are shuffled together.
+# Rows of a memory-mapped array that are shuffled within a window.
 WINDOW_ROWS = 65536
 
 
@@ -43,8 +43,13 @@ class SparseBatch(Nonzeros):
 
     def to(self, device: torch.device) -> SparseBatch:
         """Move the batch to a device."""
-        parts = (self.columns, self.values, self.rows, self.starts)
-        return SparseBatch(*(moved(part, device) for part in parts), self.n_columns)
+        return SparseBatch(
+            columns=moved(self.columns, device),
+            values=moved(self.values, device),
+            rows=moved(self.rows, device),
+            starts=moved(self.starts, device),
+            n_columns=self.n_columns,
+        )
 
     def dense(self) -> Tensor:
         """Return the dense matrix [m, n_columns]."""
@@ -63,7 +68,7 @@ class SparseBatch(Nonzeros):
     def product(self, weight: Tensor) -> Tensor:
         """Multiply by `weight` [n_columns, width].
 
-        The gradient by the weight is a sparse tensor: its rows are the columns of the batch.
+        The gradient of the weight is a sparse tensor; its rows are the columns of the batch.
         """
         apply: Any = _Product.apply
         product: Tensor = apply(weight, self)
@@ -77,7 +82,8 @@ class SparseBatch(Nonzeros):
 class ByColumn(NamedTuple):
     """Non-zeros of a sparse batch by column.
 
-    `columns` are those that have any, ascending; the non-zeros of column i begin at starts[i].
+    `columns` are the columns that have non-zeros, ascending. Those of columns[i] begin at
+    starts[i].
     """
 
     columns: Tensor
@@ -87,7 +93,7 @@ class ByColumn(NamedTuple):
 
 
 class _Product(torch.autograd.Function):
-    """Sparse batch times weight; both directions are weighted sums of rows."""
+    """Sparse batch times weight; forward and backward are weighted sums of rows."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, batch: SparseBatch) -> Tensor:
@@ -99,7 +105,7 @@ class _Product(torch.autograd.Function):
         columns, rows, values, starts = ctx.batch.by_column
         by_product = grads[0].contiguous()
         gradient = kernels_for(by_product).sum_rows(rows, values, starts, by_product)
-        # Its rows are unique and ascend, which torch need not find out again.
+        # Rows are unique and ascending, so torch need not sort them.
         whole = torch.sparse_coo_tensor(
             columns[None], gradient, ctx.shape, is_coalesced=True, check_invariants=False
         )
@@ -144,7 +150,7 @@ class DenseRows:
         return int(self.matrix.shape[0])
 
     def take(self, ids: Ids) -> Tensor:
-        """Rows `ids` as a float32 tensor."""
+        """Cut the rows `ids` as a float32 tensor."""
         return torch.from_numpy(self._rows(ids))
 
     def _rows(self, ids: Any) -> npt.NDArray[np.float32]:
@@ -152,15 +158,15 @@ class DenseRows:
         return as_float32(rows.toarray() if hasattr(rows, "toarray") else rows)
 
     def window_starts(self) -> Ids | None:
-        """First rows of the windows to shuffle within; None if all is in memory."""
+        """Return the first row of each window to shuffle within; None if all is in memory."""
         return _window_starts(self.matrix)
 
     def block(self, start: int, stop: int) -> Any:
-        """Rows start ... stop as a float32 array."""
+        """Read the rows from start to stop as a float32 array."""
         return self._rows(slice(start, stop))
 
     def normalised(self) -> NormalisedRows:
-        """Rows divided by their sums."""
+        """Return the rows divided by their sums."""
         return NormalisedRows(self.matrix)
 
 
@@ -168,7 +174,7 @@ class NormalisedRows(DenseRows):
     """Rows of a non-negative matrix, each divided by its sum; empty rows stay zero."""
 
     def take(self, ids: Ids) -> Tensor:
-        """Rows `ids` as a float32 tensor, each summing to one."""
+        """Cut the rows `ids` as a float32 tensor, each with sum 1."""
         rows = super().take(ids)
         return rows / rows.sum(1, keepdim=True).clamp_min(np.finfo(np.float32).tiny)
 
@@ -188,7 +194,7 @@ class SparseRows:
         return int(self.indptr.shape[0]) - 1
 
     def take(self, ids: Ids) -> SparseBatch:
-        """Rows `ids` as a batch, cut without a loop over rows."""
+        """Cut the rows `ids` as a batch, without a loop over rows."""
         first = self.indptr[ids].astype(np.int64)
         counts = self.indptr[ids + 1].astype(np.int64) - first
         starts = np.cumsum(counts) - counts
@@ -203,11 +209,11 @@ class SparseRows:
         )
 
     def window_starts(self) -> Ids | None:
-        """All rows are in memory: no windows."""
+        """Return None: all rows are in memory."""
         return None
 
     def block(self, start: int, stop: int) -> Any:
-        """Rows start ... stop as a scipy CSR matrix."""
+        """Read the rows from start to stop as a scipy CSR matrix."""
         indptr = self.indptr[start : stop + 1]
         inside = slice(indptr[0], indptr[-1])
         return scipy.sparse.csr_matrix(
@@ -216,7 +222,7 @@ class SparseRows:
         )
 
     def normalised(self) -> SparseRows:
-        """Rows divided by their sums; empty rows stay empty."""
+        """Return the rows divided by their sums; empty rows stay empty."""
         counts = np.diff(self.indptr)
         rows = np.repeat(np.arange(len(self)), counts)
         sums = np.bincount(rows, weights=self.values, minlength=len(self))
@@ -238,7 +244,7 @@ class SparseRowsOnDisk:
         return int(self.matrix.shape[0])
 
     def take(self, ids: Ids) -> SparseBatch:
-        """Rows `ids` as a batch."""
+        """Cut the rows `ids` as a batch."""
         rows = _sparse_rows(self._csr(ids))
         return (rows.normalised() if self.normalise else rows).take(np.arange(len(rows)))
 
@@ -247,15 +253,15 @@ class SparseRowsOnDisk:
         return rows if scipy.sparse.issparse(rows) else scipy.sparse.csr_matrix(as_float32(rows))
 
     def window_starts(self) -> Ids | None:
-        """First rows of the windows to shuffle within."""
+        """Return the first rows of the windows to shuffle within."""
         return _window_starts(self.matrix)
 
     def block(self, start: int, stop: int) -> Any:
-        """Rows start ... stop as a scipy CSR matrix."""
+        """Read the rows from start to stop as a scipy CSR matrix."""
         return self._csr(slice(start, stop))
 
     def normalised(self) -> SparseRowsOnDisk:
-        """Rows divided by their sums."""
+        """Return the rows divided by their sums."""
         return SparseRowsOnDisk(self.matrix, normalise=True)
 
 
@@ -263,7 +269,7 @@ Raw: TypeAlias = DenseRows | SparseRows | SparseRowsOnDisk
 
 
 def row_source(matrix: Any, sparse: bool | None = None) -> Raw:
-    """Wrap a checked matrix, as dense or as sparse rows, whichever form it has.
+    """Wrap a checked matrix of any form, as dense or as sparse rows.
 
     Parameters
     ----------
@@ -290,9 +296,9 @@ def is_on_disk(matrix: Any) -> bool:
 
 
 def is_mostly_zero(matrix: Any) -> bool:
-    """Whether a checked matrix holds sparse data, in whatever form.
+    """Whether a checked matrix has few non-zeros.
 
-    The form does not count, for the same rows come dense and sparse.
+    Its type does not matter: the same rows may come dense or sparse.
     """
     n_rows, n_columns = matrix.shape
     if isinstance(matrix, CsrShards):
@@ -319,7 +325,7 @@ def _window_starts(matrix: Any) -> Ids | None:
 
 
 class StandardisedRows:
-    """Rows with each feature divided by its standard deviation; centred where dense."""
+    """Rows with each feature divided by its standard deviation; dense ones also centred."""
 
     def __init__(self, rows: Raw, shift: Tensor, scale: Tensor) -> None:
         self.rows, self.shift, self.scale = rows, shift.cpu(), scale.cpu()
@@ -329,24 +335,24 @@ class StandardisedRows:
         return len(self.rows)
 
     def take(self, ids: Ids) -> Batch:
-        """Rows `ids`, standardised."""
+        """Cut the rows `ids`, standardised."""
         batch = self.rows.take(ids)
         if isinstance(batch, SparseBatch):
             return batch.scaled(self.scale)
         return (batch - self.shift) * self.scale
 
     def window_starts(self) -> Ids | None:
-        """Windows of the rows themselves."""
+        """Return the windows of the wrapped rows."""
         return self.rows.window_starts()
 
     @property
     def statistics(self) -> dict[str, Tensor]:
-        """What was measured on the training items."""
+        """What was measured on the training items, by name."""
         return {"shift": self.shift, "scale": self.scale}
 
 
 class RowSource(Protocol):
-    """What training and encoding ask of rows, raw or measured."""
+    """What training and encoding need of rows, raw or transformed."""
 
     n_columns: int
     sparse: bool
@@ -354,20 +360,20 @@ class RowSource(Protocol):
     def __len__(self) -> int: ...
 
     def take(self, ids: Ids) -> Batch:
-        """Rows `ids` as one batch."""
+        """Cut the rows `ids` as one batch."""
         ...
 
     def window_starts(self) -> Ids | None:
-        """First items of the windows to shuffle within, where rows lie on disk."""
+        """Return the first row of each window to shuffle within; None if all is in memory."""
         ...
 
 
-# Bytes of dense rows that are kept in memory, rather than made again for each batch.
+# Up to this many bytes, dense rows are kept in memory and not made again for each batch.
 MOST_IN_MEMORY = 1 << 28
 
 
 def in_memory(rows: RowSource) -> RowSource:
-    """Rows as they are, or all of them made once where they are dense and few enough."""
+    """Make all rows once if they are dense and few enough; return others as they are."""
     if rows.sparse or rows.window_starts() is not None:
         return rows
     if 4 * len(rows) * rows.n_columns > MOST_IN_MEMORY:
@@ -380,7 +386,7 @@ def in_memory(rows: RowSource) -> RowSource:
 
 
 def standardise(rows: Raw) -> StandardisedRows:
-    """Measure mean and standard deviation of each feature, block by block."""
+    """Measure the mean and standard deviation of each feature, block by block."""
     scaler = StandardScaler(with_mean=isinstance(rows, DenseRows))
     for start in range(0, len(rows), BLOCK_ROWS):
         scaler.partial_fit(rows.block(start, start + BLOCK_ROWS))

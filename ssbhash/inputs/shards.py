@@ -1,4 +1,4 @@
-"""Sparse matrices larger than memory: a list of CSR files, opened as they are needed."""
+"""Sparse matrices larger than memory: several CSR files, opened when needed."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class CsrShards:
     Parameters
     ----------
     paths
-        `.npz` files of `scipy.sparse.save_npz`, in order, with one number of columns; or
-        a folder, whose `.npz` files are taken in order of their names.
+        `.npz` files of `scipy.sparse.save_npz`, in order, with equal numbers of columns. Or
+        a folder: its `.npz` files in order of their names.
     n_open
         Files kept in memory at once. Training shuffles within this many files.
 
@@ -65,11 +65,11 @@ class CsrShards:
         return self.shape[0]
 
     def min(self) -> float:
-        """Smallest value, 0 included."""
+        """Return the smallest value, at most 0."""
         return self.minimum
 
     def shard(self, number: int) -> Any:
-        """File `number` as a float32 CSR matrix; the last `n_open` are kept."""
+        """Read file `number` as a float32 CSR matrix; the last `n_open` files are kept."""
         if number not in self._open:
             matrix: Any = read_items(self.paths[number]).features
             if not hasattr(matrix, "tocsr"):
@@ -82,7 +82,7 @@ class CsrShards:
         return self._open[number]
 
     def __getitem__(self, ids: Any) -> Any:
-        """Rows `ids`, numbers or a slice, as one CSR matrix in that order."""
+        """Read the rows `ids`, numbers or a slice, as one CSR matrix in that order."""
         if isinstance(ids, slice):
             ids = np.arange(*ids.indices(len(self)))
         numbers = np.searchsorted(self.starts, ids, side="right") - 1

@@ -1,4 +1,4 @@
-"""What training needs beside torch's operators: in C++ where it is built, else in torch."""
+"""Kernels of training beside torch's operators: in C++ if the extension is built, else in torch."""
 
 from ssbhash.kernels import native, plain
 from ssbhash.kernels.choice import Kernels, kernels_for

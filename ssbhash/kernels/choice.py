@@ -13,10 +13,10 @@ from ssbhash.kernels.types import AdamState, Missed, Nonzeros, Norm, Rectified, 
 
 
 class Kernels(Protocol):
-    """What both implementations offer, `native` and `plain`."""
+    """The functions of both implementations, `native` and `plain`."""
 
     def sum_rows(self, ids: Tensor, values: Tensor, starts: Tensor, matrix: Tensor) -> Tensor:
-        """Weighted sums of rows of a matrix.
+        """Compute weighted sums of rows of a matrix.
 
         Row i of the result is the sum of values[j] * matrix[ids[j]] for j from starts[i] up to
         starts[i + 1].
@@ -28,12 +28,12 @@ class Kernels(Protocol):
     def relu_norm_backward(
         self, grad: Tensor, saved: Rectified, scale: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Gradients by product, bias, scale and shift."""
+        """Compute the gradients of product, bias, scale and shift."""
 
     def softmax_regression(
         self, code: Tensor, weight: Tensor, bias: Tensor, target: Nonzeros, log_floor: float
     ) -> SoftmaxLoss:
-        """Mean over items of -sum_d t_d max(log softmax(code W^T + bias)_d, log_floor).
+        """Compute the mean over items of -sum_d t_d max(log softmax(code W^T + bias)_d, log_floor).
 
         Terms at the floor have no gradient.
         """
@@ -45,7 +45,7 @@ class Kernels(Protocol):
         """Take one step of the rows `rows`, whose gradients are `gradient` [n, width]."""
 
     def adam(self, state: AdamState, gradients: list[Tensor], step: float) -> None:
-        """Take one step of a flat state; the gradients of its parts, one after another, are flat."""
+        """Take one step of a flat state, given the flat gradients of its consecutive parts."""
 
 
 def kernels_for(tensor: Tensor) -> Kernels:

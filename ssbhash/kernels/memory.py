@@ -1,7 +1,7 @@
-"""Memory in large pages, for what is read at random places.
+"""Memory in large pages, for arrays that are read in random order.
 
-numpy asks the operating system for large pages if an array has 4 MiB or more; torch does not. With
-pages of 4 KiB each row of a matrix of 20 MB misses the TLB.
+With pages of 4 KiB each row of a matrix of 20 MB misses the TLB. numpy asks the operating system
+for large pages if an array has 4 MiB or more; torch does not.
 """
 
 from __future__ import annotations

@@ -41,9 +41,9 @@ def relu_norm_backward(
 def softmax_regression(
     code: Tensor, weight: Tensor, bias: Tensor, target: Nonzeros, log_floor: float
 ) -> SoftmaxLoss:
-    # exp(logits) [n, n_targets] is the only large array. With s_i = T_i / sum_d e_id (T_i: the
-    # target's sum) the gradient of the logits is s_i e_id - t_id: a product with e, its rows
-    # scaled on the thin side, minus a product with the sparse target.
+    # exp(logits), e [n, n_targets], is the only large array. With s_i = (sum_d t_id) / (sum_d e_id)
+    # the gradient of logit (i, d) is s_i e_id - t_id. So each gradient is a product with e, with s
+    # applied to the small matrix, minus a product with the sparse target.
     n, rows, columns = len(code), target.rows, target.columns
     logits = torch.addmm(bias, code, weight.t())
     hits = logits[rows, columns]

@@ -61,7 +61,7 @@ class Rectified(NamedTuple):
 
 
 class SoftmaxLoss(NamedTuple):
-    """A loss [] and its gradients by code [n, n_bits], weight [n_targets, n_bits] and bias."""
+    """A loss [] and its gradients: of code [n, n_bits], weight [n_targets, n_bits] and bias."""
 
     loss: Tensor
     code: Tensor
@@ -83,9 +83,9 @@ class AdamState:
 
 
 class Missed(NamedTuple):
-    """What each of n rows missed since its last step, float32 [n].
+    """What each of n rows has missed since its last step, float32 [n].
 
-    `step` is the sum of the step sizes; the moments decay by the other two.
+    `step` is the sum of the missed step sizes. The moments are multiplied by the other two.
     """
 
     step: Tensor

@@ -13,6 +13,7 @@ from ssbhash.models.baselines import (
 )
 from ssbhash.models.methods import PHSGS, SSBVAE, VDSH, VDSHS, BernoulliVAE
 from ssbhash.models.pipeline import Pipeline, load
+from ssbhash.models.storage import saved_parameters
 from ssbhash.registry import METHODS
 
 __all__ = [
@@ -33,4 +34,5 @@ __all__ = [
     "SpreadingCodes",
     "checks",
     "load",
+    "saved_parameters",
 ]

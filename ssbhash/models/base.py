@@ -1,4 +1,4 @@
-"""What the estimators share: scikit-learn's contract, codes, predictions, files."""
+"""Base classes of the estimators: scikit-learn's contract, codes, predictions, files."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from ssbhash.inputs import (
 from ssbhash.models import checks, storage
 from ssbhash.models.classifying import PartlyLabelledClassifier, with_predictions
 from ssbhash.models.fitted import Model
-from ssbhash.nn import Autoencoder, Shape, Weights
+from ssbhash.nn import Autoencoder, EncoderFactory, Shape, Weights
 from ssbhash.registry import METHODS
 from ssbhash.training import Callback, Data, Options, Outcome, Training, own_torch_state
 
 
 @dataclass(eq=False, repr=False)
 class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """What all methods share: fit without labels, codes, files.
+    """Base of all methods: `fit` without labels, codes, files.
 
     Parameters
     ----------
@@ -48,47 +48,61 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
     beta
         Weight of the Kullback-Leibler term.
     n_hidden_units
-        Width of the encoder's two hidden layers.
+        Width of the encoder's two hidden layers, and of its output.
+    encoder
+        A function of n_features and n_hidden_units that makes the encoder: a
+        `torch.nn.Module` that maps float32 [m, n_features] to [m, n_hidden_units]. `save`
+        keeps its weights and its name; `load` needs the function again (docs/training.md).
+        None for the encoder of the paper.
     n_epochs, batch_size, learning_rate
         Of Adam; the defaults are the paper's.
     reconstruction
-        "multinomial": the target's rows, normalised to sum 1, under a softmax; needs
-        non-negative values. "gaussian": squared error; features are divided by their
-        standard deviation first, and centred where dense. "auto": multinomial where the
-        target has no negative value.
+        Likelihood of the target. "multinomial": a softmax over its columns; rows are
+        normalised to sum 1, and need non-negative values. "gaussian": squared error;
+        features are first divided by their standard deviation, dense ones also centred.
+        "auto": multinomial if the target has no negative value, else gaussian.
     validation_fraction
-        Part of the training items held out to monitor "val_loss" and, where labels are
-        known among them, "val_accuracy" of the classifier.
+        Share of the training items that is held out. Their "val_loss" is recorded, and
+        the "val_accuracy" of the classifier if some of them have labels.
     patience
-        Stop once `monitor` has not improved for so many epochs, and go back to the best
+        Stop after this many epochs without a better `monitor`, and go back to the best
         epoch. None trains all epochs. Needs `validation_fraction` > 0.
     monitor
-        "val_loss" (smaller is better) or "val_accuracy" (larger is better).
+        "val_loss" (smaller is better) or "val_accuracy" (larger is better). The latter
+        needs `validation_fraction` > 0 and labels.
     precision
         "float32", or "bfloat16" for automatic mixed precision.
     device
         "auto" (CUDA where present), or a torch device such as "cpu".
     checkpoint
-        Folder for the state after each epoch. `fit` goes on from the state that it finds
-        there, to the weights of an uninterrupted training; the state of other data,
-        labels or parameters (but `n_epochs`, which may grow) is refused.
+        Folder for the state after each epoch. `fit` goes on from a state that it finds
+        there, and reaches the weights of an uninterrupted training. A state of other data,
+        labels or parameters is refused; only `n_epochs` may differ.
     seed
-        Of initial weights, order of items and noise: the same seed gives the same
-        weights on the same machine with the same number of threads.
+        Of initial weights, order of items and noise. The same seed gives the same weights
+        on the same machine with the same number of threads.
     verbose
         Show a progress bar, if standard error is a terminal.
 
     Attributes
     ----------
     history_
-        One dict an epoch: "epoch", "loss" and its terms, "val_..." of each where items
-        are held out, "seconds".
-    n_epochs_, best_epoch_
-        Epochs trained; the one of the best monitored value, None if none is monitored.
+        One dict for each epoch: "epoch", "loss" and its terms, "seconds". If items are
+        held out, also "val_loss" and "val_..." for each term.
+    n_epochs_
+        Number of epochs trained.
+    best_epoch_
+        Epoch of the best monitored value; None if none is monitored.
     interrupted_
         Whether Ctrl-C ended the training early.
     n_features_in_
         Number of features.
+
+    Examples
+    --------
+    >>> from ssbhash import VDSH
+    >>> VDSH(n_bits=16).set_params(beta=0.5).get_params()["beta"]
+    0.5
     """
 
     method: ClassVar[str]  # its name in ssbhash/registry.py
@@ -110,6 +124,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
     checkpoint: str | Path | None = None
     seed: int = 0
     verbose: bool = True
+    encoder: EncoderFactory | None = None
 
     def fit(
         self, X: Any, y: Any = None, target: Any = None, *, callbacks: Sequence[Callback] = ()
@@ -126,16 +141,17 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
             Ignored: this method needs no labels.
         target
             [n, n_targets], what the decoder reconstructs; `X` by default. Rows are
-            normalised to sum 1 under a multinomial reconstruction.
+            normalised to sum 1 under a multinomial reconstruction. A method that
+            reconstructs nothing (`reconstructs` is False) takes none.
         callbacks
-            Functions that are called after each epoch with its figures, a dict as in
-            `history_`; of several processes, in the first. `docs/training.md` has examples.
+            Functions that are called after each epoch with its row of `history_`. Of several
+            processes, the first calls them. `docs/training.md` has examples.
 
         Returns
         -------
         Hasher
             Itself, fitted. After Ctrl-C it holds the last finished epoch, and
-            `interrupted_` is true; before the end of the first epoch Ctrl-C raises
+            `interrupted_` is true. Before the end of the first epoch Ctrl-C raises
             KeyboardInterrupt.
 
         Raises
@@ -146,7 +162,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         TypeError
             If a parameter has the wrong type, or a callback cannot be called.
         RuntimeError
-            If the loss grows beyond all bounds.
+            If the weights become NaN or infinite.
 
         Examples
         --------
@@ -177,8 +193,8 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         Returns
         -------
         uint8 [n, n_bytes]
-            Packed codes: bit j is bit j % 8 of byte j // 8. A data frame where
-            scikit-learn's `set_output` asks for one; other methods give arrays.
+            Packed codes: bit j is bit j % 8 of byte j // 8. A data frame if scikit-learn's
+            `set_output` asks for one; all other methods return arrays.
 
         Raises
         ------
@@ -203,8 +219,8 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         Returns
         -------
         float32 [n, n_bits]
-            For the Bernoulli methods the log-odds of each bit; for the Gaussian ones the latent
-            mean minus the threshold.
+            Bernoulli methods: the log-odds of each bit. Gaussian methods: the latent mean
+            minus the threshold.
         """
         model = self._fitted()
         rows = model.rows(self._checked(X, reset=False))
@@ -214,7 +230,8 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         """Write config.json and weights.safetensors into the folder `path`.
 
         Nothing is pickled. The folder is made if needed. A model that is there already is
-        replaced as a whole: whatever fails or is killed, the folder holds one of the two.
+        replaced as a whole: if saving fails or is killed, the folder holds the old model or
+        the new one.
 
         Parameters
         ----------
@@ -259,12 +276,14 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         return self
 
     @classmethod
-    def load(cls, path: str | Path, device: Any = "cpu") -> Any:
+    def load(
+        cls, path: str | Path, device: Any = "cpu", encoder: EncoderFactory | None = None
+    ) -> Any:
         """Open a folder written by `save`.
 
         Parameters
         ----------
-        path, device
+        path, device, encoder
             As in `ssbhash.load`, which opens a model of any method.
 
         Returns
@@ -277,7 +296,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         FileNotFoundError, ValueError
             As in `ssbhash.load`, or if the folder holds another method.
         """
-        hasher = load_with(path, device)[0]
+        hasher = load_with(path, device, encoder)[0]
         if not isinstance(hasher, cls):
             raise ValueError(  # noqa: TRY004  the file is wrong, not a type
                 f"{path} holds a {hasher.method!r} model, which {cls.__name__} cannot open; "
@@ -297,7 +316,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
             with own_torch_state():
                 self._train(X, target, read, callbacks)
         except BaseException:
-            # An older model, and what was measured of its items, stay together.
+            # A fit that fails leaves the older model as it was.
             self.__dict__.clear()
             self.__dict__.update(before)
             raise
@@ -319,7 +338,8 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         aim = x if target is None else self._checked_target(target, x.shape[0])
         labels = None if read is None else read(x.shape[0])
         # What cannot be saved is refused now, not after hours of training.
-        storage.to_json([self.get_params(deep=False), None if labels is None else labels.to_json()])
+        saved_labels = None if labels is None else labels.to_json()
+        storage.to_json([storage.saved_parameters(self), saved_labels])
         shape = Shape(
             n_features=x.shape[1],
             n_targets=aim.shape[1],
@@ -329,7 +349,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
             multilabel=labels is not None and labels.multilabel,
             reconstruction=checks.resolve_reconstruction(self.reconstruction, aim),
         )
-        # By what the items are, not by their form: equal data gives an equal model.
+        # By the share of zeros, not by the type of matrix: equal data gives an equal model.
         raw = row_source(x, is_mostly_zero(x))
         rows = self._inputs(raw, shape.reconstruction)
         targets: RowSource
@@ -350,8 +370,8 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
 
     def _keep(self, model: Model, outcome: Outcome) -> None:
         self._model = model
-        # `set_params` is for the next `fit`; the model is saved with those it was made with.
-        self._parameters = self.get_params(deep=False)
+        # `set_params` may follow, for the next `fit`; this model is saved with its own.
+        self._parameters = storage.saved_parameters(self)
         self.history_ = outcome.history
         self.n_epochs_ = len(outcome.history)
         self.best_epoch_ = outcome.best_epoch
@@ -371,7 +391,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
 
     def _build(self, shape: Shape) -> Autoencoder:
         generator = torch.Generator().manual_seed(int(self.seed))
-        return self._network()(shape, self._weights(), generator)
+        return self._network()(shape, replace(self._weights(), encoder=self.encoder), generator)
 
     def _check(self) -> None:
         """Check the parameters; a method extends it for its own."""
@@ -424,7 +444,8 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
     def _fingerprint(self, data: Data) -> str:
         """Tell this training from others: parameters, sizes, labels and the first rows."""
         passing = ("n_epochs", "verbose", "checkpoint", "device")
-        parameters = {k: v for k, v in self.get_params(deep=False).items() if k not in passing}
+        given = storage.saved_parameters(self).items()
+        parameters = {name: value for name, value in given if name not in passing}
         sizes = (len(data), data.x.n_columns, data.target.n_columns)
         about = storage.to_json([self.method, sorted(parameters.items()), sizes])
         digest = hashlib.sha256(about.encode())
@@ -448,7 +469,12 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
 
 
 class ClassifyingHasher(PartlyLabelledClassifier, Hasher):
-    """What the methods with labels share: y in `fit`, and predictions.
+    """Base of the methods with labels: y in `fit`, and predictions.
+
+    Parameters
+    ----------
+    n_bits, ...
+        See `Hasher`.
 
     Attributes
     ----------
@@ -462,24 +488,29 @@ class ClassifyingHasher(PartlyLabelledClassifier, Hasher):
     def fit(
         self, X: Any, y: Any = None, target: Any = None, *, callbacks: Sequence[Callback] = ()
     ) -> ClassifyingHasher:
-        """Train on items of which some have labels.
+        """Train on items, some of which have labels.
 
-        There are no weights of items (`sample_weight`): repeat an item instead.
+        Items have no weights (no `sample_weight`): repeat an item instead.
 
         Parameters
         ----------
         X, target, callbacks
             As in `Hasher.fit`.
         y
-            Labels [n]: whole numbers, text or truth values, where -1, None or NaN is
-            unlabelled; or an indicator matrix of 0 and 1 [n, n_classes], unlabelled rows
-            -1. `ssbhash.data.number_labels` has all forms. At least one label must be
-            known, and classes must be two at least.
+            Labels [n]: whole numbers, text or truth values; -1, None or NaN is unlabelled.
+            Or an indicator matrix of 0 and 1 [n, n_classes]; rows of -1 are unlabelled.
+            `ssbhash.data.number_labels` documents all forms. Labels of at least two classes
+            must be known.
 
         Returns
         -------
         ClassifyingHasher
-            Itself, fitted; see `Hasher.fit` for Ctrl-C and errors.
+            Itself, fitted; after Ctrl-C as in `Hasher.fit`.
+
+        Raises
+        ------
+        TypeError, ValueError, RuntimeError
+            As in `Hasher.fit`, or if y is missing or has too few labels.
         """
         self._fit(
             X, target, lambda n_items: read_labels(y, n_items, type(self).__name__), callbacks
@@ -545,14 +576,16 @@ class ClassifyingHasher(PartlyLabelledClassifier, Hasher):
 
 
 def probabilities(scores: Float32Array, multilabel: bool) -> Float32Array:
-    """Class probabilities of the scores of a classifier."""
+    """Turn the scores of a classifier into class probabilities."""
     values = torch.from_numpy(scores)
     found = torch.sigmoid(values) if multilabel else torch.softmax(values, 1)
     return np.asarray(found.numpy())
 
 
 @own_torch_state()
-def load_with(path: str | Path, device: Any = "cpu") -> tuple[Hasher, dict[str, bytes]]:
+def load_with(
+    path: str | Path, device: Any = "cpu", encoder: EncoderFactory | None = None
+) -> tuple[Hasher, dict[str, bytes]]:
     """Open a folder: the hasher, and by name the files that were saved beside it."""
     config, tensors, beside = storage.load(Path(path))
     method = config.get("method")
@@ -561,13 +594,22 @@ def load_with(path: str | Path, device: Any = "cpu") -> tuple[Hasher, dict[str, 
             f"{path} holds a model of unknown method {method!r}; known are {', '.join(METHODS)}"
         )
     try:
-        hasher: Hasher = METHODS[method](**config["parameters"])
+        parameters = config["parameters"]
+        name = parameters.get("encoder")
+        if (name is None) != (encoder is None):
+            raise ValueError(
+                f"{path} was trained with the encoder {name}: give load(..., encoder={name})"
+                if encoder is None
+                else f"{path} has no encoder of its own: load it without encoder"
+            )
+        hasher: Hasher = METHODS[method](**{**parameters, "encoder": encoder})
         hasher._check()
         model = Model.restore(config, tensors, hasher._build)
         outcome = Outcome(config["history"], config["interrupted"], config["best_epoch"])
         names = config["feature_names"]
     except (KeyError, TypeError, RuntimeError, AttributeError) as error:
-        raise ValueError(f"{path} holds a malformed model: {error}") from error
+        fault = "holds a malformed model" if encoder is None else "does not fit the encoder"
+        raise ValueError(f"{path} {fault}: {error}") from error
     hasher._keep(model, outcome)
     hasher.n_features_in_ = model.n_features
     if names is not None:

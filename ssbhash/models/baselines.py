@@ -1,8 +1,7 @@
-"""Baselines: what a learned method must beat, in scikit-learn's shape.
+"""Baselines: scikit-learn estimators that a learned method must beat.
 
-`LSH`, `Sign` and `ITQ` need no labels; `ClassifierCodes` uses those there are, and is
-the one to beat: a method that does not is not worth its training. Importing this
-module needs the `train` extra (scikit-learn, scipy), not torch.
+`LSH`, `Sign` and `ITQ` use no labels. `ClassifierCodes` uses the known ones, and is the
+baseline to beat. Importing this module needs the `train` extra.
 """
 
 from __future__ import annotations
@@ -24,19 +23,21 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ssbhash.arrays import Codes, Float32Array, Float64Array, as_count
 from ssbhash.codes import pack
+from ssbhash.data import is_labelled
 from ssbhash.inputs import ClassLabels, CsrShards, as_float32, is_mostly_zero, read_labels
 from ssbhash.models.checks import check_matrix
-from ssbhash.models.classifying import PartlyLabelledClassifier
+from ssbhash.models.classifying import PartlyLabelledClassifier, with_predictions
 from ssbhash.models.projections import orthogonal_hyperplanes, rotation_to_signs
 
 # Rows projected at once, so that sparse input is never dense as a whole.
 _BLOCK_ROWS = 4096
-# Widest sparse input whose covariance matrix is formed; beyond, PCA by Lanczos steps.
+# Sparse input of at most so many features has its covariance matrix formed; PCA of wider
+# input takes Lanczos steps.
 _COVARIANCE_FEATURES = 1024
 
 
 class _Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """What all baselines share: checks, and codes as the signs of logits."""
+    """Base of the baselines: checks, and codes as the signs of logits."""
 
     n_bits: Any  # int, or None for one bit a feature
     seed: int
@@ -53,6 +54,13 @@ class _Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         -------
         uint8 [n, n_bytes]
             Packed codes: bit j is set where logit j is above 0.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before `fit`.
+        ValueError
+            If X is malformed, or has other features than in `fit`.
         """
         return self._codes(X)
 
@@ -63,7 +71,25 @@ class _Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return np.concatenate([pack(self._logits(x[i : i + _BLOCK_ROWS]) > 0) for i in blocks])
 
     def logits(self, X: Any) -> Float32Array:
-        """Real values whose signs are the bits, float32 [n, n_bits]."""
+        """Compute the real numbers whose signs are the bits.
+
+        Parameters
+        ----------
+        X : array or scipy sparse [n, n_features]
+            The items.
+
+        Returns
+        -------
+        float32 [n, n_bits]
+            A bit is set where the number is above 0.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before `fit`.
+        ValueError
+            If X is malformed, has other features than in `fit`, or values too large.
+        """
         check_is_fitted(self)
         values = as_float32(self._logits(self._checked(X, reset=False)))
         if not np.isfinite(values).all():
@@ -79,7 +105,7 @@ class _Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         # float32 as for the learned methods, whatever comes in; float64 to calculate with.
         x = check_matrix(matrix, "X", partial(validate_data, self, reset=reset)).astype(np.float64)
         if reset:
-            # By what the items are, not by their form: equal data gives equal codes.
+            # By the share of zeros, not by the type of matrix: equal data gives equal codes.
             self._is_sparse = is_mostly_zero(x)
         if _is_sparse(x) != self._is_sparse:
             x = sp.csr_matrix(x) if self._is_sparse else x.toarray()
@@ -102,7 +128,7 @@ class _Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
 
 class LSH(_Hasher):
-    """Random hyperplanes through the mean of the items.
+    """Locality-sensitive hashing by random hyperplanes through the mean of the items.
 
     The chance that two codes agree in a bit falls linearly with the angle between the
     centred items (Charikar, "Similarity estimation techniques from rounding
@@ -128,7 +154,25 @@ class LSH(_Hasher):
         self.seed = seed
 
     def fit(self, X: Any, y: Any = None) -> LSH:
-        """Draw hyperplanes and find the mean of X [n, n_features]; y is ignored."""
+        """Draw hyperplanes and find the mean of the items.
+
+        Parameters
+        ----------
+        X : array or scipy sparse [n, n_features]
+            The items.
+        y : None
+            Ignored: no labels are needed.
+
+        Returns
+        -------
+        LSH
+            Itself, fitted.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If X is malformed, or a parameter is out of range.
+        """
         x = self._checked(X, reset=True)
         rng = np.random.default_rng(self.seed)
         self.weights_ = rng.standard_normal((x.shape[1], int(self.n_bits)))
@@ -146,9 +190,9 @@ class Sign(_Hasher):
     Parameters
     ----------
     n_bits : int, optional
-        Take the features of largest variance, so many; by default all.
+        How many features to take, those of largest variance; by default all.
     seed : int
-        Unused; all hashers have it.
+        Ignored, for nothing here is random. All hashers have it.
 
     Examples
     --------
@@ -162,12 +206,23 @@ class Sign(_Hasher):
         self.seed = seed
 
     def fit(self, X: Any, y: Any = None) -> Sign:
-        """Find the mean of X [n, n_features]; y is ignored.
+        """Find the mean of the items, and the features of largest variance.
+
+        Parameters
+        ----------
+        X, y
+            As in `LSH.fit`.
+
+        Returns
+        -------
+        Sign
+            Itself, fitted.
 
         Raises
         ------
-        ValueError
-            If there are fewer features than bits.
+        TypeError, ValueError
+            If X is malformed, or a parameter is out of range, or there are fewer features
+            than bits.
         """
         x = self._checked(X, reset=True)
         n_bits = x.shape[1] if self.n_bits is None else int(self.n_bits)
@@ -187,11 +242,11 @@ class Sign(_Hasher):
 
 
 class ITQ(_Hasher):
-    """Principal components, rotated to lose least by taking signs (PCA-ITQ).
+    """Iterative quantization: principal components, rotated towards their signs (PCA-ITQ).
 
     Gong & Lazebnik, "Iterative quantization: a Procrustean approach to learning binary
-    codes", CVPR 2011. More bits than components: the projection is padded with zeros
-    before the rotation, so that further bits are further rotated signs.
+    codes", CVPR 2011. With more bits than components the projection is padded with zeros
+    before the rotation.
 
     Parameters
     ----------
@@ -216,7 +271,23 @@ class ITQ(_Hasher):
         self.seed = seed
 
     def fit(self, X: Any, y: Any = None) -> ITQ:
-        """Find components and rotation of X [n, n_features]; y is ignored."""
+        """Find the principal components of the items, and their rotation.
+
+        Parameters
+        ----------
+        X, y
+            As in `LSH.fit`.
+
+        Returns
+        -------
+        ITQ
+            Itself, fitted.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If X is malformed, or a parameter is out of range.
+        """
         x = self._checked(X, reset=True)
         n_iterations = as_count(self.n_iterations, "n_iterations", 0)
         n_bits = int(self.n_bits)
@@ -237,13 +308,13 @@ class ClassifierCodes(PartlyLabelledClassifier, _Hasher):
     """Class probabilities of a logistic regression, hashed: the baseline to beat.
 
     A logistic regression learns from the labelled items (multi-label: one for each
-    class). The bits of an item are the signs of its class probabilities, minus their
-    mean, against random hyperplanes; these come in orthogonal blocks, as many to a
-    block as there are classes, so that few bits cover all classes.
+    class). The class probabilities of an item, minus their mean, are multiplied by random
+    hyperplanes; the signs are its bits. The hyperplanes come in orthogonal blocks of as
+    many as there are classes, so that few bits cover all classes.
 
-    Dense features are centred and scaled by one number. Sparse ones are taken for
-    text: idf weights, unit length, then a truncated SVD of `n_components`, fitted on
-    all items, labelled or not.
+    Dense features are centred and scaled by one number. Sparse ones are taken for text:
+    idf weights, unit length, then a truncated SVD. These are fitted on all items, labelled
+    or not.
 
     Parameters
     ----------
@@ -252,7 +323,7 @@ class ClassifierCodes(PartlyLabelledClassifier, _Hasher):
     C : float
         Inverse strength of the regularisation, as in scikit-learn.
     n_components : int, optional
-        Of the truncated SVD of sparse features; None takes the idf-weighted features.
+        Of the truncated SVD of sparse features; None leaves the SVD out.
     seed : int
         Of the hyperplanes and of the SVD.
 
@@ -260,6 +331,8 @@ class ClassifierCodes(PartlyLabelledClassifier, _Hasher):
     ----------
     classes_ : array [n_classes]
         Class ids; multi-label: column numbers.
+    transduction_ : array [n] or [n, n_classes]
+        Classes of the items in `fit`: the known ones, and predictions for the others.
 
     Examples
     --------
@@ -294,10 +367,16 @@ class ClassifierCodes(PartlyLabelledClassifier, _Hasher):
         y : array-like [n] or [n, n_classes]
             Labels in any form that `ssbhash.data.number_labels` reads.
 
+        Returns
+        -------
+        ClassifierCodes
+            Itself, fitted.
+
         Raises
         ------
-        ValueError
-            If y is missing, hides all labels, or knows fewer than two classes.
+        TypeError, ValueError
+            If X is malformed, a parameter is out of range, or y is missing, hides all labels,
+            or knows fewer than two classes.
         """
         x = self._checked(X, reset=True)
         if self.n_components is not None:
@@ -308,25 +387,50 @@ class ClassifierCodes(PartlyLabelledClassifier, _Hasher):
         self._features = _Features(x, self.n_components, self.seed)
         inputs = self._features(x)
         self._classifiers = self._fit_classifiers(inputs, labels)
-        self.mean_ = self._probabilities(inputs).mean(axis=0)
+        probabilities = self._probabilities(inputs)
+        hidden = probabilities[~is_labelled(labels.numbers)]
+        self.transduction_ = with_predictions(labels, hidden)
+        self.mean_ = probabilities.mean(axis=0)
         self.weights_ = orthogonal_hyperplanes(len(self.classes_), int(self.n_bits), self.seed)
         return self
 
     def predict_proba(self, X: Any) -> Float32Array:
-        """Class probabilities, float32 [n, n_classes], in the order of `classes_`."""
+        """Estimate class probabilities.
+
+        Parameters
+        ----------
+        X : array or scipy sparse [n, n_features]
+            The items.
+
+        Returns
+        -------
+        float32 [n, n_classes]
+            In the order of `classes_`. Each row sums to 1; multi-label: each entry by itself.
+        """
         check_is_fitted(self)
         inputs = self._features(self._checked(X, reset=False))
         return self._probabilities(inputs).astype(np.float32)
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
-        """Class ids [n]; multi-label: int64 indicator matrix of probabilities above 1/2."""
+        """Predict classes.
+
+        Parameters
+        ----------
+        X : array or scipy sparse [n, n_features]
+            The items.
+
+        Returns
+        -------
+        array [n], or int64 [n, n_classes]
+            The most probable of `classes_`; multi-label: indicators of probabilities above 1/2.
+        """
         probabilities = self.predict_proba(X)
         if self._multilabel:
             return (probabilities > 0.5).astype(np.int64)
         return np.asarray(self.classes_[probabilities.argmax(axis=1)])
 
     def _fit_classifiers(self, inputs: Any, labels: ClassLabels) -> list[Any]:
-        """One for all classes; multi-label: one for each, or a number where it is constant."""
+        """Fit one classifier; multi-label: one for each class, or its label where all agree."""
         is_known = labels.numbers.reshape(len(labels.numbers), -1)[:, 0] >= 0
         inputs, numbers = inputs[is_known], labels.numbers[is_known]
         columns = numbers.T if labels.multilabel else [numbers]
@@ -356,8 +460,8 @@ class ClassifierCodes(PartlyLabelledClassifier, _Hasher):
 class SpreadingCodes(ClassifierCodes):
     """Classifier codes of label spreading in place of a logistic regression.
 
-    Labels spread over the graph of the ten nearest neighbours (Zhou et al., NeurIPS 2003);
-    an item that was not in it takes the mean of its neighbours.
+    Labels spread over the graph of the ten nearest neighbours (Zhou et al., NeurIPS 2003).
+    A new item takes the mean of its neighbours.
 
     Parameters
     ----------
@@ -403,7 +507,7 @@ class SpreadingCodes(ClassifierCodes):
 
 
 class Concatenated(PartlyLabelledClassifier, _Hasher):
-    """Bits of classifier codes beside bits of ITQ: three lines that a method has to beat.
+    """Bits of classifier codes beside bits of ITQ.
 
     Parameters
     ----------
@@ -429,11 +533,21 @@ class Concatenated(PartlyLabelledClassifier, _Hasher):
         self.seed = seed
 
     def fit(self, X: Any, y: Any = None) -> Concatenated:
-        """Fit both parts to X [n, n_features] and y; see `ClassifierCodes.fit`.
+        """Fit both parts.
+
+        Parameters
+        ----------
+        X, y
+            As in `ClassifierCodes.fit`.
+
+        Returns
+        -------
+        Concatenated
+            Itself, fitted.
 
         Raises
         ------
-        ValueError
+        TypeError, ValueError
             As `ClassifierCodes.fit`, or if a part would have no bit.
         """
         x = self._checked(X, reset=True)
@@ -447,10 +561,28 @@ class Concatenated(PartlyLabelledClassifier, _Hasher):
             ClassifierCodes(n_class_bits, seed=self.seed).fit(x, y),
             ITQ(n_bits - n_class_bits, seed=self.seed).fit(x),
         )
+        self.classes_ = self.parts_[0].classes_
+        self.transduction_ = self.parts_[0].transduction_
         return self
 
+    def predict_proba(self, X: Any) -> Float32Array:
+        """Class probabilities, as `ClassifierCodes.predict_proba`."""
+        check_is_fitted(self)
+        return self.parts_[0].predict_proba(X)
+
     def predict(self, X: Any) -> npt.NDArray[Any]:
-        """Class ids, as `ClassifierCodes.predict`."""
+        """Predict classes, as `ClassifierCodes.predict`.
+
+        Parameters
+        ----------
+        X
+            As there.
+
+        Returns
+        -------
+        array [n], or int64 [n, n_classes]
+            As there.
+        """
         check_is_fitted(self)
         return self.parts_[0].predict(X)
 
@@ -476,8 +608,8 @@ BASELINES: dict[str, type] = {
 class _Features:
     """Inputs of the logistic regression, on one scale whatever the features.
 
-    The scale makes one C serve: dense features have variance 1 on average, rows of
-    text the length of 200 such features.
+    So one C serves all. Dense features have variance 1 on average; a row of text is as
+    long as a row of 200 such features.
     """
 
     _TEXT_LENGTH = 200**0.5
@@ -491,7 +623,9 @@ class _Features:
         self.idf = TfidfTransformer().fit(x)
         if n_components is not None:
             n_components = min(n_components, *x.shape)
-            self.svd = TruncatedSVD(n_components, random_state=seed).fit(self.idf.transform(x))
+            # Where no feature varies its ratios of variances, which nobody reads, are 0 / 0.
+            with np.errstate(invalid="ignore"):
+                self.svd = TruncatedSVD(n_components, random_state=seed).fit(self.idf.transform(x))
 
     def __call__(self, x: Any) -> Any:
         if self.idf is None:
@@ -516,6 +650,7 @@ def _principal_components(x: Any, n_components: int, seed: int) -> PCA:
     if _is_sparse(x):
         is_narrow = x.shape[1] <= _COVARIANCE_FEATURES
         solver = "covariance_eigh" if is_narrow else "arpack"
-        if not is_narrow:  # which finds all but the last
+        if not is_narrow:  # arpack cannot find the last one
             n_components = min(n_components, min(x.shape) - 1)
-    return PCA(n_components, svd_solver=solver, random_state=seed).fit(x)
+    with np.errstate(invalid="ignore"):  # ratios of variances, as above
+        return PCA(n_components, svd_solver=solver, random_state=seed).fit(x)

@@ -48,7 +48,7 @@ def check(hasher: Any) -> None:
     Raises
     ------
     TypeError, ValueError
-        If one has the wrong type, or is out of range.
+        If a parameter has the wrong type, or is out of range.
     """
     for name in _COUNTS:
         if name != "batch_size" or hasher.batch_size is not None or not hasattr(hasher, "preset"):
@@ -76,6 +76,16 @@ def check(hasher: Any) -> None:
             raise ValueError(f"{name} must be below 1, got {share}")
     if not isinstance(hasher.checkpoint, str | Path | None):
         raise TypeError(f"checkpoint must be a path, got {type(hasher.checkpoint).__name__}")
+    if not callable(hasher.encoder) and hasher.encoder is not None:
+        raise TypeError(
+            "encoder must be a function of n_features and n_hidden_units that returns a "
+            f"torch.nn.Module, got {type(hasher.encoder).__name__}"
+        )
+    if isinstance(hasher.encoder, torch.nn.Module):
+        raise TypeError(
+            "encoder must be a function that makes a module, not a module: each fit makes a new "
+            "one. Give its class, or lambda n_features, n_hidden_units: ..."
+        )
     if hasher.patience is not None:
         as_count(hasher.patience, "patience", 1)
     if not hasher.validation_fraction:
@@ -94,7 +104,9 @@ def _check_real(value: Any, name: str, positive: bool = False) -> None:
 
 
 def check_on_disk(matrix: Any, name: str) -> Any:
-    """Check block by block that all is finite as float32; CSR shards were checked when opened.
+    """Check block by block that all values are finite as float32.
+
+    CSR shards were checked when they were opened.
 
     Raises
     ------
@@ -114,9 +126,9 @@ def check_on_disk(matrix: Any, name: str) -> Any:
 
 
 def check_matrix(matrix: Any, name: str, check: Callable[..., Any]) -> Any:
-    """Check a matrix by `check`, of scikit-learn: float32 [n, n_columns], dense or canonical CSR.
+    """Check a matrix by scikit-learn's `check`: float32 [n, n_columns], dense or canonical CSR.
 
-    What stays on disk is checked block by block, and by `check` in its first row.
+    A matrix on disk is checked block by block; `check` sees its first row.
 
     Raises
     ------
@@ -125,7 +137,7 @@ def check_matrix(matrix: Any, name: str, check: Callable[..., Any]) -> Any:
     """
     matrix = as_matrix(matrix, name)
     options = {"accept_sparse": "csr", "dtype": np.float32, "order": "C"}
-    with np.errstate(over="ignore", under="ignore"):  # what became infinite is refused
+    with np.errstate(over="ignore", under="ignore"):  # infinities are refused
         if is_on_disk(matrix):
             check(matrix[:1], **options)
             return check_on_disk(matrix, name)
@@ -160,7 +172,7 @@ def check_trained(network: torch.nn.Module, x: Any) -> None:
 
 
 def resolve_reconstruction(name: str, target: Any) -> str:
-    """Choose the likelihood by the target's sign, or check the choice.
+    """Choose the likelihood by the target's sign, or check a choice.
 
     Raises
     ------
@@ -179,7 +191,7 @@ def resolve_reconstruction(name: str, target: Any) -> str:
 
 
 def resolve_device(name: Any) -> str:
-    """Give the torch device to use: CUDA for "auto" where present.
+    """Choose the torch device; "auto" is CUDA if present, else the CPU.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""scikit-learn's protocol of classifiers, for items of which a few have labels."""
+"""scikit-learn's protocol of classifiers, for partly labelled items."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from ssbhash.inputs import ClassLabels
 
 
 class PartlyLabelledClassifier(ClassifierMixin):  # type: ignore[misc]
-    """What estimators that predict have in common: `score` and tags."""
+    """Base of the estimators that predict classes: `score` and tags."""
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Share of the labelled items that are predicted right.
+        """Compute the share of labelled items whose prediction is right.
 
         Parameters
         ----------
         X : array or scipy sparse [n, n_features]
             Items.
         y : array-like [n] or [n, n_classes]
-            Labels, as in `fit`; unlabelled items do not count.
+            Labels, as in `fit`; unlabelled items are left out.
         sample_weight : array-like [n], optional
             Weight of each item.
 
         Returns
         -------
         float
-            Accuracy; with several labels an item, all of them must be right.
+            Accuracy. With several labels an item, all of them must be right.
 
         Raises
         ------
@@ -57,14 +57,14 @@ class PartlyLabelledClassifier(ClassifierMixin):  # type: ignore[misc]
 
 
 def with_predictions(labels: ClassLabels, predicted: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Fill the gaps of the training labels: the attribute `transduction_`.
+    """Fill the gaps of the training labels by predictions, for `transduction_`.
 
     Parameters
     ----------
     labels
-        Of the training items.
+        Labels of the training items.
     predicted : float [n_unlabelled, n_classes]
-        Class probabilities of the unlabelled ones, in order.
+        Class probabilities of the unlabelled items, in their order.
 
     Returns
     -------

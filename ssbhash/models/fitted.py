@@ -1,4 +1,4 @@
-"""A trained network with what encoding needs beside it: classes and standardisation."""
+"""A trained network, with the classes and statistics that encoding needs."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ class Model:
     labels
         The classes it knows, None for a method without labels.
     statistics
-        What was measured on the training items' features.
+        Scale or projection of the features, as measured on the training items.
     sparse
-        Whether the training items were sparse data; all others are read the same way.
+        Whether the training items were sparse data. Other items are read the same way.
     """
 
     network: Autoencoder
@@ -54,7 +54,7 @@ class Model:
     sparse: bool = False
 
     def rows(self, matrix: Any) -> RowSource:
-        """Rows of a feature matrix, in whatever form, as the network wants them."""
+        """Scale or project the rows of a feature matrix, as the network wants them."""
         rows = row_source(matrix, self.sparse)
         if not self.statistics:
             return rows
@@ -97,13 +97,14 @@ class Model:
                     )
         return out
 
+    @own_torch_state()
     def save(
         self,
         folder: Path,
         config: dict[str, Any],
         beside: Mapping[str, bytes] = MappingProxyType({}),
     ) -> None:
-        """Write the model, its estimator's `config` and more files into a folder."""
+        """Write the model into a folder, with its estimator's `config` and files beside it."""
         about = {
             "shape": asdict(self.network.shape),
             "labels": None if self.labels is None else self.labels.to_json(),
@@ -120,7 +121,7 @@ class Model:
         tensors: dict[str, Tensor],
         build: Callable[[Shape], Autoencoder],
     ) -> Model:
-        """Make a model of what `storage.load` gave."""
+        """Build a model from what `storage.load` returned."""
         network = build(Shape(**config["shape"]))
         network.load_state_dict(_under("network.", tensors))
         network.eval()

@@ -1,4 +1,4 @@
-"""Estimators in scikit-learn's shape: items and a few labels in, packed codes out.
+"""scikit-learn estimators: items and a few labels in, packed codes out.
 
 Importing this module needs the `train` extra (torch, scikit-learn, scipy, tqdm).
 """
@@ -36,7 +36,7 @@ from ssbhash.training import Data, Options, believe, split
 
 logger = logging.getLogger(__name__)
 
-# Items that the projections of codes are measured on, and steps of the rotation.
+# Training items that the projections of codes are found on, and iterations of the rotation.
 PROJECTED_ITEMS = 1 << 14
 ITQ_ITERATIONS = 50
 
@@ -46,50 +46,53 @@ class SSBVAE(ClassifyingHasher):
     """Self-supervised Bernoulli autoencoder (Nanculef et al., arXiv 2007.08799).
 
     Predicted class probabilities take the place of hidden labels, so that unlabelled items
-    teach too. One half of the bits says the class, the other which item of the class it is.
+    teach too. With the default preset one half of the bits tells the class, the other half
+    tells apart items of a class.
 
     Parameters
     ----------
     preset
-        "default": class bits beside item bits, without weights to tune, see
-        `ssbhash.nn.class_and_item`; sparse features are projected onto their latent semantic
-        subspace first (LSA). "paper": reconstruction + beta KL + alpha (gamma point +
-        pair), exactly as published. A parameter of the other preset raises ValueError in
-        `fit`, and so does a `target` with "default", which reconstructs nothing.
+        "default": class bits beside item bits, without weights to tune; see
+        docs/methods.md. Sparse features are first projected onto their latent semantic
+        subspace (LSA). "paper": reconstruction + beta KL + alpha (gamma point + pair), as
+        published. A parameter of the other preset raises ValueError in `fit`. So does a
+        `target` with "default", which reconstructs nothing.
     n_epochs
-        None for 10, or as many as make 500 steps (30 with preset "paper").
+        By default 30 with preset "paper", else 10 or as many as make 500 steps.
     batch_size
-        None for 200 (100 with preset "paper").
+        By default 100 with preset "paper", else 200.
     class_share
-        Share of the bits that say the class, rounded up; preset "default" only. They keep the
-        item instead where the labels predict held-out labels no better than class frequencies.
+        Preset "default" only: share of the bits that tell the class, rounded up. If the
+        labels predict held-out labels no better than class frequencies do, these bits tell
+        items apart too.
     contrast_weight
-        Of telling an item's neighbour from other items; preset "default" only.
+        Preset "default" only: weight of telling an item's neighbour from other items.
     dropout
-        Share of inputs and hidden units dropped; preset "default" only.
+        Preset "default" only: share of inputs and hidden units dropped.
     n_lsa_components
-        Dimensions onto which sparse features are projected (LSA); preset "default" only.
+        Preset "default" only: dimensions that sparse features are projected onto.
     n_labelled
-        Labelled items that join each batch; preset "default" only.
+        Preset "default" only: labelled items that join each batch.
     alpha
-        Preset "paper" only: weight of all that is supervised, None for 1e-3. Its pair term
+        Preset "paper" only: weight of the supervised terms, by default 1e-3. The pair term
         is a sum over the pairs of a batch, so a larger batch wants a smaller alpha.
     gamma
-        Preset "paper" only: weight of the classifier's cross-entropy within it, None for 1e3.
+        Preset "paper" only: weight of the classifier's cross-entropy among the supervised
+        terms, by default 1e3.
     beta
         Preset "paper" only: weight of the Kullback-Leibler term.
     temperature
-        Preset "paper" only: of the binary-Concrete relaxation.
+        Preset "paper" only: temperature of the binary Concrete relaxation.
     reconstruction
-        Preset "paper" only, as in `Hasher`.
+        Preset "paper" only: see `Hasher`.
     n_bits, ...
         See `Hasher`.
 
     Attributes
     ----------
     report_
-        Preset "default", after `fit`: the classifiers tried on held-out labels with their log
-        losses, those chosen, and how many bits say the class.
+        Preset "default", after `fit`: the classifiers that were tried, their log losses on
+        held-out labels, which were chosen, and the number of class bits.
 
     Examples
     --------
@@ -237,19 +240,28 @@ class SSBVAE(ClassifyingHasher):
 class PHSGS(ClassifyingHasher):
     """Pairwise supervised hashing with Gumbel-Softmax (Dadaneh et al., UAI 2020).
 
-    reconstruction + beta KL + alpha (gamma point + pair), where the pair term takes
-    every pair with a hidden label for dissimilar.
+    The loss is reconstruction + beta KL + alpha (gamma point + pair). The pair term treats
+    every pair with a hidden label as dissimilar.
 
     Parameters
     ----------
     alpha
-        Weight of all that is supervised.
+        Weight of the supervised terms.
     gamma
-        Weight of the classifier's cross-entropy within it.
+        Weight of the classifier's cross-entropy among the supervised terms.
     temperature
-        Of the binary-Concrete relaxation.
+        Temperature of the binary Concrete relaxation.
     n_bits, beta, ...
         See `Hasher`.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from ssbhash import PHSGS
+    >>> X, y = load_digits(return_X_y=True)
+    >>> y[200:] = -1  # unlabelled
+    >>> PHSGS(n_bits=16, n_epochs=2, n_hidden_units=64).fit(X, y).predict(X).shape
+    (1797,)
     """
 
     method: ClassVar[str] = "phs-gs"
@@ -262,7 +274,7 @@ class PHSGS(ClassifyingHasher):
 
 
 class _MedianRule:
-    """The code rule of the Gaussian methods."""
+    """The Gaussian methods' choice of thresholds."""
 
     threshold: str
 
@@ -279,7 +291,7 @@ class _MedianRule:
 class VDSHS(_MedianRule, ClassifyingHasher):
     """VDSH-S: VDSH with a classifier on the latent vector (Chaidaroon and Fang, SIGIR 2017).
 
-    reconstruction + beta KL + alpha point.
+    The loss is reconstruction + beta KL + alpha point.
 
     Parameters
     ----------
@@ -289,6 +301,15 @@ class VDSHS(_MedianRule, ClassifyingHasher):
         As in `VDSH`.
     n_bits, beta, ...
         See `Hasher`.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from ssbhash import VDSHS
+    >>> X, y = load_digits(return_X_y=True)
+    >>> y[200:] = -1  # unlabelled
+    >>> VDSHS(n_bits=16, n_epochs=2, n_hidden_units=64).fit(X, y).predict(X).shape
+    (1797,)
     """
 
     method: ClassVar[str] = "vdsh-s"
@@ -306,9 +327,17 @@ class BernoulliVAE(Hasher):
     Parameters
     ----------
     temperature
-        Of the binary-Concrete relaxation.
+        Temperature of the binary Concrete relaxation.
     n_bits, beta, ...
         See `Hasher`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ssbhash import BernoulliVAE
+    >>> X = np.random.default_rng(0).poisson(1.0, (100, 20))
+    >>> BernoulliVAE(16, n_epochs=2, n_hidden_units=16).fit(X).transform(X).shape
+    (100, 2)
     """
 
     method: ClassVar[str] = "bernoulli-vae"
@@ -325,10 +354,18 @@ class VDSH(_MedianRule, Hasher):
     Parameters
     ----------
     threshold
-        "zero": bit j is [mean_j > 0]; "median": [mean_j > its median over the training
-        items], which makes each bit balanced.
+        "zero": bit j is [mean_j > 0]. "median": bit j is [mean_j > median of mean_j over the
+        training items], so that each bit is balanced.
     n_bits, beta, ...
         See `Hasher`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ssbhash import VDSH
+    >>> X = np.random.default_rng(0).poisson(1.0, (100, 20))
+    >>> VDSH(16, n_epochs=2, n_hidden_units=16).fit(X).transform(X).shape
+    (100, 2)
     """
 
     method: ClassVar[str] = "vdsh"

@@ -1,4 +1,4 @@
-"""A hasher with what it needs to read items as they come: vocabulary, columns, class names."""
+"""A hasher with the vocabulary, columns and class names that it needs to read raw items."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ssbhash.arrays import Codes
 from ssbhash.data import FILE_NAME, Items, TextFeatures, encode_labels, files
 from ssbhash.models.base import Hasher, load_with
+from ssbhash.nn import EncoderFactory
 
 CLASSES_NAME, COLUMNS_NAME = "classes.json", "columns.json"
 
@@ -25,9 +26,9 @@ class Pipeline:
     text
         How to make features of texts; None for a hasher of features.
     classes
-        The name of each class id, where labels came by name.
+        The name of each class id, if labels came by name.
     columns
-        The name of each feature, where the features came by name.
+        The name of each feature, if features came by name.
 
     Examples
     --------
@@ -57,8 +58,17 @@ class Pipeline:
     def fit(self, items: Items, y: npt.NDArray[Any] | None = None) -> Pipeline:
         """Choose the vocabulary on texts, then train the hasher.
 
-        `y` replaces the labels of `items`: class ids or an indicator matrix, -1 =
-        unlabelled.
+        Parameters
+        ----------
+        items
+            Texts or features, and labels.
+        y
+            Labels in place of those of `items`, as in `Hasher.fit`.
+
+        Returns
+        -------
+        Pipeline
+            Itself, fitted.
         """
         if y is None and items.labels is not None:
             (y,), self.classes = encode_labels(items.labels)
@@ -67,9 +77,18 @@ class Pipeline:
         return self
 
     def fit_text(self, items: Items) -> tuple[Any, Any]:
-        """Choose the vocabulary; return what the hasher is fitted to: features and target.
+        """Choose the vocabulary on texts; features pass through.
 
-        The target is None for features, and for a hasher that reconstructs nothing.
+        Parameters
+        ----------
+        items
+            Texts or features.
+
+        Returns
+        -------
+        tuple
+            The features and the target that the hasher is to be fitted to. The target is
+            None for features, and for a hasher that reconstructs nothing.
         """
         self.columns = items.columns
         if items.texts is None:
@@ -87,22 +106,65 @@ class Pipeline:
         ----------
         X
             A list of n texts, or features [n, n_features]: what the model was trained on.
+
+        Returns
+        -------
+        uint8 [n, n_bytes]
+            Packed codes.
         """
         codes: Codes = self.hasher.transform(self._inputs(_items(X)))
         return codes
 
     def logits(self, X: Any) -> npt.NDArray[np.float32]:
-        """Real numbers, float32 [n, n_bits], whose signs are the code."""
+        """Compute the real numbers whose signs are the code.
+
+        Parameters
+        ----------
+        X
+            As in `transform`.
+
+        Returns
+        -------
+        float32 [n, n_bits]
+            See `Hasher.logits`.
+        """
         logits: npt.NDArray[np.float32] = self.hasher.logits(self._inputs(_items(X)))
         return logits
 
     def predict_proba(self, X: Any) -> npt.NDArray[np.float32]:
-        """Class probabilities, float32 [n, n_classes], in the order of `classes`."""
+        """Estimate class probabilities.
+
+        Parameters
+        ----------
+        X
+            As in `transform`.
+
+        Returns
+        -------
+        float32 [n, n_classes]
+            In the order of `classes`.
+        """
         found: npt.NDArray[np.float32] = self.hasher.predict_proba(self._inputs(_items(X)))
         return found
 
     def predict(self, X: Any) -> list[Any]:
-        """Predict the class of each item, by name; multi-label: a list of names for each."""
+        """Predict classes, by name.
+
+        Parameters
+        ----------
+        X
+            As in `transform`.
+
+        Returns
+        -------
+        list
+            The class of each item; multi-label: a list of classes for each.
+
+        Raises
+        ------
+        ValueError
+            If the model learns without labels.
+        """
         if not hasattr(self.hasher, "predict"):
             raise ValueError(f"a {self.hasher.method} model learns without labels: no predictions")
         found = self.hasher.predict(self._inputs(_items(X)))
@@ -112,20 +174,47 @@ class Pipeline:
         return [[names[number] for number in np.flatnonzero(row)] for row in found]
 
     def encode(self, items: Items) -> Codes:
-        """Turn what a file holds into codes."""
+        """Turn the items of a file into codes.
+
+        Parameters
+        ----------
+        items
+            As `ssbhash.data.read_items` returns them.
+
+        Returns
+        -------
+        uint8 [n, n_bytes]
+            Packed codes.
+        """
         codes: Codes = self.hasher.transform(self._inputs(items))
         return codes
 
     def to(self, device: Any) -> Pipeline:
-        """Move the hasher to a device; see `Hasher.to`."""
+        """Move the hasher to a device.
+
+        Parameters
+        ----------
+        device
+            As in `Hasher.to`.
+
+        Returns
+        -------
+        Pipeline
+            Itself.
+        """
         self.hasher.to(device)
         return self
 
     def save(self, folder: str | Path) -> None:
-        """Write the model into a folder, as one thing: the files of `Hasher.save` and more.
+        """Write the model into a folder, all of it or nothing.
 
-        `text.json` has the vocabulary, `classes.json` the names of classes, `columns.json`
-        those of features.
+        Beside the files of `Hasher.save`, `text.json` has the vocabulary, `classes.json` the
+        names of classes, `columns.json` those of features.
+
+        Parameters
+        ----------
+        folder
+            A folder, made if needed.
         """
         beside = {} if self.text is None else {FILE_NAME: self.text.to_bytes()}
         for name, content in ((CLASSES_NAME, self.classes), (COLUMNS_NAME, self.columns)):
@@ -134,12 +223,14 @@ class Pipeline:
         self.hasher._save(folder, beside)
 
     @classmethod
-    def load(cls, folder: str | Path, device: Any = "cpu") -> Pipeline:
+    def load(
+        cls, folder: str | Path, device: Any = "cpu", encoder: EncoderFactory | None = None
+    ) -> Pipeline:
         """Read what `save` wrote, or the folder of a hasher alone.
 
         Parameters
         ----------
-        folder, device
+        folder, device, encoder
             As in `ssbhash.load`.
 
         Returns
@@ -152,7 +243,7 @@ class Pipeline:
         FileNotFoundError, ValueError
             As in `ssbhash.load`.
         """
-        hasher, beside = load_with(folder, device)
+        hasher, beside = load_with(folder, device, encoder)
         return cls._of(hasher, beside, Path(folder))
 
     @classmethod
@@ -172,7 +263,7 @@ class Pipeline:
         return cls(hasher, text, classes, columns)
 
     def _inputs(self, items: Items) -> Any:
-        """Features of items, of the kind and with the columns that the model was trained on."""
+        """Make the features that the model was trained on, in the order of its columns."""
         if (self.text is not None) != (items.texts is not None):
             kinds = ("features", "texts") if self.text is None else ("texts", "features")
             raise ValueError(f"the model was trained on {kinds[0]}, but the items are {kinds[1]}")
@@ -191,7 +282,7 @@ class Pipeline:
         return items.features[:, [place[name] for name in self.columns]]
 
 
-def load(folder: str | Path, device: Any = "cpu") -> Any:
+def load(folder: str | Path, device: Any = "cpu", encoder: EncoderFactory | None = None) -> Any:
     """Open a saved model, of any method: from the command line or from Python.
 
     Parameters
@@ -200,13 +291,15 @@ def load(folder: str | Path, device: Any = "cpu") -> Any:
         What `ssbhash train`, `Hasher.save` or `Pipeline.save` wrote.
     device
         Where the model encodes: a torch device, or "auto" for CUDA where present.
+    encoder
+        The function that the model was trained with, if it was.
 
     Returns
     -------
     Pipeline or Hasher
-        Both have `transform`, `logits` and, where the method learns
-        from labels, `predict` and `predict_proba`. A `Pipeline` takes a list of texts if it
-        was trained on texts, and predicts classes by name.
+        Both have `transform` and `logits`, and `predict` and `predict_proba` if the method
+        learns from labels. A `Pipeline` takes a list of texts if it was trained on texts,
+        and predicts classes by name.
 
     Raises
     ------
@@ -233,12 +326,12 @@ def load(folder: str | Path, device: Any = "cpu") -> Any:
     >>> model.predict(["a cup of tea"])
     ['drink']
     """
-    hasher, beside = load_with(folder, device)
+    hasher, beside = load_with(folder, device, encoder)
     return Pipeline._of(hasher, beside, Path(folder)) if beside else hasher
 
 
 def _items(X: Any) -> Items:
-    """Texts (a list, or a 1-D array or column of text) or features."""
+    """Wrap texts (a list, or a 1-D array or column of text) or features."""
     if isinstance(X, Items):
         return X
     if isinstance(X, str):

@@ -35,6 +35,6 @@ def rotation_to_signs(projected: npt.NDArray[Any], n_iterations: int, seed: int)
 
 
 def principal_axes(centred: npt.NDArray[Any], n_axes: int) -> Floats:
-    """Directions of the largest variance of centred items: [n_columns, n_axes]."""
+    """Find the directions [n_columns, n_axes] of the largest variance of centred items."""
     vectors: Floats = np.linalg.eigh((centred.T @ centred).astype(np.float64))[1]
     return vectors[:, ::-1][:, :n_axes]

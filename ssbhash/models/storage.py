@@ -1,7 +1,12 @@
-"""Models on disk: one folder, JSON and safetensors, no pickle.
+"""Models on disk: one folder with JSON and safetensors, no pickle.
 
-The manifest of the folder has the checksum of every file: files of two models, or of two
-saves of one model, are never read together.
+    model/
+      config.json          method, parameters, classes, history
+      weights.safetensors  network and statistics
+      ...                  files that belong to the model, such as a vocabulary
+      manifest.json        checksum of every file
+
+By the checksums files of two models, or of two saves of one, are never read together.
 """
 
 from __future__ import annotations
@@ -37,9 +42,13 @@ class Saved(NamedTuple):
 def save(
     folder: Path, config: dict[str, Any], tensors: dict[str, Tensor], beside: Mapping[str, bytes]
 ) -> None:
-    """Write a model, and files that belong to it, in place of what `folder` held."""
+    """Replace what `folder` holds by a model, and files that belong to it."""
+    # Cloned, because tensors that share memory are refused.
     weights = safetensors.torch.save(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        {
+            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, tensor in tensors.items()
+        }
     )
     text = to_json({"format": FORMAT, "version": VERSION} | config).encode()
     write_together(folder, {CONFIG: text, WEIGHTS: weights, **beside})
@@ -74,6 +83,32 @@ def load(folder: Path) -> Saved:
         return Saved(config, safetensors.torch.load(contents.pop(WEIGHTS)), contents)
     except safetensors.SafetensorError as error:
         raise ValueError(f"{folder / WEIGHTS} is no safetensors file: {error}") from error
+
+
+def saved_parameters(estimator: Any) -> dict[str, Any]:
+    """Return an estimator's parameters as they are saved: the encoder by its name.
+
+    Parameters
+    ----------
+    estimator : Hasher
+        Fitted or not.
+
+    Returns
+    -------
+    dict
+        Values by name of the parameter.
+
+    Examples
+    --------
+    >>> from ssbhash import VDSH
+    >>> saved_parameters(VDSH(encoder=str))["encoder"]
+    'str'
+    """
+    parameters: dict[str, Any] = estimator.get_params(deep=False)
+    encoder = parameters["encoder"]
+    if encoder is None:
+        return parameters
+    return {**parameters, "encoder": getattr(encoder, "__qualname__", type(encoder).__name__)}
 
 
 def to_json(content: Any) -> str:

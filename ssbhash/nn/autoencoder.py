@@ -1,4 +1,4 @@
-"""What every network is built on: its sizes, its batches, an encoder and a linear decoder."""
+"""Base of every network: its sizes, its batches, an encoder and a linear decoder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ssbhash.inputs import Batch, SparseBatch
 from ssbhash.nn import losses
-from ssbhash.nn.layers import Decoder, Encoder
+from ssbhash.nn.layers import Decoder, Encoder, EncoderFactory, OwnEncoder
 
 Terms = dict[str, Tensor]
 
@@ -19,8 +19,8 @@ Terms = dict[str, Tensor]
 class Shape:
     """Sizes of a network, and what its decoder models.
 
-    `n_targets` is 0 where nothing is reconstructed; `n_class_bits` of the bits come from the
-    class, where a network tells them apart.
+    `n_targets` is 0 if nothing is reconstructed. `n_class_bits` is how many bits tell the
+    class, in a network that divides its bits.
     """
 
     n_features: int
@@ -35,9 +35,9 @@ class Shape:
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights of the loss terms, and what else a network has to be told.
+    """Weights of the loss terms, temperature and dropout.
 
-    `alpha`, `beta` and `gamma` are the paper's.
+    `alpha`, `beta` and `gamma` are those of the paper's loss. `encoder` makes another encoder.
     """
 
     alpha: float = 0.0
@@ -46,15 +46,25 @@ class Weights:
     temperature: float = 2 / 3
     contrast: float = 0.0
     dropout: float = 0.0
+    encoder: EncoderFactory | None = None
 
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """Items of one step: features, reconstruction target, labels [m, C], which are known [m].
+    """Items of one step.
 
-    With several processes these are one process's share of a batch of `n_in_batch` items.
-    `beliefs` [m, C] are class probabilities, known before the training. The first `n_pairs`
-    items are followed by a neighbour of each.
+    Attributes
+    ----------
+    x, target
+        Features, and what the decoder reconstructs.
+    labels, known
+        Labels [m, C] of 0 and 1, and which items [m] have one.
+    n_in_batch
+        With several processes: items of the whole batch, of which these are a share.
+    beliefs
+        Class probabilities [m, C] that were estimated before the training.
+    n_pairs
+        The first `n_pairs` items are followed by a neighbour of each, then by others.
     """
 
     x: Batch
@@ -67,47 +77,52 @@ class TrainingBatch:
 
     @property
     def pair_scale(self) -> float:
-        """All pairs of the batch over those among these items, a share of it."""
+        """Number of pairs in the whole batch over that among these items."""
         n_items = len(self.x)
         return 1.0 if self.n_in_batch is None else (self.n_in_batch / n_items) ** 2
 
 
 class Autoencoder(nn.Module):
-    """What every method has: an encoder and a linear decoder."""
+    """Base of every network: an encoder and a linear decoder."""
 
     def __init__(self, shape: Shape, weights: Weights, generator: torch.Generator) -> None:
         super().__init__()
         self.shape, self.weights = shape, weights
-        self.encoder = Encoder(shape.n_features, shape.n_hidden_units, generator)
+        sizes = shape.n_features, shape.n_hidden_units
+        self.encoder: Encoder | OwnEncoder = (
+            Encoder(*sizes, generator)
+            if weights.encoder is None
+            else OwnEncoder(weights.encoder, *sizes, generator)
+        )
         if shape.n_targets:
             self.decoder = Decoder(shape.n_bits, shape.n_targets, generator)
 
     def begin(self) -> None:
-        """Prepare for a training; called once, before it."""
+        """Prepare for a training. Called once, before the first step."""
 
     def stepped(self) -> None:
-        """Follow a step of the optimiser."""
+        """React to a step of the optimiser. Called after each."""
 
     def finish(self) -> None:
-        """Drop what only a training needs."""
+        """Drop what only training needs. Called once, after the last step."""
 
-    def row_weight(self) -> nn.Parameter:
-        """Return the weight [n_features, width] that multiplies sparse features.
+    def row_weight(self) -> nn.Parameter | None:
+        """Return the weight [n_features, width] that multiplies sparse features, if one does.
 
-        A batch touches few of its rows, and the optimiser updates those alone.
+        A batch uses few of its rows, and the optimiser updates only these.
         """
-        return self.encoder.first.weight
+        return self.encoder.first.weight if isinstance(self.encoder, Encoder) else None
 
     def code_logits(self, x: Batch) -> Tensor:
-        """Real numbers [m, n_bits] whose sign is the code."""
+        """Compute the real numbers [m, n_bits] whose signs are the code."""
         raise NotImplementedError
 
     def class_scores(self, x: Batch) -> Tensor:
-        """Classifier's output [m, n_classes] before softmax or sigmoid."""
+        """Compute the classifier's output [m, n_classes] before softmax or sigmoid."""
         raise NotImplementedError
 
     def terms(self, batch: TrainingBatch, generator: torch.Generator) -> Terms:
-        """Terms of the loss, and their weighted sum under "loss"."""
+        """Compute the terms of the loss, and their weighted sum under "loss"."""
         raise NotImplementedError
 
     def statistics(self) -> Iterator[Tensor]:
@@ -115,7 +130,7 @@ class Autoencoder(nn.Module):
         return (buffer for name, buffer in self.named_buffers() if "running_" in name)
 
     def reconstruction(self, code: Tensor, target: Batch) -> Tensor:
-        """Negative log-likelihood of the target under the decoder, mean over items."""
+        """Compute the negative log-likelihood of the target under the decoder, mean over items."""
         weight, bias = self.decoder.weight, self.decoder.bias
         if self.shape.reconstruction == "multinomial":
             return losses.multinomial_reconstruction(code, weight, bias, target)

@@ -1,6 +1,6 @@
-"""Bernoulli variational autoencoder with binary-Concrete samples: no labels.
+"""Bernoulli variational autoencoder with binary Concrete samples, without labels.
 
-The unsupervised part of SSB-VAE (Nanculef et al., arXiv 2007.08799); the relaxation
+It is the unsupervised part of SSB-VAE (Nanculef et al., arXiv 2007.08799). The relaxation
 is from Maddison et al. and Jang et al. (ICLR 2017).
 """
 
@@ -24,15 +24,15 @@ class BernoulliVAENetwork(Autoencoder):
         self.to_logits = Linear(shape.n_hidden_units, shape.n_bits, generator)
 
     def term_weights(self) -> dict[str, float]:
-        """Weight of each term in the loss."""
+        """Return the weight of each term in the loss."""
         return {"reconstruction": 1.0, "kl": self.weights.beta}
 
     def code_logits(self, x: Batch) -> Tensor:
-        """Logits of the Bernoulli posterior."""
+        """Compute the logits of the Bernoulli posterior."""
         return self.encoder.project(x, self.to_logits)
 
     def terms(self, batch: TrainingBatch, generator: torch.Generator) -> Terms:
-        """Terms of the loss of one batch."""
+        """Compute the terms of the loss of one batch."""
         logits = self.to_logits(self.encoder(batch.x)).float()
         code = relax(logits, tau=self.weights.temperature, seed=generator)
         terms = {

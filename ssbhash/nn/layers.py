@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -11,17 +12,20 @@ from torch.nn import functional as F
 from ssbhash.inputs import Batch, SparseBatch
 from ssbhash.kernels import Norm, Rectified, kernels_for
 
-# Matrix products use other kernels for the rows and columns beyond a multiple of their tile, and
-# these round differently.
+# Matrix products use other kernels, which round differently, for rows and columns beyond a
+# multiple of their tile.
 TILE = 16
+
+# Takes n_features and n_hidden_units.
+EncoderFactory: TypeAlias = Callable[[int, int], nn.Module]
 
 
 class Linear(nn.Module):
     """Linear layer with Glorot-uniform weights and zero biases, Keras' defaults.
 
-    The weight is stored by input feature, [n_in, n_out]: a sparse batch then touches whole rows,
-    and the optimiser updates only those. In evaluation the output is padded to whole tiles,
-    because for 5, 7 or 11 columns MKL rounds the rows of a batch differently.
+    The weight is stored by input feature, [n_in, n_out], so that a sparse batch uses whole rows
+    and the optimiser updates only these. In evaluation the output is padded to whole tiles. With
+    5, 7 or 11 columns MKL would round the rows of a batch differently.
     """
 
     def __init__(self, n_in: int, n_out: int, generator: torch.Generator) -> None:
@@ -45,7 +49,7 @@ class Linear(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Weight by target feature [n_targets, n_bits], and bias, of the linear decoder."""
+    """Weight [n_targets, n_bits] and bias [n_targets] of the linear decoder."""
 
     def __init__(self, n_bits: int, n_targets: int, generator: torch.Generator) -> None:
         super().__init__()
@@ -56,8 +60,8 @@ class Decoder(nn.Module):
 class BatchNorm(nn.BatchNorm1d):
     """Batch normalisation with Keras' constants, as in the reference implementation.
 
-    Running statistics are a plain mean over the first 100 steps, and an exponential mean (0.99)
-    from there on. Keras starts from mean 0 and variance 1, which a short training never forgets.
+    Running statistics are a plain mean over the first 100 steps, then an exponential mean (0.99).
+    Keras starts from mean 0 and variance 1, which still show after a short training.
     """
 
     def __init__(self, width: int) -> None:
@@ -167,14 +171,88 @@ class Encoder(nn.Module):
         return hidden.mul_(scale).add_(shift)
 
 
+class OwnEncoder(nn.Module):
+    """A user's module in place of the encoder.
+
+    It takes dense rows [m, n_features] and returns [m, n_hidden_units]. Its initial weights
+    are drawn from the generator. Batch normalisation refuses a training batch of one item, so
+    such a batch is encoded as in evaluation.
+
+    Parameters
+    ----------
+    make
+        Makes the module of n_features and n_hidden_units.
+
+    Raises
+    ------
+    TypeError
+        If `make` returns no module, or one with a state that cannot be saved.
+    ValueError
+        If the module returns another shape.
+    """
+
+    def __init__(
+        self, make: EncoderFactory, n_features: int, n_hidden_units: int, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.n_hidden_units = n_hidden_units
+        seed = int(torch.randint(2**62, (1,), generator=generator))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.module = make(n_features, n_hidden_units)
+            if not isinstance(self.module, nn.Module):
+                raise TypeError(
+                    f"encoder must return a torch.nn.Module, got {type(self.module).__name__}"
+                )
+            self.eval()
+            with torch.no_grad():
+                self(torch.zeros(2, n_features))
+        for name, value in self.module.state_dict().items():
+            if not isinstance(value, Tensor):
+                raise TypeError(
+                    f"encoder has the state {name!r}, a {type(value).__name__}, which cannot be "
+                    "saved: only tensors can"
+                )
+        self.train()
+
+    def forward(
+        self, x: Batch, dropout: float = 0.0, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Encode a batch; `dropout` is the share of inputs and hidden units that are dropped."""
+        rows = x.dense() if isinstance(x, SparseBatch) else x
+        was_training = self.training
+        self.module.train(was_training and len(rows) > 1)
+        hidden = self.module(_dropped(rows, dropout, generator))
+        self.module.train(was_training)
+        wanted = len(rows), self.n_hidden_units
+        if not isinstance(hidden, Tensor) or hidden.shape != wanted:
+            got = list(hidden.shape) if isinstance(hidden, Tensor) else type(hidden).__name__
+            raise ValueError(
+                f"encoder must map {list(rows.shape)} to {list(wanted)} (n_hidden_units="
+                f"{self.n_hidden_units}), it returned {got}"
+            )
+        dropped: Tensor = _dropped(hidden, dropout, generator)
+        return dropped
+
+    def project(self, x: Batch, head: Linear) -> Tensor:
+        """Encode, and apply a linear layer."""
+        projected: Tensor = head(self(x))
+        return projected
+
+
 def _dropped(x: Any, share: float, generator: torch.Generator | None) -> Any:
-    if not share:
+    """Drop a share of `x`, to the nearest 256th, and scale up what remains."""
+    threshold = min(round(256 * share), 255)
+    if not threshold:
         return x
-    keep = torch.empty_like(x).bernoulli_(1 - share, generator=generator)
-    return x * keep.div_(1 - share)
+    # Eight units from each random number: drawing them one by one took a third of a step.
+    words = torch.empty(-(-x.numel() // 8), dtype=torch.int64, device=x.device)
+    units = words.random_(-(2**63), None, generator=generator).view(torch.uint8)
+    keep = units[: x.numel()].view(x.shape) >= threshold
+    return x * keep.to(x.dtype).mul_(256 / (256 - threshold))
 
 
 def glorot(n_in: int, n_out: int, generator: torch.Generator) -> Tensor:
-    """Glorot-uniform weights [n_in, n_out]."""
+    """Draw Glorot-uniform weights [n_in, n_out]."""
     bound = (6 / (n_in + n_out)) ** 0.5
     return torch.empty(n_in, n_out).uniform_(-bound, bound, generator=generator)

@@ -17,14 +17,14 @@ from torch.nn import functional as F
 from ssbhash.inputs import Batch, SparseBatch
 from ssbhash.kernels import kernels_for
 
-# Probabilities below the floor count as the floor and have no gradient. It is Keras' epsilon, to
-# which the reference implementation clips. A word that a code cannot explain is given up.
+# Probabilities below the floor are taken for the floor, without a gradient. It is Keras' epsilon,
+# to which the reference implementation clips. So a word that a code cannot explain is given up.
 FLOOR = 1e-7
 LOG_FLOOR = math.log(FLOOR)
 
 
 def multinomial_reconstruction(code: Tensor, weight: Tensor, bias: Tensor, target: Batch) -> Tensor:
-    """Mean over items of -sum_d t_d log softmax(code W^T + bias)_d.
+    """Compute the mean over items of -sum_d t_d log softmax(code W^T + bias)_d.
 
     Parameters
     ----------
@@ -33,8 +33,8 @@ def multinomial_reconstruction(code: Tensor, weight: Tensor, bias: Tensor, targe
     weight, bias
         [D, B] and [D]: the linear decoder.
     target
-        [m, D], non-negative; dense or sparse. Beyond the log-sum-exp only its
-        non-zeros are touched.
+        [m, D], non-negative; dense or sparse. Apart from the log-sum-exp only its
+        non-zeros are used.
 
     Returns
     -------
@@ -51,7 +51,7 @@ def multinomial_reconstruction(code: Tensor, weight: Tensor, bias: Tensor, targe
 
 
 class _SparseReconstruction(torch.autograd.Function):
-    """Softmax regression whose gradients are computed on the way forward."""
+    """Softmax regression; the forward pass computes the gradients too."""
 
     @staticmethod
     def forward(
@@ -68,29 +68,29 @@ class _SparseReconstruction(torch.autograd.Function):
 
 
 def _floored(log_p: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum of t max(log p, log FLOOR), and the t whose p is above the floor."""
+    """Sum t max(log p, log FLOOR); also return the t whose p is above the floor."""
     above = log_p > LOG_FLOOR
     return (target * log_p.clamp_min(LOG_FLOOR)).sum(), target * above
 
 
 def gaussian_reconstruction(code: Tensor, weight: Tensor, bias: Tensor, target: Tensor) -> Tensor:
-    """Mean over items of half the squared error, summed over the D features."""
+    """Compute half the squared error, summed over the D features, mean over items."""
     return 0.5 * (F.linear(code, weight, bias).float() - target).square().sum(1).mean()
 
 
 def bernoulli_kl(logits: Tensor) -> Tensor:
-    """KL(Bernoulli(p) || Bernoulli(1/2)), summed over bits, mean over items.
+    """Compute KL(Bernoulli(p) || Bernoulli(1/2)), summed over bits, mean over items.
 
-    B log 2 + sum_j [p log p + (1-p) log(1-p)], written as p l - softplus(l) so that
-    no probability is rounded to 0 or 1 before its logarithm.
+    It is B log 2 + sum_j [p log p + (1-p) log(1-p)]. The bracket is computed as
+    p l - softplus(l), so that no p is rounded to 0 or 1 before its logarithm.
     """
     apply: Any = _BernoulliKL.apply
     divergence: Tensor = apply(logits)
     return divergence
 
 
-# The terms on [m, B], [m, C] and [m, m] are small. Their gradients are written out, for autograd's
-# records of their many operations would cost more than the operations.
+# The terms on [m, B], [m, C] and [m, m] are small. Their gradients are written out, because
+# autograd's records of their many operations would cost more than the operations.
 
 
 class _BernoulliKL(torch.autograd.Function):
@@ -110,13 +110,13 @@ class _BernoulliKL(torch.autograd.Function):
 
 
 def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(mean, exp(log_variance)) || N(0, 1)), summed over bits, mean over items."""
+    """Compute KL(N(mean, exp(log_variance)) || N(0, 1)), summed over bits, mean over items."""
     terms = log_variance.exp() + mean.square() - 1 - log_variance
     return 0.5 * terms.sum(1).mean()
 
 
 def point_loss(scores: Tensor, labels: Tensor, known: Tensor, multilabel: bool) -> Tensor:
-    """Cross-entropy of the classifier, zero where the label is hidden; mean over all m items.
+    """Compute the classifier's cross-entropy, mean over all m items; 0 for hidden labels.
 
     Parameters
     ----------
@@ -153,11 +153,11 @@ class _PointLoss(torch.autograd.Function):
 
 
 def similarity(labels: Tensor, multilabel: bool) -> Tensor:
-    """S [m, m]: probability that two items share a class.
+    """Compute S [m, m], the probability that two items share a class.
 
-    With one class an item it is y_i . y_j, the paper's. With several, y_i . y_j
-    may exceed 1 and would reward distance; instead S_ij = 1 - prod_c (1 - y_ic y_jc),
-    the probability of at least one shared label, labels taken as independent.
+    With one class an item S_ij = y_i . y_j, as in the paper. With several classes y_i . y_j
+    may exceed 1, and would then reward distance. There S_ij = 1 - prod_c (1 - y_ic y_jc):
+    the probability of at least one shared label, if labels are independent.
     """
     if not multilabel:
         return labels @ labels.t()
@@ -165,9 +165,9 @@ def similarity(labels: Tensor, multilabel: bool) -> Tensor:
 
 
 def pair_loss(code: Tensor, similar: Tensor) -> Tensor:
-    """(1/B) sum_ij S_ij D_ij + (1 - S_ij) max(0, B/3 - D_ij), all m^2 pairs, not their mean.
+    """Compute (1/B) sum_ij S_ij D_ij + (1 - S_ij) max(0, B/3 - D_ij), over all m^2 pairs.
 
-    D is the squared Euclidean distance of the relaxed codes [m, B].
+    It is a sum, not a mean. D is the squared Euclidean distance of the relaxed codes [m, B].
     """
     apply: Any = _PairLoss.apply
     with torch.autocast(code.device.type, enabled=False):
@@ -192,7 +192,7 @@ class _PairLoss(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
         code, similar, distance, margin, excess = ctx.saved_tensors
         factor = grads[0] / code.shape[1]
-        inside = (margin > 0).to(code.dtype)  # there d(excess)/dD is 2
+        inside = (margin > 0).to(code.dtype)  # inside the margin d(excess)/dD is 2
         slope = torch.addcmul(similar, similar, inside).sub_(inside).mul_(distance > 0)
         slope = slope + slope.t()
         grad = torch.mul(code, slope.sum(1, keepdim=True)).addmm_(slope, code, alpha=-1)

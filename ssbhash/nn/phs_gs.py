@@ -1,10 +1,11 @@
 """PHS-GS: pairwise supervised hashing with a Bernoulli VAE.
 
 Dadaneh, Boluki, Yin, Zhou, Qian, *Pairwise Supervised Hashing with Bernoulli
-Variational Auto-Encoder and Self-Control Gradient Estimator*, UAI 2020, in the form
-that Nanculef et al. (arXiv 2007.08799) compare with: Gumbel (binary Concrete) samples,
-and a hidden label counts as the zero vector, so that every pair with a hidden label
-(also an item with itself) is taken for dissimilar.
+Variational Auto-Encoder and Self-Control Gradient Estimator*, UAI 2020.
+
+This is the form that Nanculef et al. (arXiv 2007.08799) compare with. Samples are binary
+Concrete (Gumbel). A hidden label is the zero vector, so every pair with a hidden label is
+taken for dissimilar, even an item with itself.
 """
 
 from __future__ import annotations
@@ -28,16 +29,16 @@ class PHSGSNetwork(BernoulliVAENetwork):
         self.classifier = Linear(shape.n_hidden_units, shape.n_classes, generator)
 
     def term_weights(self) -> dict[str, float]:
-        """Weight of each term in the loss."""
+        """Return the weight of each term in the loss."""
         supervised = {"point": self.weights.alpha * self.weights.gamma, "pair": self.weights.alpha}
         return super().term_weights() | supervised
 
     def class_scores(self, x: Batch) -> Tensor:
-        """Scores of the classifier on the last hidden layer."""
+        """Compute the scores of the classifier on the last hidden layer."""
         return self.encoder.project(x, self.classifier)
 
     def _heads(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [m, B] and class scores [m, C] by one product: few columns cost as many."""
+        """Compute logits [m, B] and class scores [m, C] by one product, faster than by two."""
         heads = self.to_logits, self.classifier
         weight = torch.cat([x.weight for x in heads], 1)
         bias = torch.cat([x.bias for x in heads])
@@ -46,11 +47,11 @@ class PHSGSNetwork(BernoulliVAENetwork):
         return logits, scores
 
     def similarity(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """S [m, m] of the pair term."""
+        """Compute S [m, m] of the pair term."""
         return losses.similarity(labels, self.shape.multilabel)
 
     def terms(self, batch: TrainingBatch, generator: torch.Generator) -> Terms:
-        """Terms of the loss of one batch."""
+        """Compute the terms of the loss of one batch."""
         assert batch.labels is not None
         assert batch.known is not None
         hidden = self.encoder(batch.x)

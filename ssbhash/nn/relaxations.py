@@ -1,31 +1,31 @@
 """Gradients through binary codes: one interface, an estimator chosen by name.
 
-The loss of a code b ~ Bernoulli(sigmoid(logits)) is wanted in expectation, and its
-gradient with respect to the logits. Two families of estimators give one:
+Training needs the expected loss of a code b ~ Bernoulli(sigmoid(logits)), and its
+gradient with respect to the logits. Two families of estimators approximate it:
 
-- *Pathwise*: `relax` draws bits, or numbers in (0, 1), that carry a gradient of
-  their own and so go wherever a tensor goes.
+- *Pathwise*: `relax` draws bits, or numbers in (0, 1), that carry a gradient. They can
+  be used like any tensor.
 
   `concrete`
-      Relaxed bits sigmoid((l + log u - log(1 - u)) / tau). Low variance, biased:
-      the loss sees numbers that are not bits. Maddison, Mnih & Teh, *The Concrete
+      Relaxed bits sigmoid((l + log u - log(1 - u)) / tau). Low variance, but biased,
+      because the loss sees numbers that are not bits. Maddison, Mnih & Teh, *The Concrete
       Distribution*, ICLR 2017; Jang, Gu & Poole, *Categorical Reparameterization
       with Gumbel-Softmax*, ICLR 2017.
   `straight-through`
-      True bits forward, the derivative of sigmoid(l) backward: exact for a loss
+      True bits forward, the derivative of sigmoid(l) backward. Exact for a loss
       that is linear in the bits. Bengio, Leonard & Courville, arXiv 1308.3432;
       in this form by Shekhovtsov, *Bias-Variance Tradeoffs in Single-Sample
       Binary Gradient Estimators*, GCPR 2021.
   `straight-through-concrete`
       Bits rounded from `concrete` forward, its derivative backward. Jang et al. 2017.
 
-- *Score-based*, unbiased: they need the loss as a function of the bits, which
+- *Score-based*: unbiased. They need the loss as a function of the bits, which
   `expected_loss` takes, and evaluate it on several codes of each item.
 
   `arm`
       Antithetic pair, weighted by u - 1/2. Yin & Zhou, *ARM*, ICLR 2019.
   `disarm`
-      ARM with u integrated out: less variance at the same price. Dong, Mnih &
+      ARM with u integrated out: less variance at the same cost. Dong, Mnih &
       Tucker, *DisARM*, NeurIPS 2020; Yin, Ho, Yan, Qian & Zhou (U2G), 2020.
   `reinforce-loo`
       Independent codes, each with the mean of the others as its baseline. Salimans
@@ -74,7 +74,7 @@ def relax(
     seed : int, torch.Generator or None
         The draw, below 2**63. None takes it from torch's global generator.
     first_row : int
-        Number of the first row: processes that share a batch and a seed, each with
+        Number of the first row. Processes that share a batch and a seed, each with
         its own first row, draw what one process would.
 
     Returns
@@ -133,9 +133,9 @@ def expected_loss(
         Log-odds of each bit being 1.
     loss : callable
         From bits [n, n_bits] to one loss for each item [n] or for the batch [].
-        One for each item, depending on that item's bits alone, has less variance
-        with the score-based estimators. Gradients to what the loss holds (the
-        decoder's weights) flow as well.
+        With score-based estimators, a loss for each item that depends on its bits
+        alone has less variance. Gradients also reach what the loss uses, such as the
+        weights of a decoder.
     name : str
         One of `ESTIMATORS`; the module's docstring describes them.
     tau : float
@@ -183,13 +183,13 @@ def expected_loss(
 def _codes_and_scores(
     logits: Tensor, name: str, n_samples: int, seed: Seed
 ) -> tuple[Tensor, Tensor]:
-    """Codes [k, n, n_bits], and scores so that sum_k loss_k score_k estimates the gradient."""
+    """Draw codes [k, n, n_bits], and scores: sum_k loss_k score_k estimates the gradient."""
     number = as_seed(seed)
     if name == "reinforce-loo":
         bits = _rows(torch_ops.sample_bits, logits.expand(n_samples, *logits.shape), number)
         scores = bits - torch.sigmoid(logits)
-        # loss_k minus the mean of the others, averaged over k, gathered by loss_k:
-        # its own score less the mean score of all, divided by n - 1.
+        # The mean over k of (loss_k minus the mean of the others) times score_k, with the
+        # factors of loss_k collected: (score_k minus the mean score) / (n - 1).
         return bits, (scores - scores.mean(0)) / (n_samples - 1)
     if name == "arm":
         uniform = _rows(torch_ops.sample_relaxed, torch.zeros_like(logits), number, 1.0)

@@ -11,11 +11,11 @@ sample_bits(logits, seed, first_row)
     derivative, that of sigmoid(logits).
 
 `logits` are [n, n_bits], or [n_bits] for one row. The draws are those of `ssbhash.sample` and
-`ssbhash.sample_relaxed`, on every device. torch counts a seed as a signed number, so it must be
-below 2**63 here. Under `torch.func.vmap` each item of the batch draws the same random numbers.
+`ssbhash.sample_relaxed`, on every device. torch's integers are signed, so a seed must be below
+2**63 here. Under `torch.func.vmap` each item of the batch draws the same random numbers.
 
-On the CPU a logit that is not finite is an error. On a CUDA device the last two operators, which
-training calls in each step, do not wait for the device to tell: they return NaN there.
+On the CPU a logit that is not finite raises an error. Training calls the last two operators in
+each step, so on a CUDA device they do not wait for a check: they return NaN for such a logit.
 """
 
 from collections.abc import Callable
@@ -114,7 +114,7 @@ _library: Any = torch.library.Library("ssbhash", "DEF")  # type: ignore[no-untyp
 
 
 def _define(name: str, schema: str, kernel: Callable[..., Tensor], fake: Any) -> Any:
-    """Define one operator for every device; its rule of `vmap` goes through the batch."""
+    """Define an operator for every device; under `vmap` it takes the items one by one."""
     _library.define(f"{name}{schema}", tags=(torch.Tag.pt2_compliant_tag,))
     _library.impl(name, kernel, "CompositeExplicitAutograd")
     torch.library.register_fake(f"ssbhash::{name}", fake, lib=_library)
@@ -132,7 +132,7 @@ def _each_of_batch(call: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, i
 
 
 def _differentiate(name: str, operator: Any, keep: Any, backward: Any) -> None:
-    """Give an operator its derivative."""
+    """Register the derivative of an operator."""
 
     def forward(*inputs: Any) -> Tensor:
         with torch._C._AutoDispatchBelowAutograd():
@@ -144,8 +144,8 @@ def _differentiate(name: str, operator: Any, keep: Any, backward: Any) -> None:
     function: Any = type(name, (torch.autograd.Function,), static)
 
     def apply(*inputs: Any) -> Tensor:
-        # Where torch.func is at work it has come down to the layer of this kernel already:
-        # Function.apply would ask it to do so again.
+        # torch.func has already descended to the level of this kernel; Function.apply would
+        # descend once more.
         with enable_single_level_autograd_function():
             result: Tensor = super(torch.autograd.Function, function).apply(*inputs)
         return result

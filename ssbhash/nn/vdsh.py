@@ -1,9 +1,9 @@
 """VDSH and VDSH-S: a Gaussian VAE; its code is the thresholded latent mean.
 
 Chaidaroon and Fang, *Variational Deep Semantic Hashing for Text Documents*,
-SIGIR 2017. The code is [mean > 0], as in the experiments of Nanculef et al., or
+SIGIR 2017. The code is [mean > 0], as in the experiments of Nanculef et al.; or
 [mean > median of the bit over the training items], as in the VDSH paper. The classifier
-of VDSH-S sits on the sampled latent vector; predictions for new items use its mean.
+of VDSH-S reads the sampled latent vector in training, and its mean in prediction.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class VDSHNetwork(Autoencoder):
         self.register_buffer("threshold", torch.zeros(shape.n_bits))
 
     def code_logits(self, x: Batch) -> Tensor:
-        """Latent mean minus the threshold of each bit."""
+        """Compute the latent mean minus the threshold of each bit."""
         return self.encoder.project(x, self.to_mean).float() - self.threshold
 
     def _latent(self, batch: TrainingBatch, generator: torch.Generator) -> tuple[Tensor, Terms]:
@@ -44,7 +44,7 @@ class VDSHNetwork(Autoencoder):
         }
 
     def terms(self, batch: TrainingBatch, generator: torch.Generator) -> Terms:
-        """Terms of the loss of one batch."""
+        """Compute the terms of the loss of one batch."""
         _, terms = self._latent(batch, generator)
         terms["loss"] = terms["reconstruction"] + self.weights.beta * terms["kl"]
         return terms
@@ -58,12 +58,12 @@ class VDSHSNetwork(VDSHNetwork):
         self.classifier = Linear(shape.n_bits, shape.n_classes, generator)
 
     def class_scores(self, x: Batch) -> Tensor:
-        """Scores of the classifier at the latent mean."""
+        """Compute the scores of the classifier at the latent mean."""
         scores: Tensor = self.classifier(self.encoder.project(x, self.to_mean))
         return scores
 
     def terms(self, batch: TrainingBatch, generator: torch.Generator) -> Terms:
-        """Terms of the loss of one batch."""
+        """Compute the terms of the loss of one batch."""
         assert batch.labels is not None
         assert batch.known is not None
         latent, terms = self._latent(batch, generator)

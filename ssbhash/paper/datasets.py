@@ -1,9 +1,8 @@
-"""Named, check-summed splits of real data, by path.
+"""Named splits of real data, read from files with known checksums.
 
-Each loader gives one `Dataset`: the items of the database, which are also those a
-method trains on, the queries it never sees, and the order in which labels are
-hidden. A name always means the same items: files are checked against the
-checksums below. The data stay where they are; nothing is downloaded unasked.
+A `Dataset` has the items of the database, which a method also trains on; the queries, which
+it never sees in training; and the order in which labels are hidden. A name always means the
+same items, because the checksums of files are checked. Nothing is downloaded unasked.
 """
 
 from __future__ import annotations
@@ -45,26 +44,26 @@ CHECKSUMS = {
 
 @dataclass(frozen=True)
 class Dataset:
-    """A database to train on and search in, and queries unseen in training.
+    """A database to train on and search in, and queries that are unseen in training.
 
     Parameters
     ----------
     name : str
-        The name it was loaded by.
+        The name that it was loaded by.
     X, X_query : float32 [n, n_features] and [n_queries, n_features]
         Dense, or scipy CSR.
     y, y_query : int64 [n] or uint8 [n, n_labels]
-        Class ids, or an indicator matrix (multi-label); of queries likewise.
+        Class ids, or an indicator matrix (multi-label).
     class_names : tuple of str
-        Names of the classes where known, else their numbers.
+        Names of the classes, or their numbers if they have no names.
     target : CSR float32 [n, n_targets], optional
-        What a decoder reconstructs, rows of sum 1; None where it is `X`.
+        What a decoder reconstructs, in rows of sum 1; None if that is `X`.
     parts : tuple of int
-        Sizes of consecutive parts of the database in which labels are hidden
-        apart (training and validation items); one part by default.
+        Sizes of consecutive parts of the database, such as training and validation items.
+        Labels are hidden in each part by itself. One part by default.
     orders : dict of int to tuple of int arrays
-        Label-hiding orders by seed, one for each part, where they are given;
-        other seeds draw theirs.
+        For some seeds, the order in which labels are hidden, for each part. Other seeds draw
+        their orders.
     source : str
         What the features were made from.
     """
@@ -81,10 +80,10 @@ class Dataset:
     source: str = ""
 
     def labelled(self, supervision: float, seed: int) -> npt.NDArray[np.int64]:
-        """Ids of the items that keep their label at a level of supervision.
+        """Choose the items that keep their label at a level of supervision.
 
-        Nested: for one seed, a lower level keeps a subset of what a higher one
-        keeps. floor(supervision * n) items of each part, at least one.
+        These are floor(supervision * n) items of each part, but at least one. For one seed a
+        lower level keeps a subset of what a higher level keeps.
         """
         if not 0 < supervision <= 1:
             raise ValueError(f"supervision must be in (0, 1], got {supervision}")
@@ -97,7 +96,7 @@ class Dataset:
         return np.concatenate([k.astype(np.int64) + s for k, s in zip(kept, starts, strict=True)])
 
     def hide_labels(self, supervision: float, seed: int) -> npt.NDArray[np.int64]:
-        """Labels for `fit`: -1 (multi-label: rows of -1) where hidden, the same for every method.
+        """Hide labels for `fit` by -1 (multi-label: rows of -1), the same for every method.
 
         Examples
         --------
@@ -125,31 +124,36 @@ def load(
     Parameters
     ----------
     name : {"snippets", "snippets_minilm", "stackoverflow", "20news", "tmc", "cifar10"}, or a path
-        A path that ends in `.npz` is your own data: `X` and labels `y`, and `X_query` and
-        `y_query`; without these a tenth of the items, drawn once, are queries.
-        snippets: Search Snippets (Phan et al. 2008), log(1 + tf) of 10,000 terms;
-        the features of the paper's code if `reference_dir` has them.
-        snippets_minilm: the same texts as 384-d MiniLM sentence embeddings.
-        stackoverflow: titles of programming questions (Xu et al. 2015), tf-idf of 10,000
-        terms.
-        20news: 20 Newsgroups, bydate, tf-idf of 10,000 terms.
-        tmc: TMC 2007, presence of 500 terms, 22 labels (multi-label).
-        cifar10: 256-d features of images; 1,000 queries (100 of each class) out of
-        the test images, all other images are the database.
+        - snippets: Search Snippets (Phan et al. 2008), log(1 + tf) of 10,000 terms; the
+          features of the paper's code if `reference_dir` has them.
+        - snippets_minilm: the same texts as 384-d MiniLM sentence embeddings.
+        - stackoverflow: titles of programming questions (Xu et al. 2015), tf-idf of 10,000
+          terms.
+        - 20news: 20 Newsgroups, bydate, tf-idf of 10,000 terms.
+        - tmc: TMC 2007, presence of 500 terms, 22 labels (multi-label).
+        - cifar10: 256-d features of images. 1,000 test images, 100 of each class, are
+          queries; all other images are the database.
+        - a path that ends in `.npz`: your own data, `X` and labels `y`, with `X_query` and
+          `y_query`. Without these a tenth of the items, drawn once, are queries.
     data_dir : path, optional
         The folder with the data files; by default SSBHASH_DATA.
     reference_dir : path, optional
         The folder with `snippets/` features; by default `reference` beside
-        `data_dir`, if it is there.
+        `data_dir`, if there is one.
     download : bool
-        Let scikit-learn fetch 20 Newsgroups where its file is missing.
+        Let scikit-learn fetch 20 Newsgroups if its file is missing.
+
+    Returns
+    -------
+    Dataset
+        The split.
 
     Raises
     ------
     ValueError
         If the name is unknown, or a file's checksum is wrong.
     FileNotFoundError
-        If there is no folder, or no file in it.
+        If the folder or a file in it is missing.
     """
     check_name(name)
     if is_own(name):
@@ -168,12 +172,12 @@ def is_own(name: str) -> bool:
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that means no data set.
+    """Check that a name means a data set.
 
     Raises
     ------
     ValueError
-        The message has the names that there are.
+        If it does not; the message lists the known names.
     """
     if name not in LOADERS and not (is_own(name) and Path(name).is_file()):
         known = ", ".join(LOADERS)
@@ -181,7 +185,7 @@ def check_name(name: str) -> None:
 
 
 def source_of_own(path: Path) -> str:
-    """Name a file by its content: results of another are never taken for its own."""
+    """Name a file by its content, so that results of other content are told apart."""
     return f"{path.name}, SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()}"
 
 
@@ -217,7 +221,7 @@ class _Source:
     download: bool
 
     def path(self, name: str) -> Path:
-        """Path of a file, once its checksum is found right."""
+        """Return the path of a file after checking its checksum."""
         folder = self.reference_dir if "/" in name else self.data_dir
         path = folder / name
         if not path.is_file():
@@ -389,6 +393,6 @@ def _text_dataset(
 
 
 def _rows_of_sum_1(counts: Any) -> Any:
-    """Relative frequencies; a row without terms stays zero."""
+    """Divide rows by their sums; a row without terms stays zero."""
     totals = np.asarray(counts.sum(axis=1)).ravel()
     return sp.csr_matrix(sp.diags(1 / np.maximum(totals, 1)) @ counts, dtype=np.float32)

@@ -1,8 +1,8 @@
-"""Retrieval experiments: the paper's protocol as a grid of cells, one result each.
+"""Retrieval experiments: the paper's protocol as a grid of cells.
 
-The database is what a method trains on (of which it sees some labels), the queries
-are unseen in training. A cell is one data set, method, width, level of supervision and
-seed; a level and a seed hide the same labels for every method.
+The database is what a method trains on, with some of its labels. The queries are unseen in
+training. A cell is one data set, method, code length, level of supervision and seed. A level
+and a seed hide the same labels for every method.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from ssbhash.paper.datasets import Dataset
 
 Row: TypeAlias = dict[str, Any]
 
-# The reference implementation's seeds; its label-hiding orders are given for them.
+# Seeds of the reference implementation, whose orders of hiding labels are known for them.
 SEEDS = (20, 144, 1028, 2044, 101)
 CUTOFFS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
-# In a method's name: train with the paper's tuned weights, not with our defaults.
+# Ends a method's name: train with the paper's tuned weights, not with our defaults.
 PAPER = ":paper"
-# The classifier on idf-weighted terms themselves, without the truncated SVD.
+# Classifier codes of the idf-weighted terms, without the truncated SVD.
 ON_TERMS = "classifier:tf-idf"
 # Methods whose logits are those of a Bernoulli posterior.
 BERNOULLI = ("phs-gs", "bernoulli-vae", *(f"{name}:paper" for name in ("ssb-vae", "phs-gs")))
@@ -52,12 +52,12 @@ class Cell:
     dataset : str
         Name in `ssbhash.paper.datasets`.
     method : str
-        Key of `METHODS` or `BASELINES`; "ssb-vae:paper" has the paper's weights,
-        "classifier:tf-idf" no truncated SVD.
+        Key of `METHODS` or `BASELINES`, or one of these with ":paper" for the paper's
+        weights; or "classifier:tf-idf", without the truncated SVD.
     n_bits : int
         Length of the code.
     supervision : float
-        Part of the database whose labels are known.
+        Share of the database whose labels are known.
     seed : int
         Of hidden labels, initial weights and noise.
     """
@@ -77,16 +77,16 @@ class Cell:
 
     @classmethod
     def of(cls, row: Row) -> Cell:
-        """Give the cell of a result."""
+        """Return the cell of a result."""
         return cls(*(row[name] for name in cls.__match_args__))
 
 
 class PaperWeights:
     """The paper's alpha, beta and gamma, from `hyperparameters.csv`.
 
-    Settings which the paper has not take the nearest that it has: 64 bits those of 32,
-    levels of supervision below 0.1 those of 0.1, MiniLM those of Search Snippets, the
-    unsupervised methods the beta of their semi-supervised ones.
+    A setting that the paper lacks takes the nearest one: 64 bits those of 32, supervision
+    below 0.1 those of 0.1, MiniLM those of Search Snippets, unsupervised methods the beta
+    of their semi-supervised form.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -97,7 +97,7 @@ class PaperWeights:
                 self._rows.setdefault((row["dataset"], row["method"]), []).append(values)
 
     def of(self, cell: Cell) -> dict[str, float]:
-        """Keywords of the estimator of a cell."""
+        """Return the keywords of a cell's estimator."""
         method = cell.method.removesuffix(PAPER)
         tuned = {"vdsh": "vdsh-s", "bernoulli-vae": "ssb-vae"}.get(method, method)
         key = cell.dataset.removesuffix("_minilm"), tuned
@@ -115,12 +115,13 @@ class PaperWeights:
 
 
 def check(cell: Cell) -> None:
-    """Refuse a cell that cannot run, before any has run for hours.
+    """Check that a cell can run, before others have run for hours.
 
     Raises
     ------
     ValueError
-        If its data set, method, width or level of supervision cannot be.
+        If its data set or method is unknown, or its number of bits or level of supervision
+        out of range.
     """
     from ssbhash.models import METHODS
 
@@ -140,7 +141,7 @@ def new_hasher(cell: Cell, weights: PaperWeights | None = None) -> Any:
     Raises
     ------
     ValueError
-        If the cell cannot run, or the paper's weights are asked for and not given.
+        If the cell cannot run, or needs the paper's weights and has none.
     """
     check(cell)
     if cell.method in BASELINES:
@@ -160,8 +161,8 @@ def new_hasher(cell: Cell, weights: PaperWeights | None = None) -> Any:
         if "preset" in known:
             keywords["preset"] = "paper"
         if "threshold" in known:
-            # The VDSH paper's rule or the reference's, by level, chosen on validation items
-            # (docs/decisions.md).
+            # The VDSH paper's rule with hidden labels, else that of the reference implementation:
+            # chosen on validation items (docs/decisions.md).
             keywords["threshold"] = "median" if cell.supervision < 1 else "zero"
     return METHODS[method](**keywords)
 
@@ -172,16 +173,21 @@ def run(cell: Cell, data: Dataset, weights: PaperWeights | None = None) -> Row:
     Returns
     -------
     dict
-        The cell's fields; `P@k`, `R@k` and `MAP@k` for k in `CUTOFFS`, expected over
-        ties; those of `ssbhash.item_metrics`, `_asymmetric` and `_classified` where a
-        method has a posterior or a classifier; `precision_by_radius` and `recall_by_radius`;
-        `distinct_codes` of the database; `train_seconds`; `encode_seconds` of database
-        and queries; `source` of the features; `version`.
+        The cell's fields, and:
+
+        - `P@k`, `R@k` and `MAP@k` for k in `CUTOFFS`, expected over ties;
+        - the figures of `ssbhash.item_metrics`;
+        - those of `_asymmetric` if the method has a Bernoulli posterior, and of `_classified`
+          if it has a classifier;
+        - `precision_by_radius` and `recall_by_radius`;
+        - `distinct_codes` of the database;
+        - `train_seconds`, and `encode_seconds` of database and queries;
+        - `source` of the features, and `version`.
 
     Raises
     ------
     KeyboardInterrupt
-        After Ctrl-C, which ends a training early: a part of it is no result.
+        After Ctrl-C: a training that ended early gives no result.
     """
     from ssbhash.models import METHODS
 
@@ -217,7 +223,7 @@ def run(cell: Cell, data: Dataset, weights: PaperWeights | None = None) -> Row:
 
 
 def _asymmetric(hasher: Any, data: Dataset, codes: Codes) -> Row:
-    """Measure the order by expected distance to a query's posterior: "asymmetric ..."."""
+    """Measure the ranking by expected distance to a query's posterior: "asymmetric ..."."""
     logits = hasher.logits(data.X_query)
     row = metrics.evaluate_distances(
         lambda part: expected_distances(codes, logits[part]), data.y, data.y_query, CUTOFFS
@@ -226,10 +232,10 @@ def _asymmetric(hasher: Any, data: Dataset, codes: Codes) -> Row:
 
 
 def _classified(hasher: Any, data: Dataset) -> Row:
-    """Measure the classifier by itself, beside which the code is to be seen.
+    """Measure the classifier itself, to compare the codes with.
 
-    "classifier accuracy" (one class an item); "classifier P@100": of the order by the
-    probability that the query and an item have the same class.
+    "classifier P@100" is that of the ranking by the probability that query and item have the
+    same class. "classifier accuracy" is there with one class an item.
     """
     found, asked = hasher.predict_proba(data.X), hasher.predict_proba(data.X_query)
     row = metrics.evaluate_distances(
@@ -250,7 +256,7 @@ def run_grid(
     results_dir: str | os.PathLike[str] | None = None,
     n_jobs: int = 1,
 ) -> Iterator[Row]:
-    """Run cells, and give their results as they are ready.
+    """Run cells, and yield their results as they are ready.
 
     Parameters
     ----------
@@ -259,11 +265,16 @@ def run_grid(
     data_dir, reference_dir : path
         As in `ssbhash.paper.datasets.load`; `reference_dir` also has `hyperparameters.csv`.
     results_dir : path, optional
-        Folder with one JSON file for each cell. Cells that have one are read and not
-        run again, so that an interrupted grid goes on where it stopped. Delete the
-        folder after a change of the code.
+        Folder with one JSON file for each cell. Cells that have a file are not run again, so
+        that an interrupted grid goes on where it stopped. Delete the folder after a change
+        of the code.
     n_jobs : int
-        Processes; each trains on its share of the cores.
+        Number of processes; each trains on its share of the cores.
+
+    Yields
+    ------
+    dict
+        The result of a cell, as `run` returns it.
     """
     reference = Path(reference_dir or Path(data_dir).resolve().parent / "reference")
     task = _Task(Path(data_dir), reference, None if results_dir is None else Path(results_dir))
@@ -284,7 +295,7 @@ def run_grid(
 
 @dataclass(frozen=True)
 class _Task:
-    """Run one cell, or read its result; sent to the processes."""
+    """Runs one cell, or reads its result; sent to the processes."""
 
     data_dir: Path
     reference_dir: Path
@@ -313,7 +324,7 @@ def _load(name: str, data_dir: Path, reference_dir: Path) -> Dataset:
 
 @lru_cache(maxsize=1)
 def _cosine(name: str, data_dir: Path, reference_dir: Path) -> float:
-    """P@100 by the cosine of the features: the yardstick, without codes."""
+    """Compute P@100 by the cosine of the features, to compare codes with."""
     from sklearn.metrics.pairwise import cosine_distances
 
     data = _load(name, data_dir, reference_dir)
@@ -340,7 +351,7 @@ def _share_cores(n_jobs: int) -> None:
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean over seeds of one figure."""
+    """Mean of one figure over seeds."""
 
     mean: float
     standard_deviation: float  # of one seed; nan with one
@@ -348,12 +359,12 @@ class Summary:
 
     @property
     def standard_error(self) -> float:
-        """Of the mean."""
+        """Standard error of the mean."""
         return self.standard_deviation / float(np.sqrt(self.n_seeds))
 
 
 def summarise(rows: Iterable[Row], figure: str) -> dict[tuple[str, str, int, float], Summary]:
-    """Mean of a figure over seeds, by (dataset, method, n_bits, supervision).
+    """Compute the mean of a figure over seeds, by (dataset, method, n_bits, supervision).
 
     Settings whose results lack the figure are left out.
 

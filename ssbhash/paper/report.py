@@ -1,4 +1,4 @@
-"""Results of a grid as tables (Markdown, LaTeX, CSV), curves (PNG, SVG) and one HTML page."""
+"""Writes results of a grid: tables (Markdown, LaTeX, CSV), curves (PNG, SVG), an HTML page."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _NOTE = (
 
 @dataclass(frozen=True)
 class Table:
-    """One figure for one data set and width: methods by levels of supervision."""
+    """One figure for one data set and code length: methods by levels of supervision."""
 
     dataset: str
     n_bits: int
@@ -54,7 +54,7 @@ class Table:
 
     @property
     def title(self) -> str:
-        """What it shows."""
+        """Data set, number of bits and figure."""
         return f"{name_of(self.dataset)}, {self.n_bits} bits: {self.figure}"
 
     def is_best(self, method: str, level: float) -> bool:
@@ -63,7 +63,7 @@ class Table:
         return self.cells[method, level].mean == max(column)
 
     def rows(self, show: Callable[[Summary, bool], str], nothing: str) -> list[list[str]]:
-        """Texts of the cells, a list for each method."""
+        """Write the cells as text, a list for each method."""
         return [
             [
                 show(self.cells[method, level], self.is_best(method, level))
@@ -76,7 +76,7 @@ class Table:
 
 
 def tables(rows: Sequence[Row], figures: Iterable[str] = FIGURES) -> list[Table]:
-    """Make the tables of all figures, data sets and widths, in the order of the rows."""
+    """Make a table for each figure, data set and code length, in the order of the rows."""
     made = []
     for figure in figures:
         found = summarise(rows, figure)
@@ -148,7 +148,7 @@ def to_csv(made: Iterable[Table]) -> str:
 
 
 def plot(rows: Sequence[Row], dataset: str, n_bits: int) -> Any:
-    """Draw P@100 against supervision; P@k and precision-recall at the lowest level.
+    """Draw P@100 by supervision, and P@k and precision-recall at its lowest level.
 
     Returns
     -------
@@ -167,7 +167,7 @@ def plot(rows: Sequence[Row], dataset: str, n_bits: int) -> Any:
 
 
 def plot_panels(rows: Sequence[Row], dataset: str, n_bits: int) -> list[Any]:
-    """Draw the same as figures of their own, each as wide as a phone."""
+    """Draw the same panels as separate figures, each as wide as a phone."""
     from matplotlib.figure import Figure
 
     here = [row for row in rows if (row["dataset"], row["n_bits"]) == (dataset, n_bits)]
@@ -182,7 +182,7 @@ def plot_panels(rows: Sequence[Row], dataset: str, n_bits: int) -> list[Any]:
 
 
 def name_of(dataset: str) -> str:
-    """Name a data set in titles and file names: of a path its last part."""
+    """Name a data set in titles and file names; a path by its last part."""
     return Path(dataset).stem if dataset.endswith(".npz") else dataset
 
 
@@ -234,20 +234,20 @@ _PANELS = _draw_by_level, _draw_by_rank, _draw_by_radius
 
 
 def _least(rows: Sequence[Row]) -> tuple[float, list[Row]]:
-    """Rows of the lowest level of supervision."""
+    """Select the rows of the lowest level of supervision."""
     lowest = min(row["supervision"] for row in rows)
     return lowest, [row for row in rows if row["supervision"] == lowest]
 
 
 def _methods(rows: Sequence[Row]) -> Iterator[tuple[list[Row], dict[str, Any]]]:
-    """Rows of each method, and how it is drawn."""
+    """Return the rows of each method, and how it is drawn."""
     for number, method in enumerate(dict.fromkeys(row["method"] for row in rows)):
         style = {"color": f"C{number % 10}", "label": method, "marker": "osD^v"[number // 10 % 5]}
         yield [row for row in rows if row["method"] == method], style
 
 
 def _add_legend(figure: Any, axes: Any) -> None:
-    """Put the legend below, where it covers nothing."""
+    """Put the legend below the panels."""
     width = figure.get_size_inches()[0]
     figure.legend(
         *axes.get_legend_handles_labels(),
@@ -259,14 +259,14 @@ def _add_legend(figure: Any, axes: Any) -> None:
 
 
 def write(rows: Sequence[Row], out: Path) -> list[Path]:
-    """Write everything into a folder.
+    """Write tables, curves and page into a folder.
 
     Parameters
     ----------
     rows : sequence of dict
         Results of `grid.run_grid`.
     out : path
-        The folder; made where missing.
+        The folder, made if missing.
 
     Returns
     -------
@@ -325,7 +325,7 @@ def _page(
 
 
 def _one_table(made: Sequence[Table], figure: str) -> str:
-    """Write a figure of a data set as one table: width and method by level of supervision."""
+    """Write a figure of a data set as one HTML table: method and bits by supervision."""
     tables_of_it = [table for table in made if table.figure == figure]
     if not tables_of_it:
         return ""

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import anyio
 from fastapi import Depends, FastAPI, HTTPException, Request, Security
 from fastapi.responses import FileResponse, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -24,6 +23,7 @@ from ssbhash.codes import to_hex
 from ssbhash.serve import bodies, examples, metrics
 from ssbhash.serve.bodies import Asked
 from ssbhash.serve.knowledge import Catalogue, Encoder
+from ssbhash.serve.limits import time_limit
 from ssbhash.serve.service import Known, Service
 from ssbhash.serve.settings import Settings
 from ssbhash.serve.source import FixedSource, FolderSource, Index
@@ -65,7 +65,7 @@ _HEADERS = {
 }
 
 _SCHEME = HTTPBearer(auto_error=False, description="An API key.")
-Credentials = Annotated[HTTPAuthorizationCredentials | None, Security(_SCHEME)]
+Allow = Callable[[str | None], None]
 Answer = Callable[[Any, Asked, str], Awaitable[bytes]]
 
 
@@ -154,6 +154,13 @@ def create_app(
 def _add_routes(app: FastAPI, settings: Settings, socket: WriterSocket) -> None:
     may_read, may_write = _keys(settings)
 
+    async def reader(
+        request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Security(_SCHEME)]
+    ) -> None:
+        may_read(request.headers.get("authorization"))
+
+    reads = Depends(reader)
+
     def service() -> Service:
         found: Service = app.state.service
         return found
@@ -163,9 +170,11 @@ def _add_routes(app: FastAPI, settings: Settings, socket: WriterSocket) -> None:
     ) -> Callable[[Answer], Answer]:
         """Add an address that reads a body of any form and answers in one of `forms`."""
         changes = body in (bodies.Add, bodies.Remove)
+        allow = may_write if changes else may_read
 
         def add(function: Answer) -> Answer:
             async def respond(request: Request) -> Response:
+                allow(request.headers.get("authorization"))
                 content = await _content(request, settings)
                 if changes and not service().source.is_writer:
                     return await _forwarded(socket, request, content)
@@ -190,7 +199,6 @@ def _add_routes(app: FastAPI, settings: Settings, socket: WriterSocket) -> None:
                 path,
                 name=function.__name__,
                 summary=(function.__doc__ or "").strip().rstrip("."),
-                dependencies=[may_write if changes else may_read],
                 response_model=answer,
                 responses={
                     200: {"content": {bodies.JSON: {"example": answered}} | content_of_answer},
@@ -199,6 +207,7 @@ def _add_routes(app: FastAPI, settings: Settings, socket: WriterSocket) -> None:
                 openapi_extra={
                     "requestBody": {"required": True, "content": content},
                     "parameters": _parameters(body),
+                    "security": [{_SCHEME.scheme_name: []}],
                 },
             )(respond)
             return function
@@ -249,7 +258,7 @@ def _add_routes(app: FastAPI, settings: Settings, socket: WriterSocket) -> None:
         await service().remove(asked.ids)
         return to_json({"n_removed": len(set(asked.ids))})
 
-    @app.get("/stats", dependencies=[may_read], responses=_problems())
+    @app.get("/stats", dependencies=[reads], responses=_problems())
     async def stats() -> dict[str, Any]:
         """Count items and bytes; tell the model, the limits."""
         return service().stats()
@@ -268,7 +277,7 @@ def _add_routes(app: FastAPI, settings: Settings, socket: WriterSocket) -> None:
 
     @app.get(
         "/metrics",
-        dependencies=[may_read],
+        dependencies=[reads],
         response_class=Response,
         responses={200: {"content": {"text/plain": {}}}, **_problems()},
     )
@@ -276,7 +285,7 @@ def _add_routes(app: FastAPI, settings: Settings, socket: WriterSocket) -> None:
         """Tell Prometheus how it goes."""
         return Response(metrics.text(), media_type=metrics.CONTENT_TYPE_LATEST)
 
-    @app.get("/thumbnails/{name}", dependencies=[may_read], include_in_schema=False)
+    @app.get("/thumbnails/{name}", dependencies=[reads], include_in_schema=False)
     async def thumbnail(name: str) -> FileResponse:
         path = service().catalogue.picture(name)
         if path is None:
@@ -290,35 +299,37 @@ def _add_routes(app: FastAPI, settings: Settings, socket: WriterSocket) -> None:
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
 
 
-def _keys(settings: Settings) -> tuple[Any, Any]:
-    """Make the dependencies that let readers and writers in."""
+def _keys(settings: Settings) -> tuple[Allow, Allow]:
+    """Make the functions that let readers and writers in, by the Authorization header."""
     readers = [key.encode() for key in (*settings.read_keys, *settings.write_keys)]
     writers = [key.encode() for key in settings.write_keys]
 
-    def is_one_of(given: HTTPAuthorizationCredentials | None, keys: list[bytes]) -> bool:
-        key = b"" if given is None else given.credentials.encode()
-        return any(secrets.compare_digest(key, one) for one in keys)
+    def is_one_of(header: str | None, keys: list[bytes]) -> bool:
+        scheme, _, key = (header or "").partition(" ")
+        is_bearer = scheme.lower() == "bearer"
+        found = [secrets.compare_digest(key.strip().encode(), one) for one in keys]
+        return is_bearer and any(found)
 
-    def require(given: HTTPAuthorizationCredentials | None) -> None:
-        if not is_one_of(given, readers):
-            what = "a key is needed" if given is None else "this key is not known"
+    def require(header: str | None) -> None:
+        if not is_one_of(header, readers):
+            what = "a key is needed" if header is None else "this key is not known"
             raise HTTPException(
                 401, f"{what}: Authorization: Bearer KEY", {"WWW-Authenticate": "Bearer"}
             )
 
-    async def may_read(given: Credentials) -> None:
+    def may_read(header: str | None) -> None:
         if settings.read_keys:
-            require(given)
+            require(header)
 
-    async def may_write(given: Credentials) -> None:
+    def may_write(header: str | None) -> None:
         if not settings.writes:
             raise HTTPException(403, "this service only reads")
-        if settings.read_keys or settings.write_keys:
-            require(given)
-            if not is_one_of(given, writers):
+        if readers:
+            require(header)
+            if not is_one_of(header, writers):
                 raise HTTPException(403, "this key may only read")
 
-    return Depends(may_read), Depends(may_write)
+    return may_read, may_write
 
 
 async def _content(request: Request, settings: Settings) -> bytes:
@@ -329,7 +340,7 @@ async def _content(request: Request, settings: Settings) -> bytes:
         raise too_large
     parts, n_bytes = [], 0
     try:
-        with anyio.fail_after(settings.timeout_s):
+        async with time_limit(settings.timeout_s):
             async for part in request.stream():
                 n_bytes += len(part)
                 if n_bytes > settings.max_body_bytes:
@@ -389,7 +400,8 @@ class _Outside:
         self._headers = [(k.lower().encode(), v.encode()) for k, v in _HEADERS.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        came_by_socket = scope["type"] == "http" and scope["server"][1] is None
+        if scope["type"] != "http" or came_by_socket:  # counted by the worker that it came from
             await self._app(scope, receive, send)
             return
         started, status = time.perf_counter(), 500
@@ -405,5 +417,4 @@ class _Outside:
             await self._app(scope, receive, sent)
         finally:
             path = getattr(scope.get("route"), "path", "other")
-            metrics.REQUESTS.labels(path, status).inc()
-            metrics.SECONDS.labels(path).observe(time.perf_counter() - started)
+            metrics.count(path, status, time.perf_counter() - started)

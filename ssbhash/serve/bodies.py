@@ -20,7 +20,6 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from pydantic_core import to_json
 
 from ssbhash.arrays import Codes
-from ssbhash.codes import from_hex
 
 JSON = "application/json"
 NPY = "application/octet-stream"
@@ -240,15 +239,13 @@ def _of_json(body: _Body) -> Asked:
         if len({len(row) for row in body.vectors}) > 1:
             raise Unreadable("vectors must all have the same length")
         vectors = np.array(body.vectors, np.float64)
-    codes = None if body.codes is None else _checked(from_hex, body.codes)
+    codes = None
+    if body.codes is not None:
+        if len({len(code) for code in body.codes}) > 1:
+            raise Unreadable("codes must all have the same length")
+        joined = bytes.fromhex("".join(body.codes))
+        codes = np.frombuffer(joined, np.uint8).reshape(len(body.codes), -1)
     return Asked(texts=body.texts, vectors=vectors, codes=codes, ids=ids)
-
-
-def _checked(function: Any, *arguments: Any) -> Any:
-    try:
-        return function(*arguments)
-    except (ValueError, TypeError) as error:
-        raise Unreadable(str(error)) from error
 
 
 def _of_array(array: npt.NDArray[Any]) -> Asked:

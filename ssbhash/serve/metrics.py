@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -15,7 +16,7 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
-__all__ = ["BATCH", "CONTENT_TYPE_LATEST", "FAILED_LOOKS", "ITEMS", "REQUESTS", "SECONDS", "text"]
+__all__ = ["BATCH", "CONTENT_TYPE_LATEST", "FAILED_LOOKS", "ITEMS", "count", "text"]
 
 REQUESTS = Counter("ssbhash_requests", "Requests answered.", ["path", "status"])
 SECONDS = Histogram(
@@ -33,6 +34,18 @@ ITEMS = Gauge("ssbhash_items", "Items in the index.", multiprocess_mode="mostrec
 FAILED_LOOKS = Counter(
     "ssbhash_failed_looks", "Times that the folder's new content could not be read."
 )
+
+
+@cache
+def _figures_of(path: str, status: int) -> tuple[Counter, Histogram]:
+    return REQUESTS.labels(path, status), SECONDS.labels(path)
+
+
+def count(path: str, status: int, seconds: float) -> None:
+    """Count a request that was answered."""
+    requests, durations = _figures_of(path, status)
+    requests.inc()
+    durations.observe(seconds)
 
 
 def text() -> bytes:

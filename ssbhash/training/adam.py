@@ -1,21 +1,21 @@
-"""Adam (Kingma and Ba, 2015), laid out for speed, with the usual result.
+"""Adam (Kingma and Ba, 2015): the usual result, computed fast.
 
-`FlatAdam` keeps its parameters in one vector and updates them in one pass. `RowAdam` serves a
-matrix that gets a gradient in few rows: a batch of texts touches some 800 of the 10,000 rows of
-the first layer, but dense Adam sweeps all 5 million weights and both moments at every step.
+`FlatAdam` keeps its parameters in one vector and updates them in one pass. `RowAdam` is for a
+matrix that gets a gradient in few rows. A batch of texts uses about 800 of the 10,000 rows of the
+first layer, but dense Adam updates all 5 million weights and both moments at every step.
 
-"Lazy" variants of Adam skip untouched rows for good, which is another algorithm: a rare feature
-loses the nine tenths of its step that momentum would still have carried. Here a row that missed
-n steps is caught up before it is next read, in closed form. With m, v its moments after step t0,
-the missed steps sum to
+"Lazy" variants of Adam drop the missed steps of unused rows. That is another algorithm: a rare
+feature loses nine tenths of its step, which momentum would have carried on. Here a row that missed
+n steps takes them all, in closed form, before it is read again. With moments m and v after step
+t0, the missed steps sum to
 
     sum_{j=1..n} c_{t0+j} beta1^j m / (sqrt(beta2^j v) + eps)
         = m / (sqrt(v) + eps) * sum_{j=1..n} c_{t0+j} (beta1 / sqrt(beta2))^j
 
-where c_t is the bias-corrected step size. Only eps is approximated: it is taken to shrink with v.
-The terms that matter lie within some 40 steps.
+where c_t is the bias-corrected step size. The only approximation is that eps shrinks with v. The
+terms that matter lie within about 40 steps.
 
-eps is Keras' "epsilon hat", c m / (sqrt(v) + eps), as in the reference implementation; torch
+eps is Keras' "epsilon hat", c m / (sqrt(v) + eps), as in the reference implementation. torch
 divides it by the correction of v. In the first layer sqrt(v) of a rare word is about as large as
 eps = 1e-7, so the two learn differently: torch's form takes full steps along the noise of the
 first batches.
@@ -35,7 +35,7 @@ from ssbhash.kernels import AdamState, Missed, in_large_pages, kernels_for
 BETA1, BETA2 = 0.9, 0.999  # also in ssbhash/kernels and csrc/core
 LOG_BETA1, LOG_BETA2 = np.float32(math.log(BETA1)), np.float32(math.log(BETA2))
 
-# Beyond so many steps (beta1 / sqrt(beta2))^age < 1e-13: sums of older steps are final.
+# At this age (beta1 / sqrt(beta2))^age < 1e-13, so sums of older steps no longer change.
 HORIZON = 300
 AGE_WEIGHTS = (BETA1 / math.sqrt(BETA2)) ** np.arange(HORIZON, 0, -1)
 
@@ -46,7 +46,7 @@ class FlatAdam:
     Parameters
     ----------
     parameters
-        Their data become views of the vector.
+        Their data become views of one vector.
     learning_rate, eps
         As in Adam.
     """
@@ -54,7 +54,7 @@ class FlatAdam:
     def __init__(self, parameters: Iterable[Tensor], learning_rate: float, eps: float) -> None:
         self.parameters, self.learning_rate = list(parameters), learning_rate
         weight = torch.cat([p.detach().flatten() for p in self.parameters])
-        # In one piece: large enough for large pages.
+        # One array for all three, so that it is large enough for large pages.
         zeros = torch.zeros_like(weight)
         weight, mean, square = in_large_pages(torch.stack([weight, zeros, zeros]))
         self.state = AdamState(weight, mean, square, eps)
@@ -64,7 +64,7 @@ class FlatAdam:
             parameter.data = part.view_as(parameter)
 
     def take_gradients(self) -> list[Tensor]:
-        """Take the gradients of the parameters, flat, and leave them without any."""
+        """Return the flat gradients of the parameters, and clear them."""
         taken = []
         for parameter in self.parameters:
             grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
@@ -88,12 +88,12 @@ class FlatAdam:
 
 
 class RowAdam:
-    """Adam on `weight` [n_rows, width] that updates only the rows it is told of.
+    """Adam on `weight` [n_rows, width] that updates only the given rows.
 
     Parameters
     ----------
     weight
-        Updated in place. A row has its value of dense Adam after `catch_up` or `flush`.
+        Updated in place. After `catch_up` or `flush` a row has the value of dense Adam.
     learning_rate, eps
         As in Adam.
     """
@@ -109,13 +109,13 @@ class RowAdam:
         self._forget()
 
     def _forget(self) -> None:
-        # _missed[t0 - _base]: step sizes since t0, each times (beta1 / sqrt(beta2))^age, summed.
+        # _missed[t0 - _base] is the sum of (step size) * (beta1 / sqrt(beta2))^age since step t0.
         self._base = self.n_steps
         self._missed = np.zeros(256)
 
     @torch.no_grad()
     def catch_up(self, rows: Tensor) -> None:
-        """Make rows (unique, int64) current; those that are so already stay as they are."""
+        """Make rows (unique, int64) current; rows that are current do not change."""
         ids = rows.cpu().numpy()
         seen = self.seen[ids]
         self.seen[ids] = self.n_steps
@@ -126,7 +126,7 @@ class RowAdam:
         kernels_for(self.state.weight).catch_up(self.state, rows, missed)
 
     def step(self, rows: Tensor, gradient: Tensor) -> None:
-        """Take one step of all rows: `rows` (unique) have `gradient` [k, width], others none."""
+        """Take one step: `rows` (unique) have `gradient` [k, width], all others none."""
         self.catch_up(rows)
         self.n_steps += 1
         size = _step_size(self.learning_rate, self.n_steps)
@@ -159,7 +159,7 @@ class RowAdam:
 
 
 def _step_size(learning_rate: float, n_steps: int) -> float:
-    """Learning rate times the bias corrections of both moments."""
+    """Multiply the learning rate by the bias corrections of both moments."""
     return learning_rate * math.sqrt(1 - BETA2**n_steps) / (1 - BETA1**n_steps)
 
 

@@ -10,6 +10,7 @@ both. Cross-validation on the labelled items chooses; the beliefs are the mean o
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse
 import torch
+from scipy.optimize import minimize
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -25,9 +27,10 @@ from ssbhash.arrays import Ids
 from ssbhash.inputs import ClassLabels, RowSource
 
 Floats = npt.NDArray[np.float32]
+Parameters = npt.NDArray[np.float64]
 
-# Neighbours of an item, by cosine.
-N_NEIGHBOURS = 10
+# Neighbours of an item, by cosine: a twentieth of a class, within these bounds.
+LEAST_NEIGHBOURS, MOST_NEIGHBOURS = 3, 10
 # Items among which neighbours are looked for, at most; labels spread over these.
 N_ANCHORS = 1 << 14
 # Principal components, at most, below all of them.
@@ -35,16 +38,18 @@ MOST_COMPONENTS = 128
 # Inverse strengths of the logistic regression, and shares that label spreading passes on.
 STRENGTHS = (0.1, 1.0)
 PASSED_ON = (0.8, 0.95)
-N_SPREADINGS = 40
+# Label spreading ends where this share of a label is still on its way.
+LEFT_TO_SPREAD = 0.1
 # Folds of the cross-validation, labelled items in it at most, and candidates in the mean.
 N_FOLDS = 5
 MOST_VALIDATED = 4096
 N_CHOSEN = 3
 # Probabilities below count as this in the score: one sure mistake decides nothing.
 LEAST_PROBABILITY = 1e-3
-# Classes from which on only the cheapest candidates are tried.
+# Classes from which on only the cheapest candidates are tried, on one fold, in fewer iterations.
 MANY_CLASSES = 100
-_BLOCK_ROWS = 2048
+MOST_ITERATIONS, MOST_ITERATIONS_OF_MANY = 60, 15
+_BLOCK_ROWS = 512
 # Most features whose covariance matrix is formed.
 _COVARIANCE_FEATURES = 1024
 
@@ -131,16 +136,21 @@ class _Space:
         Anchors, float32 [n_anchors, n_features].
     mean, axes
         Of the anchors; axes [n_features, width], or None for all features as they are.
+    n_neighbours
+        Of an item in the graph.
     """
 
-    def __init__(self, x: Tensor, mean: Tensor, axes: Tensor | None) -> None:
-        self.mean, self.axes = mean, axes
-        coordinates = self._projected(x)
-        self.width = coordinates.shape[1]
-        self.scale = 1 / float(coordinates.square().mean().sqrt().clamp_min(1e-12))
-        self.anchors = coordinates * self.scale
-        self.unit = F.normalize(coordinates, dim=1)
-        self.n_neighbours = max(1, min(N_NEIGHBOURS, len(x) - 1))
+    def __init__(self, x: Tensor, mean: Tensor, axes: Tensor | None, n_neighbours: int) -> None:
+        self.anchors, self.mean, self.axes = x, mean, axes
+        self.n_neighbours = n_neighbours
+        projected = self._projected(x)
+        self.width = projected.shape[1]
+        self.scale = 1 / float(projected.square().mean().sqrt().clamp_min(1e-12))
+
+    @cached_property
+    def unit(self) -> Tensor:
+        """Projected anchors of unit length."""
+        return F.normalize(self._projected(self.anchors), dim=1)
 
     def _projected(self, x: Tensor) -> Tensor:
         centred = x - self.mean
@@ -203,26 +213,36 @@ class _Regression:
 
     def fit(self, target: Floats, known: Ids) -> _FittedRegression:
         """Minimise strength * cross-entropy + squared weights / 2."""
-        x, y = self.space.anchors[known], torch.from_numpy(target[known])
-        weight = torch.zeros(x.shape[1], y.shape[1], requires_grad=True)
-        bias = torch.zeros(y.shape[1], requires_grad=True)
-        optimiser = torch.optim.LBFGS(
-            [weight, bias], max_iter=60, tolerance_change=1e-6, line_search_fn="strong_wolfe"
-        )
+        x = self.space.coordinates(self.space.anchors[known]).numpy()
+        y = target[known]
+        n_weights = x.shape[1] * y.shape[1]
 
-        def closure() -> Tensor:
-            optimiser.zero_grad()
-            scores = torch.addmm(bias, x, weight)
+        def loss(parameters: Parameters) -> tuple[float, Parameters]:
+            weight, bias = np.split(parameters.astype(np.float32), [n_weights])
+            weight = weight.reshape(x.shape[1], y.shape[1])
+            scores = torch.from_numpy(x @ weight + bias)
+            aim = torch.from_numpy(y)
             if self.multilabel:
-                loss = F.binary_cross_entropy_with_logits(scores, y, reduction="sum")
+                found = torch.sigmoid(scores)
+                each = F.binary_cross_entropy_with_logits(scores, aim, reduction="sum")
             else:
-                loss = -(y * F.log_softmax(scores, 1)).sum()
-            total = (self.strength * loss + weight.square().sum() / 2) / (self.strength * len(x))
-            total.backward()  # type: ignore[no-untyped-call]
-            return total
+                logs = F.log_softmax(scores, 1)
+                found, each = logs.exp(), -(aim * logs).sum()
+            slope = (found - aim).numpy()
+            penalty = np.square(weight, dtype=np.float64).sum() / (2 * self.strength)
+            by_weight = x.T @ slope + weight / self.strength
+            gradient = np.concatenate([by_weight.ravel(), slope.sum(0)]).astype(np.float64)
+            return (float(each) + penalty) / len(x), gradient / len(x)
 
-        optimiser.step(closure)  # type: ignore[no-untyped-call]
-        return _FittedRegression(self, weight.detach(), bias.detach())
+        n = MOST_ITERATIONS_OF_MANY if y.shape[1] > MANY_CLASSES else MOST_ITERATIONS
+        # Not torch's: its optimisers import the compiler, which takes a second and 100 MB.
+        start = np.zeros(n_weights + y.shape[1])
+        found = minimize(
+            loss, start, jac=True, method="L-BFGS-B", options={"maxiter": n, "ftol": 1e-7}
+        )
+        parameters = torch.from_numpy(found.x.astype(np.float32))
+        weight, bias = parameters[:n_weights], parameters[n_weights:]
+        return _FittedRegression(self, weight.view(x.shape[1], y.shape[1]), bias)
 
 
 @dataclass(frozen=True)
@@ -251,7 +271,7 @@ class _Spreading:
         given = np.zeros((len(target), target.shape[1] + 1), np.float32)
         given[known, :-1], given[known, -1] = target[known], 1
         spread = given
-        for _ in range(N_SPREADINGS):
+        for _ in range(math.ceil(math.log(LEFT_TO_SPREAD) / math.log(self.strength))):
             spread = self.strength * (self.space.graph @ spread) + (1 - self.strength) * given
         share, total = spread[:, :-1], spread[:, -1:]
         if self.multilabel:
@@ -334,8 +354,10 @@ def _spaces(x: Tensor, n_classes: int) -> list[_Space]:
     most = min(MOST_COMPONENTS, *x.shape)
     axes = _principal_axes(x - mean, most)
     widths = sorted({min(n, most) for n in (n_classes, 2 * n_classes, 64, MOST_COMPONENTS)})
-    made = [_Space(x, mean, axes[:, :width]) for width in widths if width < x.shape[1]]
-    return [*made, _Space(x, mean, None)]
+    found = [axes[:, :width] for width in widths if width < x.shape[1]]
+    n_neighbours = min(max(len(x) // (20 * n_classes), LEAST_NEIGHBOURS), MOST_NEIGHBOURS)
+    n_neighbours = max(1, min(n_neighbours, len(x) - 1))
+    return [_Space(x, mean, each, n_neighbours) for each in (*found, None)]
 
 
 def _principal_axes(centred: Tensor, n_axes: int) -> Tensor:
@@ -398,7 +420,8 @@ def _folds(known: Ids, target: Floats, rng: np.random.Generator) -> list[Ids]:
         return []
     order = rng.permutation(known)[:MOST_VALIDATED]
     order = order[np.argsort(target[order].argmax(1), kind="stable")]
-    return [order[start::N_FOLDS] for start in range(N_FOLDS)]
+    n_tried = 1 if target.shape[1] > MANY_CLASSES else N_FOLDS
+    return [order[start::N_FOLDS] for start in range(n_tried)]
 
 
 def _dense(rows: RowSource, ids: Ids) -> Tensor:

@@ -1,9 +1,11 @@
-"""Training in several processes, started by torchrun: each takes a share of every batch.
+"""Training in several processes, started by torchrun. Each takes a share of every batch.
 
-Losses are means over a batch, so gradients are averaged, weighted by the sizes of the shares.
-The pair term is a sum over pairs: each process sees the pairs within its share, scaled to all
-pairs of the batch. Batch normalisation uses the statistics of each share. The results are those
-of one process within noise.
+- Losses are means over a batch, so gradients are averaged, weighted by the sizes of the shares.
+- The pair term is a sum over pairs. Each process computes it on the pairs within its share, and
+  scales it to all pairs of the batch.
+- Batch normalisation uses the statistics of each share.
+
+The results are those of one process, up to noise.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from torch import Tensor
 
 from ssbhash.arrays import Ids
 
-# Asking torch costs 10 us, several times a step.
+# Asked once: torch takes 10 us to answer, and each step asks several times.
 AVAILABLE = dist.is_available()
 
 
@@ -31,13 +33,13 @@ def rank() -> int:
 
 
 def share(ids: Ids) -> Ids:
-    """Take this process's items of a batch; of a batch too small to share, all of them."""
+    """Take this process's items of a batch; all items if the batch is too small to share."""
     n = world_size()
     return ids if len(ids) < 2 * n else ids[rank() :: n]
 
 
 def weight(ids: Ids) -> float:
-    """Weight of this process's mean in that of the batch `ids`; they sum to 1."""
+    """Return the weight of this process's mean in that of the batch `ids`; weights sum to 1."""
     n = world_size()
     return 1 / n if len(ids) < 2 * n else len(share(ids)) / len(ids)
 
@@ -63,7 +65,7 @@ def wait() -> None:
 
 
 def default_device() -> str:
-    """CUDA device of this process where present."""
+    """Return the CUDA device of this process, or the CPU without one."""
     if not torch.cuda.is_available():
         return "cpu"
     return f"cuda:{rank() % torch.cuda.device_count()}" if world_size() > 1 else "cuda"

@@ -1,7 +1,7 @@
 """The training loop: batches in, Adam, validation, checkpoints, history.
 
-Everything random is drawn from (seed, epoch), so a run resumed after epoch e goes on
-exactly as one that was never interrupted.
+Everything random is drawn from (seed, epoch), so a run that is resumed goes on exactly as
+one that was never interrupted.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ssbhash.training.optimizer import Optimizer, with_prefix, without_prefix
 from ssbhash.training.torch_threads import as_many_as_pay
 
 History = list[dict[str, float]]
-# Items of a step: a batch, a neighbour of each (or none), and labelled items that join them.
+# Items of a step: a batch, a neighbour of each item (or none), and labelled items that join.
 StepIds = tuple[Ids, Ids, Ids]
 Callback = Callable[[dict[str, float]], object]
 
@@ -42,8 +42,8 @@ class Data:
     labels
         Labels of the same items; None for a method without labels.
     beliefs
-        Class probabilities and neighbours of the same items; a neighbour joins the batch of
-        each item.
+        Class probabilities and neighbours of the same items. One neighbour of each item joins
+        its batch.
     """
 
     x: RowSource
@@ -61,7 +61,7 @@ class Data:
 
     @property
     def window_starts(self) -> Ids | None:
-        """First items of the windows to shuffle within, where rows lie on disk."""
+        """First item of each window to shuffle within; None if all rows are in memory."""
         return self.x.window_starts()
 
     def known(self, ids: Ids) -> Ids:
@@ -92,7 +92,7 @@ class Data:
         return replace(batch, beliefs=moved(beliefs, device))
 
     def neighbour(self, ids: Ids, rng: np.random.Generator) -> Ids:
-        """Draw a neighbour of each item; none where neighbours are not known."""
+        """Draw a neighbour of each item; none without beliefs."""
         if self.beliefs is None:
             return ids[:0]
         neighbours = self.beliefs.neighbours
@@ -121,7 +121,7 @@ class Options:
 
 @dataclass
 class Outcome:
-    """What a training leaves beside the network's weights."""
+    """What a training produces beside the network's weights."""
 
     history: History = field(default_factory=list)
     interrupted: bool = False
@@ -153,7 +153,7 @@ class Training:
         self.best: tuple[float, dict[str, Tensor]] | None = None
 
     def run(self) -> Outcome:
-        """Train; on Ctrl-C go back to the last finished epoch and return.
+        """Train. On Ctrl-C, go back to the last finished epoch and return.
 
         Raises
         ------
@@ -250,7 +250,7 @@ class Training:
             yield ids[start : start + self.options.batch_size]
 
     def _joining(self, known: Ids, rng: np.random.Generator) -> Ids:
-        """Labelled items that join a batch, drawn without replacement where there are enough."""
+        """Draw labelled items to join a batch, without replacement if there are enough."""
         n_labelled = self.options.n_labelled if len(known) else 0
         if not n_labelled:
             return known[:0]
@@ -258,8 +258,8 @@ class Training:
 
     def _terms(self, batch: TrainingBatch, generator: torch.Generator) -> dict[str, Tensor]:
         if self.options.precision == "bfloat16":
-            # The cache would keep the weights of the first step: it lives as long as the outermost
-            # autocast, and own_torch_state is one.
+            # Without the cache, which would keep the weights of the first step: it is cleared only
+            # at the end of the outermost autocast, that of own_torch_state.
             with torch.autocast(self.device.type, dtype=torch.bfloat16, cache_enabled=False):
                 return self.network.terms(batch, generator)
         return self.network.terms(batch, generator)
@@ -319,7 +319,7 @@ class Training:
 
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
-        """Terms on the held-out items, always with the same noise, and the classifier's accuracy."""
+        """Compute the terms on the held-out items, always with the same noise, and the accuracy."""
         if not len(self.validation_ids):
             return {}
         self.network.eval()
@@ -340,7 +340,7 @@ class Training:
         return sums
 
     def _right(self, batch: TrainingBatch, n: int) -> tuple[float, int]:
-        """Labels predicted right among the first n items, and known ones."""
+        """Count labels predicted right among the first n items, and known ones."""
         assert batch.labels is not None
         assert batch.known is not None
         scores, labels = self.network.class_scores(batch.x)[:n], batch.labels[:n]
@@ -371,7 +371,7 @@ class Training:
         return len(self.outcome.history) - best >= patience
 
     def _weights(self, into: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """Copy the weights, into the memory `into` if it fits: page faults of new memory are dear."""
+        """Copy the weights, into `into` if it fits, because new memory costs page faults."""
         state = self.network.state_dict()
         if into is None or into.keys() != state.keys():
             return {name: tensor.clone() for name, tensor in state.items()}
@@ -381,12 +381,12 @@ class Training:
 
 
 def split(n_items: int, validation_fraction: float, seed: int) -> tuple[Ids, Ids]:
-    """Ids of the items to train on, and of those held out.
+    """Choose the items to train on, and those held out.
 
     Raises
     ------
     ValueError
-        If either is empty where some are to be held out.
+        If some are to be held out, and one of the two would be empty.
     """
     ids = np.random.default_rng((seed, 0)).permutation(n_items)
     n_validation = round(validation_fraction * n_items)
@@ -399,7 +399,7 @@ def split(n_items: int, validation_fraction: float, seed: int) -> tuple[Ids, Ids
 
 
 def shuffle(ids: Ids, rng: np.random.Generator, window_starts: Ids | None) -> Ids:
-    """Shuffle items; where they lie on disk, by windows, so that each is read once.
+    """Shuffle items; items on disk by windows, so that each window is read once.
 
     The windows come in random order, and items are shuffled within a window.
     """

@@ -23,8 +23,8 @@ class Optimizer:
     learning_rate
         As in Adam.
     sparse
-        Whether batches of features are sparse: then only the rows of the network's `row_weight`
-        are updated that a batch touches.
+        Whether batches of features are sparse. Then only those rows of the network's
+        `row_weight` are updated that a batch uses.
     """
 
     def __init__(self, network: Autoencoder, learning_rate: float, sparse: bool) -> None:
@@ -42,14 +42,14 @@ class Optimizer:
         Parameters
         ----------
         touched
-            Columns of the batch's features, unique and ascending, int64; None where they are
-            dense. With several processes, of the whole batch.
+            Columns of the batch's features, unique and ascending, int64; None if features are
+            dense. With several processes, those of the whole batch.
         """
         if self.rows is not None and touched is not None:
             self.rows.catch_up(touched)
 
     def step(self, loss: Tensor, touched: Tensor | None) -> None:
-        """Differentiate, add up over the processes, and update.
+        """Differentiate, sum over the processes, and update.
 
         Parameters
         ----------
@@ -68,7 +68,7 @@ class Optimizer:
             self.rows.step(*self._row_gradient(touched))
 
     def _row_gradient(self, touched: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows of `row_weight` and their gradient, added up over the processes."""
+        """Return the rows of `row_weight` and their gradient, summed over the processes."""
         assert self.row_weight is not None
         gradient, self.row_weight.grad = self.row_weight.grad, None
         if gradient is None:

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 import torch
 
-# Operations of the second layer's product. A product with fewer is over in a millisecond, and
+# Operations of the second layer's product. A smaller product takes about a millisecond, and
 # OpenMP's threads spin as long again while they wait for the next one. Measured with batches of
-# 100 and 500 units: two threads took twice the CPU seconds of one, and little less time.
+# 100 and 500 units: two threads took twice the CPU time of one, and hardly less wall time.
 SMALL_PRODUCT = 1e8
 
 
@@ -20,7 +20,7 @@ def is_small(batch_size: int, n_hidden_units: int) -> bool:
 
 @contextmanager
 def as_many_as_pay(batch_size: int, n_hidden_units: int) -> Iterator[None]:
-    """Run on one thread where products are small; torch's setting is put back."""
+    """Run on one thread if products are small; then put torch's setting back."""
     n_threads = torch.get_num_threads()
     if is_small(batch_size, n_hidden_units):
         torch.set_num_threads(1)

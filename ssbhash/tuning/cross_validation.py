@@ -1,4 +1,4 @@
-"""How well an estimator's codes retrieve labelled training items, cross-validated."""
+"""Cross-validation: how well an estimator's codes retrieve labelled training items."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ssbhash import metrics
 from ssbhash.arrays import Ids
 from ssbhash.data import UNLABELLED
 from ssbhash.inputs import ClassLabels, CsrShards, read_labels
-from ssbhash.models import Hasher, checks
+from ssbhash.models import Hasher, checks, saved_parameters
 
 # Neighbours looked at among all items.
 _DEPTH = 100
-# The same share of the labelled items would often be 1 or 2 of them: too noisy.
+# Least number among the labelled items. The same share of them would often be 1 or 2: too noisy.
 _LEAST_DEPTH = 10
 
 
@@ -48,7 +48,7 @@ class Validation:
     def of(
         cls, hasher: Any, X: Any, y: Any, target: Any, n_folds: int, k: int | None, seed: int
     ) -> Validation:
-        """Check an estimator and items, deal out the folds and choose k if it is None.
+        """Check an estimator and items, divide them into folds, and choose k if it is None.
 
         Raises
         ------
@@ -70,7 +70,7 @@ class Validation:
         return cls(clone(hasher).set_params(**quiet), x, target, labels, folds, k)
 
     def score(self, parameters: dict[str, Any], fold: Ids) -> float:
-        """P@k of one fold's items among the other labelled ones, whose labels alone are seen."""
+        """Compute P@k of one fold among the other labelled items, whose labels alone are seen."""
         numbers = self.labels.numbers.copy()
         numbers[fold] = UNLABELLED
         hasher = clone(self.hasher).set_params(**parameters)
@@ -86,8 +86,8 @@ class Validation:
     def fingerprint(self) -> str:
         """Tell this from others: parameters, sizes, folds, labels and the first rows."""
         ignored = ("verbose", "checkpoint", "device")
-        given = self.hasher.get_params(deep=False)
-        fixed = sorted((name, value) for name, value in given.items() if name not in ignored)
+        given = saved_parameters(self.hasher).items()
+        fixed = sorted((name, value) for name, value in given if name not in ignored)
         digest = hashlib.sha256(repr((self.hasher.method, fixed, self.x.shape, self.k)).encode())
         for rows in (self.x,) if self.target is None else (self.x, self.target):
             head = rows.shard(0)[:64] if isinstance(rows, CsrShards) else rows[:64]
@@ -98,16 +98,16 @@ class Validation:
 
 
 def deal(labels: ClassLabels, n_folds: int, seed: int) -> tuple[Ids, ...]:
-    """Deal the labelled items out to folds, those of each class evenly.
+    """Divide the labelled items into folds, those of each class evenly.
 
-    An item of several classes counts for the rarest. Classes of fewer items than folds
-    are dealt out as well, which scikit-learn's folds do not do.
+    An item of several classes counts for its rarest class. Classes of fewer items than folds
+    are divided too; scikit-learn's folds refuse them.
 
     Raises
     ------
     ValueError
-        If there are fewer labelled items than folds, no two of one class, or one class
-        alone is left where a fold is hidden.
+        If there are fewer labelled items than folds, no two items of one class, or only one
+        class is left when a fold is hidden.
     """
     numbers = labels.numbers
     known = np.flatnonzero(numbers.reshape(len(numbers), -1)[:, 0] >= 0)
@@ -136,7 +136,7 @@ def deal(labels: ClassLabels, n_folds: int, seed: int) -> tuple[Ids, ...]:
 
 
 def _depth(labels: ClassLabels, known: Ids, n_folds: int) -> int:
-    """Choose k: the share of the labelled items that 100 is of all items, within limits."""
+    """Choose k: the same share of the labelled items that 100 is of all items, within limits."""
     share = (n_folds - 1) / n_folds
     numbers = labels.numbers[known]
     some = numbers[:: -(-len(numbers) // 1000)]

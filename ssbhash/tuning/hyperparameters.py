@@ -1,6 +1,6 @@
-"""Hyper-parameters chosen by retrieval among the labelled training items, with Optuna.
+"""Chooses hyper-parameters by retrieval among the labelled training items, with Optuna.
 
-Importing this module needs the `train` extra, calling `tune` the `tune` extra.
+Importing this module needs the `train` extra; calling `tune` needs the `tune` extra.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class TuningResult:
     Parameters
     ----------
     trials : tuple of Trial
-        All, the estimator as it was given first.
+        All trials. The first is the estimator as it was given.
     k, n_folds : int
-        The score is P@k, cross-validated over so many folds.
+        The score is P@k, cross-validated over `n_folds` folds.
     hasher : Hasher
-        The estimator with the best parameters; fitted to all labels if `refit`.
+        The estimator with the best parameters, fitted to all labels if `refit`.
     interrupted : bool
         Whether Ctrl-C ended the search early.
     """
@@ -59,7 +59,7 @@ class TuningResult:
 
     @property
     def best(self) -> Trial:
-        """The trial of the best score; of equals the first."""
+        """The trial of the best score; the first of equal ones."""
         return max((one for one in self.trials if one.state == "complete"), key=lambda t: t.score)
 
     @property
@@ -74,17 +74,17 @@ class TuningResult:
 
     @property
     def gain(self) -> float:
-        """Best score minus that of the estimator as it was given: never negative."""
+        """Best score minus that of the estimator as it was given; never negative."""
         return self.best.score - self.default.score
 
     @property
     def gain_standard_error(self) -> float:
-        """Of `gain`, from the differences fold by fold."""
+        """Standard error of `gain`, from the differences of each fold."""
         pairs = zip(self.best.fold_scores, self.default.fold_scores, strict=True)
         return standard_error([best - default for best, default in pairs])
 
     def to_dict(self) -> dict[str, Any]:
-        """Give everything but the estimator, for JSON."""
+        """Return everything but the estimator, for JSON."""
         score = {"score": self.best.score, "standard_error": self.best.standard_error}
         return {
             "best": {"trial": self.best.number, "parameters": self.best_parameters, **score},
@@ -103,7 +103,7 @@ class TuningResult:
         }
 
     def table(self) -> str:
-        """Trials, best first, as text."""
+        """Write the trials as text, best first."""
         names = sorted({name for trial in self.trials for name in trial.parameters})
         lines = [["trial", f"P@{self.k}", "error", *names, "state"]]
         for t in sorted(self.trials, key=lambda t: (t.state != "complete", -t.score)):
@@ -136,40 +136,45 @@ def tune(
 ) -> TuningResult:
     """Choose an estimator's hyper-parameters by the labels of its training items alone.
 
-    The labelled items are dealt out to folds, each class evenly. For each fold its labels
-    are hidden, the estimator is trained on all items, and the fold's items are queries to
-    the codes of the other labelled items. The score is P@k, mean over the folds. Its k is
-    as deep in the labelled items as 100 is in all of them, but at least 10, and never more
-    than the labelled items that are relevant to a query, on average: beyond those P@k
-    measures how large the classes are.
+    The labelled items are divided into folds, each class evenly. For each fold:
 
-    The first trial is the estimator as it is given, so the best is never below it; `gain`
-    and its standard error tell a find from luck. A trial that is worse than the median of
-    the others after two folds is given up.
+    1. its labels are hidden;
+    2. the estimator is trained on all items;
+    3. the fold's items are queries to the codes of the other labelled items.
+
+    The score is P@k, mean over the folds. By default k is the same share of the labelled
+    items that 100 is of all items, but at least 10. It is never more than the mean number
+    of labelled items that are relevant to a query: beyond that P@k measures the sizes of
+    the classes.
+
+    The first trial is the estimator as it is given, so the best trial is never worse.
+    Compare `gain` with its standard error to tell it from luck. A trial that is worse than
+    the median of the others after two folds is stopped.
 
     Parameters
     ----------
     hasher : estimator
-        As `SSBVAE(n_bits=32)`; what `space` does not name stays as it is.
+        Such as `SSBVAE(n_bits=32)`. Parameters that `space` does not name stay as they are.
     X, y, target
-        As for `fit`. Needs at least `n_folds` labelled items, two of them of one class.
+        As in `fit`. Needs at least `n_folds` labelled items, two of them of one class.
     space : dict of str to optuna distribution, optional
         What to search; by default `default_space(hasher)`.
     n_trials : int, optional
-        Trials in all, with those found in `storage`; None for no limit but `seconds`.
+        Number of trials, with those found in `storage`. None for no limit but `seconds`.
     seconds : float, optional
-        No trial starts later than this after the call; the first always runs.
+        No trial starts later than this after the call, but the first always runs.
     n_folds : int
-        Trainings of a trial.
+        Number of folds: trainings of a trial.
     k : int, optional
-        Neighbours looked at, if not as above.
+        Neighbours looked at; by default as above.
     storage : path, URL or optuna storage, optional
-        Where to keep the trials: a journal file, or as "sqlite:///tune.db". The same call
-        goes on from what it finds there, to the trials of an uninterrupted search.
+        Where to keep the trials: a journal file, or a URL such as "sqlite:///tune.db". The
+        same call goes on from what it finds there, with the trials of an uninterrupted
+        search.
     study_name : str
-        Of the study in `storage`.
+        Name of the study in `storage`.
     refit : bool
-        Train the best at last, with all labels.
+        Train the best estimator in the end, with all labels.
     seed : int
         Of the folds and of the search.
     verbose : bool
@@ -178,7 +183,7 @@ def tune(
     Returns
     -------
     TuningResult
-        Also after Ctrl-C, with `interrupted` set, once the first trial is finished.
+        After Ctrl-C too, with `interrupted` set, if the first trial was finished.
 
     Raises
     ------
@@ -216,10 +221,20 @@ def tune(
 
 
 def default_space(hasher: Hasher) -> dict[str, BaseDistribution]:
-    """Give what `tune` searches: the weights of an estimator's loss.
+    """Return what `tune` searches by default: the weights of an estimator's loss.
 
-    The ranges of alpha, beta and gamma hold all values that Nanculef et al. tuned to
-    (arXiv 2007.08799); beta is a power of two.
+    The ranges of alpha, beta and gamma include all values that Nanculef et al. (arXiv
+    2007.08799) chose; beta is a power of two.
+
+    Parameters
+    ----------
+    hasher : Hasher
+        An estimator.
+
+    Returns
+    -------
+    dict of str to optuna distribution
+        By name of the parameter.
 
     Examples
     --------

@@ -1,9 +1,8 @@
-"""The file of a study: one JSON object a line, each with its checksum, only ever appended to.
+"""The journal file of a study: one JSON object a line, each with its checksum.
 
-The checksum counts the line: lines that are lost, repeated or swapped are told.
-
-Optuna's own journal can read it. That one does not tell a damaged line from a sound one, and
-after a line that was cut off it reads no further.
+Lines are only appended. The checksum covers the line's number, so lost, repeated and swapped
+lines are noticed. Optuna's own journal can read the file, but it does not notice damaged lines,
+and stops reading after a line that was cut off.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ class Journal:
     Parameters
     ----------
     path : path
-        Made if missing. A last line that was cut off, by a kill or a full disk, is dropped.
+        Made if missing. A last line that was cut off (by a kill or a full disk) is dropped.
 
     Raises
     ------
@@ -36,7 +35,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        # Lines that were read, and where the next one begins.
+        # Number of lines that were read, and where the next one begins.
         self._n_read, self._position = 0, 0
         with self._locked("ab"):
             pass
@@ -60,7 +59,7 @@ class Journal:
         return found
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Write lines, each whole and on disk when this returns."""
+        """Append whole lines; they are on disk when this returns."""
         with self._locked("r+b") as file:
             content = file.read()
             file.seek(content.rfind(b"\n") + 1)

@@ -1,4 +1,4 @@
-"""One search for hyper-parameters: an Optuna study, its trials, and where it left off."""
+"""One search for hyper-parameters: an Optuna study with its trials, which can be resumed."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class Trial:
     Parameters
     ----------
     number : int
-        Its place in the study; the first is the estimator as it was given.
+        Its place in the study. Number 0 is the estimator as it was given.
     state : str
-        "complete"; "pruned", given up early, as worse than most; "failed", diverged.
+        "complete"; "pruned", stopped early because others were better; "failed", diverged.
     parameters : dict
-        The tuned ones, by name.
+        The tuned parameters by name.
     fold_scores : tuple of float
-        P@k of each fold, as far as it came.
+        P@k of each fold that was run.
     seconds : float
-        What it took.
+        Its duration.
     """
 
     number: int
@@ -46,17 +46,17 @@ class Trial:
 
     @property
     def score(self) -> float:
-        """Mean over the folds; nan without any."""
+        """Mean over the folds; nan without folds."""
         return float(np.mean(self.fold_scores)) if self.fold_scores else float("nan")
 
     @property
     def standard_error(self) -> float:
-        """Of the mean over the folds; nan with fewer than two."""
+        """Standard error of the mean over the folds; nan with fewer than two."""
         return standard_error(self.fold_scores)
 
 
 class BudgetedSearch:
-    """Trials of one study, each drawn from (seed, its number, those before it)."""
+    """Trials of one study. Each is drawn from the seed, its number and the trials before it."""
 
     def __init__(
         self, study: Study, validation: Validation, space: dict[str, BaseDistribution], seed: int
@@ -66,7 +66,7 @@ class BudgetedSearch:
         self.given = {name: given[name] for name in space}
 
     def run(self, n_trials: int | None, seconds: float | None, verbose: bool) -> bool:
-        """Search until the budget is spent; true if Ctrl-C came first."""
+        """Search until the budget is spent; return True if Ctrl-C came first."""
         started = time.monotonic()
         bar = tqdm(total=n_trials, unit="trial", disable=None if verbose else True)
         with bar:
@@ -103,7 +103,7 @@ class BudgetedSearch:
         return tuple(sorted(found, key=lambda trial: trial.number))
 
     def _finished(self) -> list[Any]:
-        # A trial that was killed or interrupted has no "seconds", or no end: as if it never was.
+        # A trial that was killed or interrupted has no "seconds", or no end: it is ignored.
         trials = self.study.get_trials(deepcopy=False)
         return [t for t in trials if "seconds" in t.user_attrs and t.state.is_finished()]
 
@@ -113,7 +113,7 @@ class BudgetedSearch:
         self.study.sampler = optuna.samplers.TPESampler(seed=int(entropy[0]))
         space = self.space
         if as_given:
-            # Only what lies within the space can be told to the sampler.
+            # The sampler accepts only values within the space.
             space = {n: d for n, d in space.items() if _is_in(self.given[n], d)}
             self.study.enqueue_trial({name: self.given[name] for name in space})
         trial = self.study.ask(fixed_distributions=space)
@@ -189,7 +189,7 @@ def open_study(optuna: Any, storage: Any, name: str, fingerprint: str) -> Study:
     Raises
     ------
     ValueError
-        If it is that of another search, or its file is damaged or foreign.
+        If the study is of another search, or its file is damaged or foreign.
     """
     if isinstance(storage, Path) or (isinstance(storage, str) and "://" not in storage):
         storage = optuna.storages.JournalStorage(Journal(Path(storage)))

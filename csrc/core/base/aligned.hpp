@@ -1,4 +1,4 @@
-// Memory for words: aligned to the widest of them, in large pages where there is much of it.
+// Memory for vector words: aligned to the widest, and in large pages from 2 MiB on.
 #pragma once
 
 #include <cstddef>
@@ -16,7 +16,7 @@ struct AlignedAllocator {
     using value_type = T;
     static constexpr std::size_t kLargePage = std::size_t{1} << 21;
 
-    // With pages of 4 KiB a buffer of megabytes misses the TLB at every page, each time.
+    // Scans of a large buffer in pages of 4 KiB would miss the TLB at every page.
     static std::align_val_t alignment(std::size_t n) {
         return std::align_val_t{n * sizeof(T) < kLargePage ? 64 : kLargePage};
     }
@@ -37,7 +37,7 @@ struct AlignedAllocator {
     }
     void deallocate(T *p, std::size_t n) { ::operator delete(p, alignment(n)); }
 
-    // Scratch is written before it is read: leave it as it is.
+    // Scratch is written before it is read, so it is not initialised.
     template <typename U>
     void construct(U *p) {
         ::new (static_cast<void *>(p)) U;

@@ -1,5 +1,4 @@
-// Packed codes as the core sees them: rows of n_bytes bytes, bit j of a code
-// is bit j % 8 of byte j // 8.
+// Packed codes: rows of n_bytes bytes. Bit j of a code is bit j % 8 of byte j // 8.
 #pragma once
 
 #include <cstddef>

@@ -1,5 +1,5 @@
-// Functions and constants that the CPU's kernels share with a CUDA device: nvcc compiles them for
-// the device alone.
+// Marks of functions and constants that the CPU's kernels share with a CUDA device. nvcc compiles
+// them for the device alone.
 #pragma once
 
 #if defined(__CUDACC__)

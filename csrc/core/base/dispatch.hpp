@@ -1,4 +1,4 @@
-// Which instruction set runs: the best that the CPU has, or SSBHASH_ISA.
+// Chooses the instruction set: the best that the CPU has, or SSBHASH_ISA.
 #pragma once
 
 #include <string>
@@ -18,10 +18,10 @@ struct InstructionSet {
     const TrainingKernels &training;
 };
 
-// Those that were built in and that this CPU can run, best first.
+// The instruction sets that were built in and that this CPU can run, best first.
 const std::vector<const InstructionSet *> &available_isas();
 
-// The one in use: the best, unless SSBHASH_ISA or set_active_isa names another.
+// The instruction set in use: the best, unless SSBHASH_ISA or set_active_isa names another.
 // Throws std::invalid_argument if SSBHASH_ISA names one that is not available.
 const InstructionSet &active_isa();
 

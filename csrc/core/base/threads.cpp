@@ -55,7 +55,7 @@ class Pool {
         wake_.notify_all();
     }
 
-    // No worker joins the job any more; wait for those at work on it.
+    // Lets no further worker join the job, and waits for those that did.
     void finish(Job &job) {
         std::unique_lock lock(mutex_);
         if (auto it = std::find(jobs_.begin(), jobs_.end(), &job); it != jobs_.end())
@@ -103,8 +103,8 @@ class Pool {
 
 std::atomic<Pool *> pool{nullptr};
 
-// Never destroyed: its threads may outlive static destructors. A child process
-// has none of its parent's threads, so it forgets the pool and makes another.
+// The pool is never destroyed, for its threads may outlive static destructors. A forked child
+// has none of its parent's threads, so it makes a pool of its own.
 Pool &shared_pool() {
     static const int registered =
         pthread_atfork(nullptr, nullptr, [] { pool.store(nullptr, std::memory_order_relaxed); });

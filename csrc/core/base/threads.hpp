@@ -1,6 +1,6 @@
-// A small pool of std::thread: started on first use, rebuilt after a fork.
+// A small pool of threads, started on first use and again after a fork.
 //
-// No OpenMP: two copies of its run-time in one process (torch, faiss) abort or
+// It is not OpenMP: two OpenMP run-times in one process (torch and faiss bring theirs) abort, or
 // hang after a fork.
 #pragma once
 
@@ -21,15 +21,15 @@ struct Schedule {
     std::function<bool()> poll; // true: stop, throw Interrupted
 };
 
-// A task and what it calls now and then to learn whether it should stop: it
-// throws then, and the task must let the exception pass.
+// A long task calls `check` now and then. If the task should stop, `check` throws, and the task
+// must let the exception pass.
 using Check = std::function<void()>;
 using Task = std::function<void(std::size_t index, const Check &check)>;
 
-// Run task(0) ... task(n_tasks - 1) on at most n_threads threads, the caller
-// among them, and wait. The first exception of a task is rethrown here. `poll`
-// (if any) is called on the calling thread alone; where it returns true the
-// rest is not run, tasks stop at their next check, and Interrupted is thrown.
+// Runs task(0) ... task(n_tasks - 1) on at most n_threads threads, one of them the caller's, and
+// waits. The first exception of a task is rethrown here. `poll`, if given, is called on the
+// calling thread alone. If it returns true, no further task starts, running tasks stop at their
+// next check, and Interrupted is thrown.
 void parallel_for(std::size_t n_tasks, std::size_t n_threads, const Task &task,
                   const std::function<bool()> &poll = nullptr);
 

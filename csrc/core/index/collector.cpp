@@ -6,10 +6,10 @@
 namespace ssbhash {
 namespace {
 
-// Measured at 64 bits: what a list costs beside its codes, in codes read.
-constexpr std::size_t kListCost = 24;
-constexpr std::size_t kRunBytes = 1 << 16; // between questions whether to stop
-constexpr std::size_t kOffered = 64;       // little, so that the limit falls soon
+// Measured at 64 bits: the overhead of a list, in codes that could be read instead.
+constexpr std::size_t kListCost = 80;
+constexpr std::size_t kRunBytes = 1 << 16; // between two checks whether to stop
+constexpr std::size_t kOffered = 64;       // small, so that the limit falls soon
 constexpr std::uint32_t kNever = std::numeric_limits<std::uint32_t>::max();
 
 struct List {
@@ -22,8 +22,8 @@ bool is_before(const Neighbour &a, const Neighbour &b) {
     return a.distance != b.distance ? a.distance < b.distance : a.id < b.id;
 }
 
-// Which lists a query has read, and what the next ones would cost. The radius grows in one table
-// at a time, there where that costs least (Qin et al., "GPH", ICDE 2018, choose radii so).
+// Knows which lists a query has read, and what the next ones would cost. The radius grows in one
+// table at a time, the one where it costs least, as in Qin et al., "GPH", ICDE 2018.
 class Collector::Probes {
   public:
     Probes(const Segment &segment, const std::uint8_t *query)
@@ -35,10 +35,10 @@ class Collector::Probes {
         }
     }
 
-    // Every row closer than this was offered.
+    // All rows closer than this were offered.
     std::int32_t n_proved() const { return static_cast<std::int32_t>(step_); }
 
-    // The table whose next lists cost least.
+    // Returns the table whose next lists cost least.
     std::size_t cheapest() const {
         std::size_t best = 0;
         for (std::size_t t = 1; t < parts_.n_tables(); ++t)
@@ -65,14 +65,14 @@ class Collector::Probes {
         }
     }
 
-    // What was read is dealt with: find the next lists of that table.
+    // Ends a step of a table, and finds its next lists.
     void advance() {
         ++step_;
         ++radius_[table_];
         plan(table_);
     }
 
-    // The row at a place in the table that is being read; kNever if a list read before has it.
+    // Returns the row at a place in the table that is being read; kNever if an earlier list had it.
     std::uint32_t new_row(std::size_t place) const {
         const std::uint8_t *code = segment_.tables[table_].codes + place * segment_.codes.n_bytes;
         for (std::size_t t = 0; t < parts_.n_tables(); ++t) {
@@ -84,7 +84,7 @@ class Collector::Probes {
     }
 
   private:
-    // Find the lists at the next radius of a table.
+    // Finds the lists at the next radius of a table.
     void plan(std::size_t t) {
         lists_[t].clear();
         cost_[t] = std::numeric_limits<std::size_t>::max();
@@ -113,7 +113,7 @@ class Collector::Probes {
     std::uint32_t keys_[kMaxTables];
     std::size_t radius_[kMaxTables] = {}, cost_[kMaxTables];
     std::vector<List> lists_[kMaxTables];
-    std::vector<std::uint32_t> steps_[kMaxTables]; // [radius] when it was read
+    std::vector<std::uint32_t> steps_[kMaxTables]; // [radius] the step in which it was read
 };
 
 Collector::Collector(const Segment &segment, const Query &query, const SearchKernels &kernels)
@@ -140,7 +140,7 @@ bool Collector::probe(std::size_t most_read, const Check &check) {
                 {codes + list.begin * n_bytes, list.end - list.begin, nullptr, list.begin, nullptr},
                 n_bytes, query_.code, *this);
         });
-        consume(); // before the step counts as done
+        consume(); // must come before the end of the step
         probes.advance();
         check();
     }
@@ -165,6 +165,9 @@ void Collector::make_room(Sink &sink) { static_cast<Collector &>(sink).consume()
 void Collector::consume() {
     const std::size_t n = n_found;
     n_found = 0;
+    // The nearest lower the limit, so that the items of the others are not looked up.
+    if (query_.k > 0 && n > 1)
+        std::sort(offered_.begin(), offered_.begin() + static_cast<std::ptrdiff_t>(n), is_before);
     for (std::size_t i = 0; i < n; ++i) {
         const Neighbour &one = offered_[i];
         if (one.distance >= limit)
@@ -186,7 +189,7 @@ void Collector::add_row(std::size_t row, std::int32_t distance) {
     const std::size_t begin = segment_.first_member[row], end = segment_.first_member[row + 1];
     if (begin > end || end > segment_.n_items)
         throw Damaged();
-    // Members ascend: once one comes too late, so do the others, and k of a row are enough.
+    // Members ascend, so once one is refused all later ones are; and k of a row are enough.
     n_added_ = 0;
     for (std::size_t i = begin; i < end; ++i) {
         if (segment_.members[i] >= segment_.n_items)
@@ -196,7 +199,7 @@ void Collector::add_row(std::size_t row, std::int32_t distance) {
     }
 }
 
-// False if neither this item nor any with a larger id is wanted at this distance.
+// Returns false if neither this item nor any with a larger id qualifies at this distance.
 bool Collector::add_item(std::size_t item, std::int32_t distance) {
     const std::int64_t id = segment_.id(item);
     if (distance >= limit || (distance + 1 == limit && id >= last_kept_))
@@ -220,7 +223,7 @@ bool Collector::add_item(std::size_t item, std::int32_t distance) {
 
 // `below` of those kept have a distance below the limit, and the k-th of them is at limit - 1.
 void Collector::keep_smallest() {
-    if (below < query_.k) // the limit is the caller's still
+    if (below < query_.k) // the limit is still the caller's
         return;
     const auto kth = kept_.begin() + static_cast<std::ptrdiff_t>(query_.k - 1);
     std::nth_element(kept_.begin(), kth, kept_.end(), is_before);

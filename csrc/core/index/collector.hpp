@@ -1,4 +1,4 @@
-// What one query finds in one segment.
+// Collects what one query finds in one segment.
 #pragma once
 
 #include "core/base/threads.hpp"
@@ -16,23 +16,24 @@ constexpr std::int64_t kNoId = std::numeric_limits<std::int64_t>::max(); // no i
 struct Query {
     const std::uint8_t *code;
     std::size_t k;         // 0: all within max_distance
-    std::int32_t limit;    // only distances below it
-    std::int64_t excluded; // an id that is left out, or kNoId
+    std::int32_t limit;    // distances must be below it
+    std::int64_t excluded; // an id that must not be found, or kNoId
 };
 
-// A sink of rows that keeps the items wanted: the k smallest (distance, id), or all.
+// A sink of rows. It keeps their items: the k smallest (distance, id), or all below the limit.
 class Collector : public Sink {
   public:
     Collector(const Segment &segment, const Query &query, const SearchKernels &kernels);
     Collector(const Collector &) = delete;
     Collector &operator=(const Collector &) = delete;
 
-    // Through the tables; false once the lists would hold more than `most_read` codes.
+    // Searches through the tables. Returns false, unfinished, once the lists to read would hold
+    // more than `most_read` codes.
     bool probe(std::size_t most_read, const Check &check);
     void scan_all_rows(const Check &check);
     void add_row(std::size_t row, std::int32_t distance);
 
-    // What was found, ascending.
+    // Returns what was found, ascending by (distance, id).
     std::vector<Neighbour> take();
 
   private:
@@ -48,9 +49,9 @@ class Collector : public Sink {
     const SearchKernels &kernels_;
     std::vector<std::uint32_t> counts_;
     std::vector<Neighbour> offered_, kept_;
-    std::int64_t last_kept_;         // of distance limit - 1, only smaller ids are wanted
-    std::size_t n_added_ = 0;        // of the row being added
-    const Probes *probes_ = nullptr; // null: rows are offered, not places in a table
+    std::int64_t last_kept_;         // at distance limit - 1 only ids smaller than this qualify
+    std::size_t n_added_ = 0;        // items of the row that is being added
+    const Probes *probes_ = nullptr; // null: rows are offered; else places in a table
 };
 
 bool is_before(const Neighbour &a, const Neighbour &b);

@@ -14,12 +14,13 @@ namespace {
 using Found = std::vector<std::vector<Neighbour>>;
 
 constexpr std::size_t kQueriesATask = 8;
-// Measured at 64 bits: codes read by lists, as a share of all, that cost less than a scan does.
-// Many queries scan together, five times as fast; a few of them tell whether lists serve the rest.
-constexpr std::size_t kScanShare = 5, kBatchShare = 50;
-constexpr std::size_t kBatch = 64, kTrials = 16;
+// Measured at 64 bits: up to this share of all codes, reading lists costs less than a scan. Many
+// queries share a scan, which is eight times as fast for each. A few of them are tried first, to see
+// whether lists serve the others.
+constexpr std::size_t kScanShare = 4, kBatchShare = 32;
+constexpr std::size_t kBatch = 64, kTrials = 4;
 
-// One segment searched for all queries; what it finds is merged into `found`.
+// Searches one segment for all queries; merges what it finds into `found`.
 class SegmentSearch {
   public:
     SegmentSearch(const Segment &segment, const IndexQueries &queries, const Schedule &schedule,
@@ -34,17 +35,19 @@ class SegmentSearch {
             unproved = probe_tables();
         if (unproved.empty())
             return;
-        // Rows are in the order of their first items, so the k nearest rows hold the k nearest
-        // items; not so where first items are left out.
-        const bool in_order =
-            segment_.members ? !segment_.allowed && !queries_.excluded : segment_.ascending;
-        if (!in_order)
-            scan_rows(unproved);
-        else
+        if (in_order())
             scan_flat(unproved);
+        else
+            scan_rows(unproved);
     }
 
   private:
+    // Rows are in the order of their first items, so the k nearest rows hold the k nearest items;
+    // not so where first items are left out.
+    bool in_order() const {
+        return segment_.members ? !segment_.allowed && !queries_.excluded : segment_.ascending;
+    }
+
     Query query(std::size_t i) const {
         const std::size_t n_bits = 8 * queries_.codes.n_bytes;
         auto limit = static_cast<std::int32_t>(std::min(queries_.max_distance, n_bits) + 1);
@@ -81,11 +84,14 @@ class SegmentSearch {
             schedule_.poll);
     }
 
-    // The queries that the tables did not serve.
+    // Queries that the tables did not serve.
     std::vector<std::size_t> probe_tables() {
         const std::size_t n = queries_.codes.n;
-        const bool is_batch = n >= kBatch && !segment_.allowed && !queries_.excluded;
-        const std::size_t most_read = segment_.codes.n / (is_batch ? kBatchShare : kScanShare);
+        const bool is_batch = n >= kBatch && in_order();
+        std::size_t n_scanned = segment_.codes.n; // a scan gathers the rows allowed
+        if (segment_.allowed && in_order())
+            n_scanned = count_allowed(segment_.allowed, segment_.n_items);
+        const std::size_t most_read = n_scanned / (is_batch ? kBatchShare : kScanShare);
         std::vector<std::uint8_t> is_proved(n);
         const auto probe = [&](std::size_t begin, std::size_t end) {
             for_queries(end - begin, [&](std::size_t i, const Check &check) {
@@ -116,7 +122,7 @@ class SegmentSearch {
         });
     }
 
-    // By the engine of `search`, all queries at once.
+    // Scans for all queries at once, as `search` does.
     void scan_flat(const std::vector<std::size_t> &which) {
         const std::size_t n_bytes = queries_.codes.n_bytes;
         std::vector<std::uint8_t> some(which.size() * n_bytes);

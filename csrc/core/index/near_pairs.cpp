@@ -15,8 +15,8 @@
 namespace ssbhash {
 namespace {
 
-// Measured at 64 bits, in pairs that are compared by carry tables: a pair compared by row, and a
-// row put into a table.
+// Measured at 64 bits, in units of a pair compared by carry tables: the cost of a pair compared by
+// row, and of a row put into a table.
 constexpr double kPairCost = 5, kRowCost = 400;
 constexpr std::size_t kRowsATask = 1024, kRowsACheck = 64;
 constexpr std::size_t kOffered = 64;
@@ -29,10 +29,10 @@ std::size_t ceil_log2(std::size_t n) {
     return log;
 }
 
-// Codes at most `radius` bits apart agree in one of radius + 1 parts.
+// Codes at most `radius` bits apart agree in at least one of radius + 1 parts.
 class EqualParts {
   public:
-    // None where comparing all pairs costs less.
+    // Returns nothing if comparing all pairs costs less.
     static std::optional<EqualParts> choose(const Codes &codes, std::size_t radius) {
         const std::size_t n_bits = 8 * codes.n_bytes;
         if (radius >= kMaxTables || radius >= n_bits || codes.n < 2 ||
@@ -131,7 +131,7 @@ class EqualParts {
         const std::uint8_t *two = copies_.data() + b * codes_.n_bytes;
         for (std::size_t t = 0; t < table_; ++t)
             if (parts_.key(t, one) == parts_.key(t, two))
-                return; // an earlier table had it
+                return; // an earlier table had this pair
         emit(std::min(rows_[a], rows_[b]), std::max(rows_[a], rows_[b]), distance);
     }
 
@@ -143,7 +143,7 @@ class EqualParts {
     Scratch copies_;
 };
 
-// Disjoint sets of rows; the smallest row of a set is its root. Safe from many threads.
+// Disjoint sets of rows; the smallest row of a set is its root. Many threads may use it.
 class Sets {
   public:
     explicit Sets(std::size_t n) : parents_(n), n_sets_(n) {
@@ -186,7 +186,7 @@ class Sets {
     std::atomic<std::size_t> n_sets_;
 };
 
-// Joins a row with all that are offered.
+// Joins a row with all rows that are offered.
 struct Joiner : Sink {
     Joiner(std::int32_t distance_limit, std::uint32_t own_row, Sets &all_sets)
         : Sink{distance_limit, [](Sink &sink) { static_cast<Joiner &>(sink).consume(); }},
@@ -206,7 +206,7 @@ struct Joiner : Sink {
     Neighbour buffer[kOffered];
 };
 
-// All pairs, by the engine of `search`; what is found is joined at once.
+// Compares all pairs as `search` does, and joins what it finds at once.
 void join_all_pairs(const Codes &codes, std::size_t radius, const Schedule &schedule, Sets &sets) {
     const Database database{codes};
     const auto limit = static_cast<std::int32_t>(std::min(radius, 8 * codes.n_bytes) + 1);
@@ -274,7 +274,7 @@ std::vector<std::int64_t> near_groups(const Codes &codes, std::size_t radius,
     const Distinct distinct = group_equal(codes, codes.n);
     const Codes rows{distinct.codes.data(), distinct.first_member.size() - 1, codes.n_bytes};
     Sets sets(rows.n);
-    if (radius > 0) { // else equal codes are all
+    if (radius > 0) { // at 0 the groups are the equal codes
         if (std::optional<EqualParts> parts = EqualParts::choose(rows, radius))
             parts->for_pairs(
                 schedule, [&](std::uint32_t a, std::uint32_t b, std::int32_t) { sets.join(a, b); });
@@ -283,7 +283,7 @@ std::vector<std::int64_t> near_groups(const Codes &codes, std::size_t radius,
     }
     std::vector<std::int64_t> groups(codes.n);
     for (std::size_t row = 0; row < rows.n; ++row) {
-        // Rows are in the order of their first items, so a root has the smallest of all.
+        // Rows are in the order of their first items, so a root has the smallest item.
         const std::uint32_t root = sets.root(static_cast<std::uint32_t>(row));
         const std::int64_t smallest = distinct.members[distinct.first_member[root]];
         for (std::size_t i = distinct.first_member[row]; i < distinct.first_member[row + 1]; ++i)

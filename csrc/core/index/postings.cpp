@@ -42,7 +42,7 @@ void build_table(const Codes &codes, const Parts &parts, std::size_t table, std:
         const std::uint8_t *code = codes.row(i);
         const std::size_t at = next[parts.key(table, code)]++;
         rows[at] = static_cast<std::uint32_t>(i);
-        if (n_bytes == 8) // so that the copy is a move
+        if (n_bytes == 8) // a constant size, so that the copy is one move
             std::memcpy(copies + 8 * at, code, 8);
         else
             std::memcpy(copies + n_bytes * at, code, n_bytes);

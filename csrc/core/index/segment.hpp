@@ -11,15 +11,15 @@
 
 namespace ssbhash {
 
-// Items and their codes, wherever the arrays lie. A row is the code of one item, or, where
-// `members` is given, a code that several items share; rows are in the order of their first items.
+// Items and their codes; the arrays belong to the caller. Without `members`, row i is the code of
+// item i. With `members`, rows are the distinct codes, in the order of their first items.
 struct Segment {
     Codes codes;
     std::size_t n_items = 0;
     const std::int64_t *ids = nullptr; // [n_items], or null: first_id + item
     std::int64_t first_id = 0;
-    bool ascending = true;                       // ids do
-    const std::uint8_t *allowed = nullptr;       // bit i % 8 of byte i / 8 is set: item i counts
+    bool ascending = true;                       // whether ids ascend
+    const std::uint8_t *allowed = nullptr;       // bit i % 8 of byte i / 8: item i may be found
     const std::uint32_t *first_member = nullptr; // [codes.n + 1] into `members`, or null
     const std::uint32_t *members = nullptr;      // [n_items] items by (row, item)
     const Parts *parts = nullptr;                // null: no tables
@@ -33,18 +33,19 @@ struct Segment {
     }
 };
 
-// Found while searching: a place that lies outside its array, so the file was damaged.
+// Thrown by a search that meets an index outside its array: the file was damaged.
 struct Damaged : std::runtime_error {
     Damaged() : std::runtime_error("a segment of the index is damaged: it points outside itself") {}
 };
 
-// Items by their codes: codes[i] is the i-th of the distinct codes by first appearance.
+// Items grouped by code. Row i of `codes` is the i-th distinct code by first appearance.
 struct Distinct {
     std::vector<std::uint8_t> codes; // [n_rows][n_bytes]
     std::vector<std::uint32_t> first_member, members;
 };
 
-// Empty codes where more than `most` are distinct. Fewer than 2^32 codes.
+// Groups equal codes, of which there are fewer than 2^32. `codes` is empty if more than `most` are
+// distinct.
 Distinct group_equal(const Codes &codes, std::size_t most);
 
 } // namespace ssbhash

@@ -1,7 +1,7 @@
 // The rule that decides a sampled bit, exactly: docs/sampling.md.
 //
-// Every operation is IEEE double precision in the order written; files that
-// include this are compiled without contraction to fused multiply-adds.
+// Every operation is IEEE double precision, in the order written. Files that include this
+// are compiled without fused multiply-adds.
 #pragma once
 
 #include "core/sampling/philox.hpp"
@@ -12,7 +12,7 @@
 
 namespace ssbhash {
 
-// Where a bit's random numbers are found.
+// Which random numbers a bit has.
 struct BitAddress {
     std::uint64_t seed;
     std::uint64_t row;
@@ -49,7 +49,7 @@ SSBHASH_SHARED inline double flip_probability(double magnitude) {
     return exponential / (1.0 + exponential);
 }
 
-// Whether a uniform number of 128 bits is below `rest` in [0, 1).
+// Whether a random number of 128 bits, uniform in [0, 1), is below `rest`.
 SSBHASH_SHARED inline bool tail_below(double rest, bool complement, const BitAddress &at) {
     auto words =
         philox({static_cast<std::uint32_t>(at.row), static_cast<std::uint32_t>(at.row >> 32),

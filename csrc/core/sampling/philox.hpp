@@ -1,7 +1,6 @@
-// Philox4x32-10, a counter-based random number generator: a block of 128 random
-// bits is a function of a counter and a key, so any block can be made anywhere,
-// in any order. Salmon, Moraes, Dror & Shaw, Parallel Random Numbers: As Easy as
-// 1, 2, 3, SC 2011.
+// Philox4x32-10, a counter-based random number generator (Salmon, Moraes, Dror & Shaw,
+// Parallel Random Numbers: As Easy as 1, 2, 3, SC 2011). A block of 128 random bits is a
+// function of a counter and a key, so blocks can be made in any order, on any thread.
 #pragma once
 
 #include "core/base/device.hpp"

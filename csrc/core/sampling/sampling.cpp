@@ -21,7 +21,7 @@ std::size_t size_of(LogitType type) {
 
 std::size_t units_per_row(const Logits &logits) { return (logits.n_bits + 7) / 8; }
 
-// Units of 8 logits: as they lie in memory, or gathered.
+// Hands out units of 8 logits: in place if the strides allow it, else gathered in a buffer.
 class Reader {
   public:
     explicit Reader(const Logits &logits)
@@ -31,7 +31,7 @@ class Reader {
                     logits.row_stride % static_cast<std::ptrdiff_t>(size_) == 0 &&
                     stride_ >= static_cast<std::ptrdiff_t>(logits.n_bits)) {}
 
-    // Zeros fill up to n_padded units.
+    // Returns n units from `first` on, followed by zeros up to n_padded units.
     Units units(std::size_t first, std::size_t n, std::size_t n_padded = 0) {
         const std::size_t in_row = first % per_row_;
         const std::size_t last_row = (first + n - 1) / per_row_;
@@ -53,13 +53,13 @@ class Reader {
     }
 
   private:
-    // Whether a row's last unit, which may go on after the row, ends with the last row at most.
+    // Whether a row's last unit, which may reach into the next row, ends within the matrix.
     bool is_inside(std::size_t row) const {
         return 8 * per_row_ <=
                (logits_.n - 1 - row) * static_cast<std::size_t>(stride_) + logits_.n_bits;
     }
 
-    // Copy units of one row, `n` of them; zeros fill the last one up.
+    // Copies n units of one row; zeros fill up the last one.
     void gather(std::size_t row, std::size_t unit, std::size_t n, std::byte *to) const {
         const std::size_t n_values = std::min(8 * n, logits_.n_bits - 8 * unit);
         const std::byte *from = static_cast<const std::byte *>(logits_.data) +
@@ -212,8 +212,8 @@ float round_down(double value) {
                            : nearest;
 }
 
-// Of a tile of n units those whose relaxed bits can be written at once: a row's last unit
-// goes on into what comes later in the same tile.
+// How many units of a tile of n can write their relaxed bits in place. A row's last unit writes
+// beyond the row, into bits that later units of the tile overwrite.
 std::size_t relaxed_in_place(std::size_t n, std::size_t n_bits) {
     const std::size_t n_whole = n / kRelaxUnits * kRelaxUnits;
     return n_bits % 8 == 0 || n_whole == 0 ? n_whole : n_whole - kRelaxUnits;

@@ -26,9 +26,12 @@ inline constexpr std::size_t kBlocksAtOnce = 8;
 
 inline constexpr std::size_t kRelaxUnits = 8;
 
-// Where units lie, 8 values each: `gap` values between a row's last unit and the next
-// row, less than 0 where n_bits is no multiple of 8 (the last values of a row's last unit
-// are then what follows in memory).
+// Where units of 8 values lie. `gap` values lie between a row's last unit and the next row.
+// If n_bits is no multiple of 8, the last unit of a row reads on into what follows in memory,
+// and `gap` may be negative:
+//
+//     n_bits = 12:   |unit 0 |unit 1 |
+//                            |gap -4|unit 0 of the next row ...
 struct Units {
     const void *data;
     std::size_t in_row; // number of the first in its row
@@ -37,24 +40,24 @@ struct Units {
 };
 
 struct SamplingKernels {
-    // Write 16 bytes for each of n blocks and up to kBlocksAtOnce - 1 more. Whole rows
-    // take less time.
+    // Write n blocks of 16 bytes, and up to kBlocksAtOnce - 1 more. Whole rows take less
+    // time.
     void (*random_blocks)(const BlockRange &range, std::size_t n, std::uint8_t *out);
 
-    // One code byte for each unit from its 8 random halves. A bit whose random
-    // half is too near its probability to tell is set in `unsure`: the caller
-    // decides it exactly. Returns false if a logit may not be finite.
+    // Draw one code byte for each unit from 8 random half words of 16 bits. If a half word
+    // is too near the probability to decide a bit, that bit is set in `unsure`, and the
+    // caller decides it exactly. Returns false if a logit may not be finite.
     bool (*draw[kLogitTypes])(const Units &logits, const std::uint8_t *random, std::size_t n_units,
                               std::uint8_t *codes, std::uint8_t *unsure);
 
-    // bit = logit > threshold, thresholds [per_row * 8]: float for all types but
-    // float64, which takes doubles.
+    // bit = logit > threshold. Thresholds [per_row * 8] are doubles for float64 logits,
+    // floats for all others.
     bool (*threshold[kLogitTypes])(const Units &logits, const void *thresholds, std::size_t n_units,
                                    std::uint8_t *codes);
 
-    // Binary Concrete from 8 random words for each unit, n_units a multiple of
-    // kRelaxUnits: 1 / (1 + 2^(logit_scale * logit + noise_scale * noise)). Written in
-    // order, `gap` floats between rows as in the logits.
+    // Draw from the binary Concrete distribution, with 8 random words for each unit:
+    //     1 / (1 + 2^(logit_scale * logit + noise_scale * noise)).
+    // n_units is a multiple of kRelaxUnits. `gap` floats lie between rows of the output.
     bool (*relax[kLogitTypes])(const Units &logits, const std::uint8_t *random, std::size_t n_units,
                                float logit_scale, float noise_scale, float *relaxed,
                                std::ptrdiff_t gap);

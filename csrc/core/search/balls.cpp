@@ -15,15 +15,15 @@ constexpr std::size_t kMinCodes = 2048;
 // 10 M posterior samples of 64 bits: groups of 2,400 to 40,000 codes skip about as much.
 constexpr std::size_t kGroupCodes = 8192;
 constexpr std::size_t kMaxCentres = 4096; // 8 MiB of distances for a tile
-constexpr std::size_t kMinBytes = 5;      // else the order takes as much memory as the codes
+constexpr std::size_t kMinBytes = 5;      // for narrower codes the order takes as much memory
 constexpr std::size_t kLevels = 256;      // of distances to a centre, in sorting
 constexpr std::size_t kRun = 1 << 14;     // codes in a task
 constexpr std::size_t kScatterRun = 1 << 20;
-constexpr double kMinSkipped = 0.3; // of the pairs of query and block
+constexpr double kMinSkipped = 0.3; // share of the pairs of query and block
 constexpr std::size_t kTrialQueries = 64, kTrialK = 10, kTrialCodes = 1024;
-constexpr std::size_t kSample = 1 << 16; // codes, to see whether grouping all is worth it
+constexpr std::size_t kSample = 1 << 16; // codes that tell whether grouping all of them pays
 
-// Codes from all over.
+// Returns the i-th of kTrialQueries evenly spaced rows.
 const std::uint8_t *trial_query(const Codes &codes, std::size_t i) {
     return codes.row((2 * i + 1) * codes.n / (2 * kTrialQueries));
 }
@@ -38,12 +38,12 @@ void for_runs(std::size_t n, std::size_t run, const Schedule &schedule, Do &&run
 
 } // namespace
 
-// Distances of one code to several, with its memory.
+// Computes distances of one code to several. It owns their memory.
 class Balls::Nearest {
   public:
     Nearest(const SearchKernels &kernels, std::size_t most) : kernels_(kernels), distances_(most) {}
 
-    // The first row at the least distance.
+    // Returns the first row at the least distance.
     std::size_t operator()(const Codes &rows, const std::uint8_t *code) {
         kernels_.row_distances(rows.data, rows.n, rows.n_bytes, code, distances_.data());
         const auto end = distances_.begin() + static_cast<std::ptrdiff_t>(rows.n);
@@ -60,7 +60,7 @@ class Balls::Nearest {
 };
 
 void gather(const Codes &codes, const std::uint32_t *ids, std::size_t n, std::uint8_t *rows) {
-    if (codes.n_bytes == 8) { // so that the copy is a move
+    if (codes.n_bytes == 8) { // a constant size, so that the copy is one move
         for (std::size_t i = 0; i < n; ++i)
             std::memcpy(rows + 8 * i, codes.data + 8 * std::size_t{ids[i]}, 8);
         return;
@@ -93,7 +93,8 @@ std::size_t Balls::n_bytes_total() const {
            sizeof(std::uint32_t) * (first_.size() + order_.size()) + sizeof(Ball) * balls_.size();
 }
 
-// Centres are codes from all over; every sqrt(n)-th is a coarse one too, and owns those next to it.
+// Centres are evenly spaced codes. Every sqrt(n)-th centre is also a coarse one, and owns the
+// centres that are nearest to it.
 void Balls::draw_centres(const Codes &codes, const SearchKernels &kernels) {
     const std::size_t n =
         std::clamp(codes.n / kGroupCodes, std::min<std::size_t>(64, codes.n / 512), kMaxCentres);
@@ -115,7 +116,7 @@ void Balls::draw_centres(const Codes &codes, const SearchKernels &kernels) {
     }
 }
 
-// The centre next to a code, nearly, and its distance.
+// Returns the centre that is (nearly always) nearest to a code, and its distance.
 Balls::Place Balls::place(const std::uint8_t *code, Nearest &nearest) const {
     const std::size_t own = nearest({coarse_.data(), owned_.size() - 1, n_bytes_}, code);
     const Codes some{centres_.data() + owned_[own] * n_bytes_, owned_[own + 1] - owned_[own],
@@ -124,7 +125,7 @@ Balls::Place Balls::place(const std::uint8_t *code, Nearest &nearest) const {
     return {centre, nearest.distance};
 }
 
-// Order by (centre, distance to it, id), by counting.
+// Sorts by (centre, distance to it, id), by counting.
 void Balls::sort(const Codes &codes, const SearchKernels &kernels, const Schedule &schedule) {
     const std::size_t n_centres = owned_.back();
     const std::size_t width = (8 * n_bytes_ + kLevels) / kLevels; // distances in a level
@@ -163,7 +164,7 @@ void Balls::bound(const Codes &codes, const SearchKernels &kernels, const Schedu
             const std::uint32_t *ids = order_.data() + i * n;
             const auto stop = static_cast<std::ptrdiff_t>(std::min(n, codes.n - i * n));
             gather(codes, ids, static_cast<std::size_t>(stop), rows.data());
-            // the last group that begins at or before the block's first code
+            // the last group that begins at the block's first code or before it
             const auto after = std::upper_bound(first_.begin(), first_.end(), i * n);
             const std::size_t centre = static_cast<std::size_t>(after - first_.begin()) - 1;
             kernels.row_distances(rows.data(), static_cast<std::size_t>(stop), n_bytes_,
@@ -176,9 +177,9 @@ void Balls::bound(const Codes &codes, const SearchKernels &kernels, const Schedu
     });
 }
 
-// Of the pairs of a query and a code those that its shell would skip, were each block one
-// shell; the limit is the least distance of a sample. Uniform codes are known by it in 5% of
-// the time that grouping them takes.
+// Estimates the share of pairs (query, code) that would be skipped if each block were one shell.
+// The limit is the least distance in a sample. This recognises uniform codes in 5% of the time that
+// grouping them takes.
 double Balls::share_expected(const Codes &codes, const SearchKernels &kernels) const {
     const std::size_t step = codes.n / kSample;
     Scratch rows(kSample * n_bytes_);
@@ -203,7 +204,7 @@ double Balls::share_expected(const Codes &codes, const SearchKernels &kernels) c
     return static_cast<double>(skipped) / static_cast<double>(kTrialQueries * kSample);
 }
 
-// With the blocks as they are and the limits that a search would begin with.
+// Measures the share that is skipped, with the real blocks and the first limits of a search.
 double Balls::share_skipped(const Codes &codes, const SearchKernels &kernels) const {
     Scratch rows(kTrialQueries * n_bytes_);
     for (std::size_t i = 0; i < kTrialQueries; ++i)
@@ -242,7 +243,8 @@ std::size_t Bounds::nearest_centre(std::size_t query) const {
     return best;
 }
 
-// Up to n allowed codes from position `begin` on; and, where many are not allowed, from all over.
+// Takes up to n allowed codes from position `begin` on. If few are allowed there, takes evenly
+// spaced ones of all rows instead.
 void Bounds::take_allowed(std::size_t begin, std::size_t n) {
     const std::size_t n_codes = database_.codes.n;
     const std::uint32_t *order = balls_.order();
@@ -283,7 +285,7 @@ void Bounds::choose(std::size_t block, Tile &tile) {
     const Ball &ball = balls_.of_block(block);
     const std::int16_t *from = distances_.data() + ball.centre * queries_.n;
     const std::int16_t nearest = ball.nearest, farthest = ball.farthest;
-    // Ball::can_hold in 16 bits, for the compiler to do eight slots at a time
+    // Ball::can_hold in 16 bits, so that the compiler does eight slots at a time
     for (std::size_t slot = 0; slot < queries_.n; ++slot) {
         const std::int16_t most = static_cast<std::int16_t>(limits_[slot] + farthest);
         const std::int16_t least = static_cast<std::int16_t>(nearest - limits_[slot]);

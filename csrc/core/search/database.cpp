@@ -28,11 +28,12 @@ Planes::Planes(const Codes &codes, const InstructionSet &isa, const Schedule &sc
 
 namespace {
 
-// The share of rows from which on asking for the hits takes less time than gathering rows, see
-// README.md: with and without an order in which queries skip blocks.
+// From this share of allowed rows on, looking up the hits is faster than gathering rows
+// (README.md): for codes in order of id, and for codes in balls.
 constexpr double kMinAllowedInOrder = 0.8, kMinAllowedInBalls = 0.5;
 
-// Bits from n on are zero.
+} // namespace
+
 std::size_t count_allowed(const std::uint8_t *allowed, std::size_t n) {
     const std::size_t n_bytes = (n + 7) / 8;
     std::size_t count = 0;
@@ -45,8 +46,6 @@ std::size_t count_allowed(const std::uint8_t *allowed, std::size_t n) {
     }
     return count;
 }
-
-} // namespace
 
 void choose_filter(Database &database, std::size_t n_queries, FilterMemory &memory) {
     if (!database.ids && !database.allowed)
@@ -111,11 +110,11 @@ void BlockReader::prefetch(std::size_t first, std::size_t end) const {
     const std::size_t n_codes = kernels_.block_codes, n_bytes = n_codes * database_.codes.n_bytes;
     if (database_.ids || end < first + n_codes)
         return;
-    const std::uint8_t *from = database_.row(first); // planes are as large
+    const std::uint8_t *from = database_.row(first); // planes have the same size
     if (database_.planes)
         from = static_cast<const std::uint8_t *>(database_.planes->block(first / n_codes));
     for (std::size_t i = 0; i < n_bytes; i += 64)
-        __builtin_prefetch(from + i, 0, 2); // the second-level cache: the first holds the table
+        __builtin_prefetch(from + i, 0, 2); // to the second-level cache; the first holds the table
 }
 
 const void *BlockReader::planes_of(const Block &block, std::size_t first) {

@@ -1,4 +1,4 @@
-// The codes to be searched: all rows or some, with prepared planes or without.
+// The codes to be searched: all rows or some of them, with or without prepared planes.
 #pragma once
 
 #include "core/base/aligned.hpp"
@@ -17,17 +17,17 @@ namespace ssbhash {
 constexpr std::size_t kMinTableQueries = 10;
 constexpr std::size_t kMinPreparedQueries = 7;
 
-// The bit planes of all full blocks, kept so that searches need not transpose; in an
-// order of their own where that pays.
+// The bit planes of all full blocks, so that searches need not transpose. The codes are put into an
+// order of their own if that pays.
 class Planes {
   public:
     Planes(const Codes &codes, const InstructionSet &isa, const Schedule &schedule);
 
-    // Those that the planes are laid out for.
+    // The kernels that the planes are laid out for.
     const InstructionSet &isa() const { return isa_; }
     bool fits(const Codes &codes) const { return codes.n == n_ && codes.n_bytes == n_bytes_; }
     const void *block(std::size_t i) const { return data_.data() + i * block_bytes_; }
-    const Balls *balls() const { return balls_.get(); } // null: in order of id
+    const Balls *balls() const { return balls_.get(); } // null: codes are in order of id
     std::size_t n_bytes_total() const {
         return data_.size() + (balls_ ? balls_->n_bytes_total() : 0);
     }
@@ -40,11 +40,12 @@ class Planes {
     Scratch data_;
 };
 
-// The codes to be searched. Two kinds of filter: `ids` are gathered, so that the cost falls with
-// their number; `allowed` leaves rows, planes and order as they are, and is asked for what was hit.
+// The codes to be searched. There are two kinds of filter. The rows of `ids` are gathered, so that
+// the cost falls with their number. `allowed` keeps rows, planes and order as they are, and is read
+// for codes that were hit.
 struct Database {
     Codes codes;
-    const std::int64_t *ids = nullptr; // ascending: only these rows are searched
+    const std::int64_t *ids = nullptr; // ascending; only these rows are searched
     std::size_t n_ids = 0;
     const std::uint8_t *allowed = nullptr; // bit i % 8 of byte i / 8: row i is searched
     const Planes *planes = nullptr;        // of all rows
@@ -56,32 +57,35 @@ struct Database {
         return !allowed || (allowed[id(i) / 8] >> (id(i) % 8) & 1);
     }
 
-    // Not null: rows and ids are in its order, for id() and row() do not hold then.
+    // If not null, rows and ids are in its order, and id() and row() must not be used.
     const Balls *balls() const { return planes && !ids ? planes->balls() : nullptr; }
 };
 
-// The memory of a filter that was turned into the other kind.
+// How many of n rows are allowed; bits from n on are zero.
+std::size_t count_allowed(const std::uint8_t *allowed, std::size_t n);
+
+// The memory of a filter that was converted to the other kind.
 struct FilterMemory {
     std::vector<std::int64_t> ids;
     std::vector<std::uint8_t> allowed;
 };
 
-// Turn a filter into the kind that is faster for n_queries; results do not depend on it.
+// Converts a filter to the kind that is faster for n_queries. Results do not depend on it.
 void choose_filter(Database &database, std::size_t n_queries, FilterMemory &memory);
 
-// Reads a database in blocks and runs; owns the scratch for one at a time.
+// Reads a database in blocks and runs. It owns the scratch memory for one of them at a time.
 class BlockReader {
   public:
     BlockReader(const Database &database, const SearchKernels &kernels);
 
-    // Rows [first, first + n), as they lie in memory where that is possible.
+    // Returns rows [first, first + n), in place if possible, else gathered.
     Block rows(std::size_t first, std::size_t n);
 
-    // The block that starts at row `first`, a multiple of block_codes, cut off at
-    // row `end`, with its planes.
+    // Returns the block that starts at row `first`, a multiple of block_codes, with its planes. It
+    // ends at row `end` at the latest.
     Block with_planes(std::size_t first, std::size_t end);
 
-    // Begin to fetch what with_planes(first, end) will read.
+    // Prefetches what with_planes(first, end) will read.
     void prefetch(std::size_t first, std::size_t end) const;
 
   private:

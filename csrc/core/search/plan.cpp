@@ -6,7 +6,7 @@ namespace ssbhash {
 namespace {
 
 constexpr std::size_t kTileQueries = 1024;
-constexpr std::size_t kTileBytes = std::size_t{64} << 20; // for what is found
+constexpr std::size_t kTileBytes = std::size_t{64} << 20; // memory for results of a tile
 constexpr std::size_t kMinSlice = 1 << 16;                // codes worth a thread
 
 } // namespace
@@ -14,7 +14,7 @@ constexpr std::size_t kMinSlice = 1 << 16;                // codes worth a threa
 Plan::Plan(std::size_t n_queries, std::size_t n, std::size_t bytes_each, std::size_t n_threads,
            std::size_t block_codes) {
     tile = std::clamp<std::size_t>(kTileBytes / bytes_each, 1, kTileQueries);
-    if (n_queries >= 256 * n_threads) // enough to share tables among
+    if (n_queries >= 256 * n_threads) // each thread has enough queries to share a table
         tile = std::min(tile, (n_queries + n_threads - 1) / n_threads);
     n_tiles = (n_queries + tile - 1) / tile;
     n_slices = 1;

@@ -1,4 +1,4 @@
-// How a search is split among threads.
+// Splits a search among threads.
 #pragma once
 
 #include "core/search/scan.hpp"
@@ -9,31 +9,33 @@
 
 namespace ssbhash {
 
-// Queries are split into tiles; where there are fewer tiles than threads, the codes are split
-// into slices too.
+// Queries are split into tiles. If there are fewer tiles than threads, the codes are split into
+// slices too.
 struct Plan {
     std::size_t tile, n_tiles;
     std::size_t slice, n_slices;
 
-    // n codes; a query keeps up to bytes_each of what it finds.
+    // For n codes, and queries that keep up to bytes_each of what they find.
     Plan(std::size_t n_queries, std::size_t n, std::size_t bytes_each, std::size_t n_threads,
          std::size_t block_codes);
 };
 
-// Planes were laid out for one instruction set: it searches them, whichever is in use.
+// Planes are laid out for one instruction set, so that one searches them, even if another is in
+// use.
 inline const SearchKernels &kernels_for(const Database &database) {
     return (database.planes ? database.planes->isa() : active_isa()).search;
 }
 
-// Few queries are scanned by row, best from end to end: without the order of the planes.
+// Few queries are scanned by row. This is fastest in the order of memory, not in that of the
+// planes.
 inline Database in_order_of_id(Database database) {
     if (database.balls())
         database.planes = nullptr;
     return database;
 }
 
-// parts[t * n_slices + s] = scan(task) for each tile t and slice s; then, once for each tile,
-// done(first query, its parts, check).
+// Computes parts[t * n_slices + s] = scan(task) for each tile t and slice s. Then calls, once for
+// each tile, done(first query, its parts, check).
 template <typename Part, typename Scan, typename Done>
 void scan_all(const Database &database, const Codes &queries, std::size_t bytes_each,
               const Schedule &schedule, const Scan &scan, const Done &done) {

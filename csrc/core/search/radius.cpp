@@ -9,7 +9,7 @@
 namespace ssbhash {
 namespace {
 
-// Results kept in the first scan, 16 bytes each.
+// Results that are kept in the first scan, of 16 bytes each.
 constexpr std::size_t kKept = std::size_t{1} << 20;
 constexpr std::size_t kBuffer = 64;
 constexpr std::size_t kTileRows = 1024;
@@ -18,7 +18,7 @@ std::int32_t limit_of(std::int64_t radius, std::size_t n_bytes) {
     return static_cast<std::int32_t>(std::min(radius, static_cast<std::int64_t>(8 * n_bytes))) + 1;
 }
 
-// How many results may still be kept: shared by all queries of a call.
+// Counts how many results may still be kept; all queries of a call share it.
 class Allowance {
   public:
     explicit Allowance(std::size_t n) : left_(static_cast<std::int64_t>(n)) {}
@@ -34,7 +34,7 @@ class Allowance {
     std::atomic<std::int64_t> left_;
 };
 
-// Keeps what a query finds while the allowance lasts, else counts it by distance.
+// Keeps what a query finds while the allowance lasts; then counts it by distance.
 class Counter : public Sink {
   public:
     Counter(std::int32_t distance_limit, Allowance &allowance)
@@ -82,9 +82,9 @@ class Counter : public Sink {
     std::vector<std::uint64_t> counts_;
 };
 
-// Writes what a query finds, offered in ascending order of id, to its places: one run of memory
-// for each distance, or one for all. A run that the count left too short takes no more, one
-// that was left too long ends with kMissing: rows may have changed since they were counted.
+// Writes what a query finds, in ascending order of id, to one run of memory for each distance, or
+// to one for all. Rows may have changed since they were counted: a run that is too short takes no
+// more, and one that is too long ends with kMissing.
 class Placer : public Sink {
   public:
     Placer(std::int32_t distance_limit, std::int32_t *to_distances, std::int64_t *to_ids)
@@ -146,12 +146,12 @@ std::vector<Sink *> pointers(const Sinks &sinks) {
 
 using Counters = std::vector<std::unique_ptr<Counter>>;
 
-// What the first scan leaves of some queries: those whose results were kept, one after the
-// other, and the counts by distance of the others.
+// Results of the first scan for some queries: the kept results one after the other, and counts by
+// distance for queries whose results were not kept.
 struct Counted {
     std::size_t first = 0;
     std::vector<Neighbour> kept;
-    std::vector<std::vector<std::uint64_t>> counts; // empty: kept
+    std::vector<std::vector<std::uint64_t>> counts; // by query; empty if its results were kept
 };
 
 std::uint64_t sum(const std::vector<std::uint64_t> &counts) {
@@ -168,7 +168,7 @@ class RadiusSearch {
         : database_(database), queries_(queries), radii_(radii), schedule_(schedule),
           n_found_(queries.n) {}
 
-    // Scan once. Results are kept as long as there are at most n_kept of them.
+    // Scans once. Results are kept as long as there are at most n_kept of them.
     void count(std::size_t n_kept) {
         if (queries_.n == 0)
             return;
@@ -190,7 +190,7 @@ class RadiusSearch {
 
     const std::vector<std::int64_t> &n_found() const { return n_found_; }
 
-    // Write the results of query i from lims[i] on.
+    // Writes the results of query i from lims[i] on.
     void write(const std::vector<std::int64_t> &lims, std::int32_t *distances, std::int64_t *ids) {
         const auto write_part = [&](std::size_t i, const Check &check) {
             write_counted(counted_[i], lims, distances, ids, check);
@@ -244,7 +244,7 @@ class RadiusSearch {
         counted_.push_back(std::move(counted));
     }
 
-    // Copies what was kept; scans once more for the rest.
+    // Copies kept results; scans once more for all others.
     void write_counted(Counted &counted, const std::vector<std::int64_t> &lims,
                        std::int32_t *distances, std::int64_t *ids, const Check &check) {
         std::vector<std::unique_ptr<Placer>> placers;
@@ -323,7 +323,7 @@ std::vector<std::int64_t> count_within(const Database &database, const Codes &qu
 
 namespace {
 
-// Scan the pairs of a tile of rows with the rows after them.
+// Scans the pairs of a tile of rows with all later rows.
 template <typename Sinks>
 void scan_tile(const Database &database, std::size_t begin, std::size_t n, const Check &check,
                const Sinks &sinks) {

@@ -1,4 +1,4 @@
-// All codes within a radius of each query: counted before memory is taken for them.
+// All codes within a radius of each query. Results are counted before memory is taken for them.
 #pragma once
 
 #include "core/base/threads.hpp"
@@ -11,27 +11,28 @@
 
 namespace ssbhash {
 
-// Thrown before the results are allocated: there are more than were asked for.
+// Thrown if there are more results than allowed, before memory is taken for them.
 struct TooManyResults : std::runtime_error {
     explicit TooManyResults(std::uint64_t n)
         : std::runtime_error("too many results"), n_results(n) {}
     std::uint64_t n_results;
 };
 
-// In CSR form: query i owns [lims[i], lims[i + 1]).
+// Results in CSR form: query i owns those from lims[i] to lims[i + 1].
 struct Range {
     std::vector<std::int64_t> lims; // [queries.n + 1]
     std::vector<std::int32_t> distances;
     std::vector<std::int64_t> ids;
 };
 
-// All (distance, id) with distance <= radii[i] of query i, ascending. Small results are kept
-// as they are found. Where there are more, the codes are scanned twice: counted by distance,
-// then written to their places, so that little memory is taken beside the results.
+// Returns all (distance, id) with distance <= radii[i] of query i, ascending. Small results are
+// kept as they are found. For large ones the codes are scanned twice: the first scan counts by
+// distance, the second writes results to their places. So little memory is taken beside the
+// results.
 Range within(const Database &database, const Codes &queries, const std::int64_t *radii,
              std::uint64_t max_results, const Schedule &schedule);
 
-// How many they are for each query.
+// Returns the number of these for each query.
 std::vector<std::int64_t> count_within(const Database &database, const Codes &queries,
                                        const std::int64_t *radii, const Schedule &schedule);
 
@@ -40,7 +41,7 @@ struct Pairs {
     std::vector<std::int32_t> distances;
 };
 
-// All pairs first < second of rows with distance <= radius, in order.
+// Returns all pairs of rows first < second with distance <= radius, in ascending order.
 Pairs pairs_within(const Database &database, std::size_t radius, std::uint64_t max_results,
                    const Schedule &schedule);
 

@@ -54,9 +54,9 @@ void scan_by_tables(const ScanTask &task, const Sinks &sinks, Bounds *bounds) {
     }
 }
 
-// Distances of each query to short runs of codes from all over the slice, the allowed ones.
+// Distances of each query to short, evenly spaced runs of allowed codes of the slice.
 class Sample {
-    static constexpr std::size_t kRun = 16; // neighbours in memory come at little cost
+    static constexpr std::size_t kRun = 16; // codes beside each other in memory cost little
 
   public:
     Sample(const ScanTask &task, std::size_t n) : task_(task), rows_(n * task.queries.n_bytes) {
@@ -69,7 +69,7 @@ class Sample {
         distances_.resize(n_);
     }
 
-    // One more than the k-th distance, or than any distance where there are fewer than k.
+    // Returns one more than the k-th distance, or than any distance if there are fewer than k.
     std::int32_t limit(std::size_t query, std::size_t k) {
         const std::size_t n_bits = 8 * task_.queries.n_bytes;
         if (n_ < k)
@@ -93,7 +93,7 @@ class Sample {
     std::vector<std::uint32_t> counts_;
 };
 
-// The k-th distance of a sample bounds that of the whole.
+// The k-th distance in a sample is an upper bound of that in all codes.
 void set_first_limits(const ScanTask &task, std::size_t k, const Sinks &sinks, Bounds *bounds) {
     const std::size_t n = task.end - task.begin;
     const std::size_t n_sample =
@@ -111,7 +111,7 @@ void set_first_limits(const ScanTask &task, std::size_t k, const Sinks &sinks, B
         lower(q, sample.limit(q, k));
 }
 
-// Counters cannot hold a limit that every code meets: such queries go by row.
+// Counters cannot represent a limit that every code meets. Such queries are scanned by row.
 void scan(const ScanTask &task, const Sinks &sinks, Bounds *bounds) {
     const std::size_t n_planes = units_of(task.queries.n_bytes) * kUnitPlanes;
     const bool in_range = std::all_of(sinks.begin(), sinks.end(), [&](const Sink *sink) {

@@ -1,4 +1,4 @@
-// Scanning rows [begin, end) of a database for a tile of queries.
+// Scans rows [begin, end) of a database, a slice, for a tile of queries.
 #pragma once
 
 #include "core/base/threads.hpp"
@@ -15,19 +15,19 @@ struct ScanTask {
     Codes queries;
     std::size_t begin, end;
     const SearchKernels &kernels;
-    const Check &check; // between blocks: throws to stop
+    const Check &check; // called between blocks; throws to stop the scan
 };
 
-// The k smallest of the slice for each query, or those of them that are among the k smallest
-// of all. Only distances <= max_distance count.
+// Returns for each query the k smallest of the slice with distance <= max_distance. Those that
+// cannot be among the k smallest of all slices may be missing.
 std::vector<std::unique_ptr<Nearest>> scan_nearest(const ScanTask &task, std::size_t k,
                                                    std::size_t max_distance);
 
-// Offer all codes of the slice below its limit to each query's sink.
+// Offers to each query's sink all codes of the slice that are below its limit.
 void scan_within(const ScanTask &task, const std::vector<Sink *> &sinks);
 
-// The same, but the queries are the first rows of the slice: for each only the codes after
-// its own.
+// The same for queries that are the first rows of the slice. Each is offered only codes after its
+// own row.
 void scan_pairs(ScanTask task, const std::vector<Sink *> &sinks);
 
 } // namespace ssbhash

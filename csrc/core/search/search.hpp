@@ -1,4 +1,4 @@
-// The k nearest codes of each query, the merging of such results, and plain distances.
+// The k nearest codes of each query, merging of such results, and plain distances.
 #pragma once
 
 #include "core/base/threads.hpp"
@@ -11,8 +11,8 @@
 
 namespace ssbhash {
 
-// The k smallest (distance, id) of each query with distance <= max_distance, ascending; where
-// there are fewer, kMissing. Both outputs have shape [queries.n, k].
+// Writes the k smallest (distance, id) of each query with distance <= max_distance, ascending. If
+// there are fewer, rows end with kMissing. Both outputs have shape [queries.n, k].
 void search(const Database &database, const Codes &queries, std::size_t k, const Schedule &schedule,
             std::int32_t *out_distances, std::int64_t *out_ids,
             std::size_t max_distance = std::numeric_limits<std::size_t>::max());
@@ -24,15 +24,15 @@ struct Ranking {
     std::size_t k;
 };
 
-// The k smallest (distance, id) of all parts, as `search` would write them.
+// Writes the k smallest (distance, id) of all parts, as `search` would.
 void merge(const std::vector<Ranking> &parts, std::size_t n_queries, std::size_t k,
            const Schedule &schedule, std::int32_t *out_distances, std::int64_t *out_ids);
 
-// The full matrix [queries.n, database.n]; n_bytes * 8 must fit in 16 bits.
+// Writes the full matrix of distances [queries.n, database.n]; n_bytes * 8 must fit in 16 bits.
 void distances(const Codes &database, const Codes &queries, const Schedule &schedule,
                std::uint16_t *out);
 
-// The distance of row i to row i, [n].
+// Writes the distance of row i to row i, [n].
 void paired_distances(const Codes &first, const Codes &second, const Schedule &schedule,
                       std::uint16_t *out);
 

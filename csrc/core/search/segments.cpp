@@ -5,8 +5,8 @@
 namespace ssbhash {
 namespace {
 
-// 256 bits at once: 3.6 G codes/s with 1,024 queries, where two segments of 128, whose table
-// of 16 KiB fits the first-level cache, give 3.4, for counters are stored between segments.
+// 256 bits in one segment: 3.6 G codes/s with 1,024 queries. Two segments of 128 bits give 3.4:
+// their table of 16 KiB fits the first-level cache, but counters are stored between segments.
 constexpr std::size_t kLongUnits = kMaxSegmentUnits;
 constexpr std::size_t kShortUnits = 8;
 constexpr std::size_t kPeriod = 512; // blocks
@@ -33,7 +33,7 @@ const std::vector<std::size_t> &Segments::next() {
     const std::size_t phase = n_blocks_++ % kPeriod;
     if (splits_[1].empty() || phase > 2 * kTrial)
         return splits_[best_];
-    if (phase % kTrial == 0) { // a trial ends, another begins
+    if (phase % kTrial == 0) { // one trial ends, the next begins
         const Clock::time_point now = Clock::now();
         if (phase > 0)
             took_[phase / kTrial - 1] = now - begin_;

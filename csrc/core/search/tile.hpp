@@ -1,4 +1,4 @@
-// Queries that are scanned together: the arrays behind a Tile.
+// Owns the arrays of a Tile, the queries that are scanned together.
 #pragma once
 
 #include "core/base/aligned.hpp"
@@ -10,12 +10,12 @@ namespace ssbhash {
 
 class QueryTile {
   public:
-    // One slot for each query, sinks[i] for query i.
+    // Makes a slot for each query; sinks[i] belongs to query i.
     QueryTile(const Codes &queries, std::vector<Sink *> sinks, const SearchKernels &kernels);
 
     Tile &tile() { return tile_; }
 
-    // Drop slots whose sink wants nothing any more (limit 0).
+    // Drops slots whose sink accepts nothing any more (limit 0).
     void drop_finished();
 
   private:

@@ -20,7 +20,7 @@ Nearest::Nearest(std::size_t k_wanted, std::size_t n_bytes, bool ids_ascend)
     capacity = found_.size();
 }
 
-// Leaves at most k.
+// Keeps at most k.
 void Nearest::compact(Sink &sink) {
     auto &self = static_cast<Nearest &>(sink);
     if (self.by_id)
@@ -32,7 +32,7 @@ void Nearest::compact(Sink &sink) {
 void Nearest::drop_surplus() {
     if (n_found < k)
         return;
-    // The limit has never fallen, or only to where k found lie below: the k-th is at limit - 1.
+    // Either the limit never fell, or k of those found are below it and the k-th is at limit - 1.
     Neighbour *kth = found + k - 1;
     std::nth_element(found, kth, found + n_found, is_before);
     counts[limit - 1] -= static_cast<std::uint32_t>(below - k);
@@ -40,7 +40,7 @@ void Nearest::drop_surplus() {
     last_id = kth->id;
 }
 
-// The same in one pass, keeping the order of ids.
+// The same in one pass, which keeps the order of ids.
 void Nearest::drop_surplus_by_id() {
     std::size_t ties = k - below; // below < k
     std::size_t kept = 0;

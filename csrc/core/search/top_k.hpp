@@ -1,4 +1,4 @@
-// The k smallest of a query, by counting: no heaps.
+// The k smallest of a query, by counting distances; there are no heaps.
 #pragma once
 
 #include "core/base/codes.hpp"
@@ -9,18 +9,18 @@
 
 namespace ssbhash {
 
-// Stands for a neighbour that does not exist: fewer than k were found.
+// Fills up rows of fewer than k neighbours.
 constexpr Neighbour kMissing{std::numeric_limits<std::int32_t>::max(), -1};
 
-// A sink for the k >= 1 smallest, with its memory.
+// A sink for the k >= 1 smallest. It owns its memory.
 class Nearest : public Sink {
   public:
-    // by_id: codes will be offered in ascending order of id.
+    // by_id: whether codes will be offered in ascending order of id.
     Nearest(std::size_t k, std::size_t n_bytes, bool by_id);
     Nearest(const Nearest &) = delete;
     Nearest &operator=(const Nearest &) = delete;
 
-    // The k smallest, or fewer; in ascending order of id if they were offered so.
+    // Returns the k smallest, or fewer. They are in ascending order of id if offered in that order.
     std::vector<Neighbour> take();
 
   private:
@@ -32,14 +32,14 @@ class Nearest : public Sink {
     std::vector<Neighbour> found_;
 };
 
-// Ascending by (distance, id), from any order.
+// Sorts by (distance, id), from any order.
 void sort_by_distance_id(std::vector<Neighbour> &found);
 
-// Sort by distance by counting; stable, so that equal distances keep their order.
+// Sorts by distance, by counting. It is stable: equal distances keep their order.
 void sort_by_distance(std::vector<Neighbour> &found, std::size_t max_distance);
 
-// Results of several parts of a database become one: write the k smallest (distance, id) of
-// `found` in ascending order, kMissing where there are fewer. by_id: `found` is in ascending
+// Merges results of several parts of a database: writes the k smallest (distance, id) of `found` in
+// ascending order, and kMissing if there are fewer. by_id tells whether `found` is in ascending
 // order of id. Distances are at most max_distance.
 void write_smallest(std::vector<Neighbour> &found, bool by_id, std::size_t max_distance,
                     std::size_t k, std::int32_t *distances, std::int64_t *ids);

@@ -14,7 +14,7 @@ AdamRow row_at(const Adam &adam, std::size_t at) {
     return {adam.weight + at, adam.mean + at, adam.square + at, adam.eps};
 }
 
-// Distance from row i to the next one: rows lie anywhere in tens of megabytes.
+// Distance from row i to the next one, to prefetch it: rows are scattered over tens of megabytes.
 std::ptrdiff_t ahead(const std::int64_t *rows, std::size_t i, bool has_next, std::size_t width) {
     return has_next ? (rows[i + 1] - rows[i]) * static_cast<std::ptrdiff_t>(width) : 0;
 }

@@ -1,4 +1,4 @@
-// Adam (Kingma and Ba, 2015), the update alone.
+// The update of Adam (Kingma and Ba, 2015).
 #pragma once
 
 #include <cstddef>
@@ -7,22 +7,22 @@
 
 namespace ssbhash {
 
-// Weights and both moments [n_rows, width]; eps is added to the root of the second moment.
+// Weights and both moments [n_rows, width]. eps is added to the root of the second moment.
 struct Adam {
     float *weight, *mean, *square;
     std::size_t width;
     float eps;
 };
 
-// What each of n rows missed since its last step: the sum of the step sizes, and the decay of
-// the moments.
+// What each of n rows has missed since its last step: the sum of the step sizes, and by how much
+// its moments have decayed.
 struct Missed {
     const std::int64_t *rows;
     const float *step, *mean_decay, *square_decay;
     std::size_t n;
 };
 
-// Make rows current: weights take the missed steps, moments decay.
+// Makes rows current: weights take the missed steps, and moments decay.
 void catch_up(const Adam &adam, const Missed &missed, std::size_t n_threads);
 
 // Rows of the weight and their gradients [n, width].
@@ -32,10 +32,11 @@ struct RowGradient {
     std::size_t n;
 };
 
-// One step of some rows, which are current.
+// Takes one step with some rows, which must be current.
 void step_rows(const Adam &adam, const RowGradient &gradient, float step, std::size_t n_threads);
 
-// One step of all weights as one vector. gradients[i] is that of the next sizes[i] weights.
+// Takes one step with all weights, seen as one vector. gradients[i] belongs to the next sizes[i]
+// weights.
 void step_all(const Adam &adam, const std::vector<const float *> &gradients,
               const std::vector<std::size_t> &sizes, float step, std::size_t n_threads);
 

@@ -1,4 +1,4 @@
-// Rows shared out among threads.
+// Loops over rows on threads.
 #pragma once
 
 #include "core/base/threads.hpp"
@@ -8,7 +8,7 @@
 
 namespace ssbhash {
 
-// Calls row(i, whether the same thread goes on with row i + 1) for each of n rows.
+// Calls row(i, goes_on) for each of n rows. goes_on tells whether the same thread takes row i + 1.
 template <typename Row>
 void for_rows(std::size_t n, std::size_t n_threads, const Row &row) {
     constexpr std::size_t n_together = 64;

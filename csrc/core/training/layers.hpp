@@ -1,4 +1,4 @@
-// What the layers of a network need beside dense matrix products.
+// Layers of a network, beside dense matrix products.
 #pragma once
 
 #include <cstddef>
@@ -6,8 +6,8 @@
 
 namespace ssbhash {
 
-// Non-zeros of a sparse matrix row by row, as embedding_bag takes them: those of row i are
-// starts[i] ... starts[i + 1], those of the last row end at n_values.
+// Non-zeros of a sparse matrix, row by row, as torch's embedding_bag takes them. Row i has those
+// from starts[i] to starts[i + 1]; the last row's end at n_values.
 struct SparseRows {
     const std::int64_t *columns, *starts;
     const float *values;
@@ -25,14 +25,14 @@ void sum_rows(const SparseRows &rows, const float *matrix, std::size_t width, fl
 struct ReluNorm {
     const float *product, *bias, *scale, *shift;
     std::size_t n, width;
-    float eps, momentum;    // the batch's weight in the running statistics
-    float *rectified, *out; // x, and its normalisation
-    float *mean, *inverse;  // of x: mean, 1 / sqrt(variance + eps), [width]
+    float eps, momentum;    // momentum: the batch's weight in the running statistics
+    float *rectified, *out; // x, and x normalised
+    float *mean, *inverse;  // [width] mean and 1 / sqrt(variance + eps) of x
     float *running_mean, *running_variance;
 };
 void relu_norm(const ReluNorm &layer, std::size_t n_threads);
 
-// Gradients with respect to product, bias, scale and shift, from that of `out`.
+// The gradients of product, bias, scale and shift, given `grad`, the gradient of `out`.
 struct ReluNormGradient {
     const float *grad, *rectified, *mean, *inverse, *scale;
     std::size_t n, width;

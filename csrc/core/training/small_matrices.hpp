@@ -6,7 +6,7 @@
 
 namespace ssbhash {
 
-// Copies a few numbers without a call of memmove, which would take longer.
+// Copies a few numbers. For so few, a call of memmove would take longer.
 inline void copy_short(const float *from, std::size_t n, float *to) {
     constexpr std::size_t n_at_once = 8;
     std::size_t i = 0;

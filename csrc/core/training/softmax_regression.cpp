@@ -13,12 +13,13 @@ namespace ssbhash {
 
 namespace {
 
-// Bias of the targets that fill up a tile: their exponential is zero.
+// Bias of the padding targets of a tile. Their exponential is zero.
 constexpr float kNoTarget = -1e30f;
 
 std::size_t round_up(std::size_t n, std::size_t unit) { return (n + unit - 1) / unit * unit; }
 
-// The weights of one tile, in memory of this thread. Whole tiles are read where they lie.
+// The weights of one tile. Whole tiles are read in place; others are copied to this thread's
+// memory.
 struct Packed {
     std::vector<float, AlignedAllocator<float>> panels, rows, biases, code;
     const float *weight, *bias; // [kTileTargets, width], [kTileTargets]
@@ -53,8 +54,8 @@ Packed &packed() {
     return memory;
 }
 
-// One batch. The decoder is taken in tiles of kTileTargets targets; a tile's exponentials stay in
-// the second-level cache.
+// Softmax regression of one batch, in tiles of kTileTargets targets. The exponentials of a tile
+// stay in the second-level cache.
 class Regression {
   public:
     double run(const Decoder &decoder, const SparseRows &target, float log_floor,
@@ -70,12 +71,12 @@ class Regression {
     void differentiate_weight(std::size_t tile, const DecoderGradient &gradient) const;
 
     Decoder decoder_;
-    std::size_t n_rows_, width_, n_tiles_; // items and bits to whole blocks; tiles
+    std::size_t n_rows_, width_, n_tiles_; // items and bits, padded to whole blocks; tiles
     Memory code_;                          // [n_rows, n_bits]
-    Memory exp_;                           // [n_tiles, n_rows, kTileTargets], to the tile's top
+    Memory exp_;                           // [n_tiles, n_rows, kTileTargets] exp(logit - top)
     Memory top_, sum_, product_;           // of each tile
-    Memory share_;                         // [n_tiles, n_rows]: exp times it is d loss / d logits
-    // The target's non-zeros, values over n_items, zero where at the floor.
+    Memory share_;                         // [n_tiles, n_rows] d loss / d logits = exp * share
+    // The target's non-zeros: values / n_items, or zero for terms at the floor.
     std::vector<std::int64_t> targets_, items_;
     std::vector<float> values_;
 };
@@ -98,7 +99,7 @@ void Regression::exponentiate(std::size_t tile) {
     Packed &weights = packed();
     weights.pack(decoder_, tile * kTileTargets, width_);
     const std::size_t rows = tile * n_rows_;
-    // Rows that products of whole blocks read, though no item has them.
+    // Padding rows, which products of whole blocks read.
     std::fill_n(exp_.data() + (rows + decoder_.n_items) * kTileTargets,
                 (n_rows_ - decoder_.n_items) * kTileTargets, 0.0f);
     active_isa().training.softmax_tile({code_.data(), weights.panels.data(), weights.weight,
@@ -107,7 +108,7 @@ void Regression::exponentiate(std::size_t tile) {
                                         sum_.data() + rows, product_.data() + rows * width_});
 }
 
-// Returns the loss. Sets share_, and values_, which the gradients subtract at the target's words.
+// Returns the loss. Sets share_ and values_; the gradients subtract values_ at the target's words.
 double Regression::compare(const SparseRows &target, float log_floor) {
     targets_.assign(target.columns, target.columns + target.n_values);
     items_.assign(target.n_values, 0);
@@ -190,7 +191,7 @@ double Regression::run(const Decoder &decoder, const SparseRows &target, float l
     parallel_for(n_tiles_, n_threads, [&](std::size_t tile, const Check &) { exponentiate(tile); });
     const double loss = compare(target, log_floor);
     differentiate_code(gradient.code);
-    // The last tiles are still in the second-level cache.
+    // Backwards, because the last tiles are still in the second-level cache.
     parallel_for(n_tiles_, n_threads, [&](std::size_t task, const Check &) {
         differentiate_weight(n_tiles_ - 1 - task, gradient);
     });
@@ -209,7 +210,7 @@ double Regression::run(const Decoder &decoder, const SparseRows &target, float l
 
 double softmax_regression(const Decoder &decoder, const SparseRows &target, float log_floor,
                           const DecoderGradient &gradient, std::size_t n_threads) {
-    // Megabytes that would have to be faulted in anew for each batch.
+    // Kept between batches: fresh megabytes would cause page faults for each batch.
     thread_local Regression memory;
     return memory.run(decoder, target, log_floor, gradient, n_threads);
 }

@@ -16,8 +16,8 @@ struct DecoderGradient {
     float *code, *weight, *bias;
 };
 
-// Mean over items of -sum_d t_d max(log softmax(logits)_d, log_floor), t the rows of `target`.
-// Terms at the floor have no gradient.
+// Returns the loss, and writes its gradients. With t a row of `target`, the loss is the mean over
+// items of -sum_d t_d max(log softmax(logits)_d, log_floor). Terms at the floor have no gradient.
 double softmax_regression(const Decoder &decoder, const SparseRows &target, float log_floor,
                           const DecoderGradient &gradient, std::size_t n_threads);
 

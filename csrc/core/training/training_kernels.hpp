@@ -11,7 +11,7 @@ namespace ssbhash {
 constexpr std::size_t kNormColumns = 64;
 
 // Softmax regression works on tiles of kTileTargets targets, packed in panels of kPanel. A row of
-// a tile is 30 cache lines, so that its rows do not share cache sets.
+// a tile takes 30 cache lines; at a power of two its rows would share cache sets.
 constexpr std::size_t kTileTargets = 480, kPanel = 24;
 // Items and bits are padded to a multiple of these.
 constexpr std::size_t kItemBlock = 12, kBitBlock = 8;
@@ -35,19 +35,19 @@ struct SoftmaxGradient {
     float *weight, *bias;
 };
 
-// Left side of a product, [n_out, n]: element (i, k) lies at i * step + k * k_step. Memory
-// reaches to the next multiple of kItemBlock rows.
+// Left side of a product, [n_out, n]. Element (i, k) lies at i * step + k * k_step. Memory extends
+// to a multiple of kItemBlock rows.
 struct Factors {
     const float *data;
     std::size_t step, k_step, n;
 };
 
-// Result of a product [n, width]; `row` is its row stride. Memory reaches to the next multiple of
+// Result of a product [n, width]; `row` is its row stride. Memory extends to a multiple of
 // kItemBlock rows.
 struct Sums {
     float *data;
     std::size_t row, n;
-    bool fresh; // the sums start at zero, not at what is there
+    bool fresh; // true: sums start at zero; false: they are added to
 };
 
 // One row of weights and both moments of Adam, or a piece of them.
@@ -57,8 +57,8 @@ struct AdamRow {
 };
 
 struct TrainingKernels {
-    // Take missed steps, w -= step m / (sqrt(v) + eps), and let the moments decay. The row `ahead`
-    // floats further on is fetched meanwhile.
+    // Take the missed steps, w -= step m / (sqrt(v) + eps), and let the moments decay. Meanwhile
+    // the row `ahead` floats further on is fetched into the cache.
     void (*catch_up)(const AdamRow &row, std::size_t n, std::ptrdiff_t ahead, float step,
                      float mean_decay, float square_decay);
 

@@ -1,6 +1,6 @@
 // The formulas of sampling, for vectors (vectors.hpp) and for a lane of a CUDA device
-// (csrc/cuda/sampling.cu): included after the types Floats, Ints and Words and the operations on
-// them. kAbreast of them are worked on side by side.
+// (csrc/cuda/sampling.cu). The including file first defines the types Floats, Ints and Words, the
+// operations on them, and kAbreast: how many vectors are worked on side by side.
 #pragma once
 
 #include "core/base/device.hpp"
@@ -8,7 +8,7 @@
 namespace ssbhash::SSBHASH_ISA::sampling {
 namespace {
 
-// float16: the exponent's bias by a multiplication, which normalises subnormals too.
+// Converts float16. A multiplication changes the exponent's bias; it also normalises subnormals.
 SSBHASH_FORMULA Floats half_to_float(Words half) {
     const Words exponent_and_mantissa = (half & 0x7FFFu) << 13;
     const Floats value = bits_of<Floats>(exponent_and_mantissa) * 0x1p112f;
@@ -19,10 +19,10 @@ SSBHASH_FORMULA Floats half_to_float(Words half) {
 
 // ---- sampled bits
 
-// sigmoid by a rational function of the logit, compared without a division:
-//     2 u - 1 < tanh(x / 2) ~ x P(x^2) / Q(x^2).
-// kMargin bounds the error of all of it; docs/sampling.md has the analysis, and
-// a test compares with the exact rule.
+// u < sigmoid(x) by a rational function, without a division:
+//     2 u - 1 < tanh(x / 2) ~ x P(x^2) / Q(x^2)     compared as  (2 u - 1) Q < x P.
+// kMargin bounds the whole error: docs/sampling.md has the analysis, and a test compares with the
+// exact rule.
 SSBHASH_CONSTANT float kLimit = 10.0f;
 SSBHASH_CONSTANT float kP[3] = {0.499905819f * 32768, 0.0127184109f * 32768,
                                 2.04888921e-5f * 32768};
@@ -34,8 +34,8 @@ SSBHASH_FORMULA Floats polynomial(Floats x, float second, float first, float zer
                         all<Floats>(zeroth));
 }
 
-// Negative lanes: the bit is 1. A bit whose lane of `doubt` is negative is for the exact rule.
-// `half`: the 16 random bits.
+// The bit is 1 in negative lanes. Where `doubt` is negative, the exact rule must decide instead.
+// `half` holds 16 random bits, as a number.
 SSBHASH_FORMULA Floats is_set_if_negative(Floats logit, Floats half, Floats &doubt) {
     const Floats x = clamped(logit, kLimit);
     const Floats square = x * x;
@@ -46,10 +46,10 @@ SSBHASH_FORMULA Floats is_set_if_negative(Floats logit, Floats half, Floats &dou
     return difference;
 }
 
-// ---- relaxed bits: specified operation by operation, so no fused multiply-add
+// ---- relaxed bits: docs/sampling.md specifies each operation; none is fused
 
-// Several units side by side: the chains of dependent operations are long, and
-// one alone would leave the arithmetic units idle.
+// Works on several units side by side. Each is a long chain of dependent operations, which alone
+// would leave the arithmetic units idle.
 template <typename Operation>
 SSBHASH_FORMULA void each(const Operation &operation) {
     SSBHASH_UNROLL(8)

@@ -1,4 +1,4 @@
-// Logits to bits: drawn, thresholded, relaxed.
+// Logits to bits: drawn, thresholded or relaxed. A unit is 8 logits, and makes one code byte.
 #pragma once
 
 #include "core/sampling/kernels/vectors.hpp"
@@ -8,10 +8,10 @@
 namespace ssbhash::SSBHASH_ISA::sampling {
 namespace {
 
-// ---- logits of each type, as floats for the kernels whose rounding does not matter
+// ---- logits of each type, rounded to float
 
-// A sum that is finite has had no term that was not. One that is not finite may
-// just have overflowed: the caller looks more closely.
+// Checks that logits are finite by their sum. A finite sum has finite terms. Any other sum may
+// just have overflowed, so the caller then checks each logit.
 struct FiniteCheck {
     Floats sum{};
 
@@ -55,7 +55,7 @@ inline Floats load_logits(const double *from) {
     return __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7);
 }
 
-// One unit after the other.
+// Walks over the units, row by row; `gap` logits lie between the rows.
 template <typename T>
 struct Cursor {
     const T *at;
@@ -66,7 +66,7 @@ struct Cursor {
         : at(static_cast<const T *>(units.data)), in_row(units.in_row), per_row(units.per_row),
           gap(units.gap) {}
 
-    // What comes 4 KiB later: the hardware's own fetching ends with a page.
+    // Fetches the next page (4 KiB). The hardware prefetches only within a page.
     void fetch() const { __builtin_prefetch(reinterpret_cast<const char *>(at) + 4096); }
 
     void next() {
@@ -88,7 +88,7 @@ inline Floats load_halves(const std::uint8_t *from) {
 #endif
 }
 
-// Lanes of `doubt` are negative where the bit is unsure; returns the code byte.
+// Returns the code byte. Lanes of `doubt` are negative for bits that 16 random bits do not settle.
 template <typename T>
 inline unsigned draw_unit(const T *from, const std::uint8_t *random, FiniteCheck &check,
                           Floats &doubt) {
@@ -98,7 +98,7 @@ inline unsigned draw_unit(const T *from, const std::uint8_t *random, FiniteCheck
     return signs(difference);
 }
 
-// Few units have an unsure bit, so eight are looked at together.
+// Few units have an unsure bit, so eight units are checked for one together.
 template <typename T>
 inline void draw_units(Cursor<T> &logits, const std::uint8_t *random, std::size_t n,
                        FiniteCheck &check, std::uint8_t *codes, std::uint8_t *unsure) {
@@ -162,7 +162,7 @@ bool threshold(const Units &logits, const void *thresholds, std::size_t n_units,
     return check.passed();
 }
 
-// ---- relaxed bits: specified operation by operation, so no fused multiply-add
+// ---- relaxed bits: docs/sampling.md specifies each operation; none is fused
 
 template <typename T>
 bool relax(const Units &logits, const std::uint8_t *random, std::size_t n_units, float logit_scale,

@@ -1,4 +1,4 @@
-// Blocks of random bits, many at once.
+// Many blocks of random bits at once.
 #pragma once
 
 #include "core/sampling/kernels/vectors.hpp"
@@ -21,8 +21,8 @@ struct RoundKeys {
     }
 };
 
-// Four blocks, a word in the low half of each lane. What the high halves hold
-// is never looked at: a product needs no mask, and its two words no split.
+// Four blocks, with one 32-bit word in the low half of each lane. The high halves are never
+// read. So products need no mask, and their two words need not be split.
 struct FourBlocks {
     Longs word[4];
 
@@ -35,7 +35,7 @@ struct FourBlocks {
         word[3] = p0;
     }
 
-    // Lanes hold blocks 0, 2, 1, 3, which is the order that this leaves in order.
+    // Lanes hold blocks 0, 2, 1, 3; the shuffles below write them as 0, 1, 2, 3.
     void write(std::uint8_t *out) const {
         const Words even0 = bits_of<Words>(word[0]), odd0 = bits_of<Words>(word[1] << 32);
         const Words even1 = bits_of<Words>(word[2]), odd1 = bits_of<Words>(word[3] << 32);
@@ -90,18 +90,22 @@ void blocks_in_order(const BlockRange &range, const RoundKeys &keys, std::size_t
 
 // ---- whole rows
 //
-// The first two rounds keep what comes from a block's row (its counter's words 0, 1
-// and 3) apart from what comes from its index: for the one a few scalar operations a
-// row do, for the other a table. That leaves 8 of 10 rounds.
+// In the first two rounds the row (counter words 0, 1 and 3) and the index within the row
+// (word 2) do not mix:
+//
+//     words after two rounds  =  part of the row  ^  part of the index
+//
+// The row's part takes a few scalar operations a row. The index's part is the same for all rows,
+// and lies in a table. That leaves 8 of the 10 rounds.
 
-constexpr std::size_t kMaxTableBlocks = 64; // of a row; more gain less
+constexpr std::size_t kMaxTableBlocks = 64; // blocks of a row; with more there is less to gain
 
-// Four blocks of consecutive index, what words 0, 2 and 3 owe to it after two rounds.
+// The index's part of words 0, 2 and 3, for four consecutive blocks.
 struct IndexPart {
     Longs word0, word2, word3;
 };
 
-// The same for the row, and words 0, 1 and 2.
+// The row's part of words 0, 1 and 2.
 struct RowPart {
     std::uint64_t word0, word1, word2;
 };
@@ -121,7 +125,7 @@ inline RowPart row_part(const BlockRange &range, const RoundKeys &keys, std::uin
     return {q1 >> 32, q1, p0};
 }
 
-// Writes whole registers: up to 3 blocks beyond each row, and so beyond the last.
+// Writes four blocks at a time: up to 3 blocks beyond each row, and so beyond the last row.
 void blocks_of_rows(const BlockRange &range, const RoundKeys &keys, std::size_t n_rows,
                     std::uint8_t *out) {
     const std::size_t per_row = range.per_row, n_parts = (per_row + 3) / 4;
@@ -130,7 +134,7 @@ void blocks_of_rows(const BlockRange &range, const RoundKeys &keys, std::size_t 
         parts[i] = index_part(range, keys, static_cast<std::uint32_t>(4 * i));
     std::size_t row = 0, part = 0;
     RowPart of_row = row_part(range, keys, range.row);
-    const auto start = [&](FourBlocks &blocks) { // and where they are to be written
+    const auto start = [&](FourBlocks &blocks) { // returns where to write them
         const IndexPart &of_index = parts[part];
         blocks = {{of_index.word0 ^ of_row.word0, all<Longs>(of_row.word1),
                    of_index.word2 ^ of_row.word2, of_index.word3}};

@@ -1,5 +1,5 @@
-// Vectors of 8 lanes, which the compiler splits where registers are narrower, and the few
-// operations on them that it does not find by itself.
+// Vectors of 8 lanes, which the compiler splits where registers are narrower, and operations on
+// them.
 #pragma once
 
 #include "core/sampling/sampling_kernels.hpp"
@@ -59,9 +59,9 @@ inline Words ones_if_at_least(Words x, std::uint32_t bound) {
     return bits_of<Words>(Ints(x >= bound));
 }
 
-// ---- the few operations that the compiler does not find by itself
+// ---- operations that the compiler has no good code for
 
-// Lane by lane, the product of the low 32 bits.
+// The product of the low 32 bits of each lane.
 inline Longs multiply_low(Longs a, std::uint32_t b) {
 #if defined(__AVX2__)
     return (Longs)_mm256_mul_epu32((__m256i)a, _mm256_set1_epi64x(b));

@@ -1,4 +1,4 @@
-// The kernel: many queries against one block, through its carry table.
+// The main kernel: many queries against one block, through its carry table.
 #pragma once
 
 #include "core/search/kernels/carry_table.hpp"
@@ -8,17 +8,17 @@
 namespace ssbhash::SSBHASH_ISA::searching {
 namespace {
 
-// What a scan keeps between segments, in the caller's scratch.
+// The state of a scan between segments, in the caller's scratch memory.
 template <int kHigh>
 struct State {
     Counter<kHigh> *counters; // [n_slots]
-    std::uint32_t *slots;     // those still to be scanned
+    std::uint32_t *slots;     // [n_slots] the slots that are still scanned
     std::size_t n_slots;
 };
 
 struct Segment {
-    const std::uint8_t *table; // of this segment
-    const Word *ends;          // the table's 0, 1, parity, ~parity
+    const std::uint8_t *table; // the carry table of this segment
+    const Word *ends;          // the planes 0, 1, parity, ~parity (carry_table.hpp)
     std::size_t first_unit;
     std::size_t n_units;
 };
@@ -37,14 +37,14 @@ SSBHASH_INLINE Counter<kHigh> start(const Tile &tile, std::size_t slot, const Wo
     return counter;
 }
 
-// The i-th slot to begin with. Read from the tile's list only where some slots skip
-// the block: it costs up to 9% where none does.
+// Returns the i-th slot to scan. kAll: no slot skips the block, and the tile's list need not be
+// read, which would cost up to 9%.
 template <bool kAll>
 SSBHASH_INLINE std::size_t slot_at(const Tile &tile, std::size_t i) {
     return kAll ? i : tile.chosen[i];
 }
 
-// All units of narrow codes, leaving half-way where no code can qualify any more.
+// Scans all units of narrow codes. A query stops half-way if no code can qualify any more.
 template <int kHigh, bool kAll, int kUnits>
 void scan_halves(const Tile &tile, const Segment &segment, State<kHigh> &state) {
     constexpr int half = kUnits / 2;
@@ -66,8 +66,8 @@ void scan_halves(const Tile &tile, const Segment &segment, State<kHigh> &state) 
     state.n_slots = kept;
 }
 
-// One segment for all slots of the state; leaves those with a code that has not
-// overflowed yet.
+// Scans one segment for all slots of the state. Keeps the slots that have a code whose counter has
+// not overflowed yet.
 template <int kHigh, bool kAll, int kUnits, bool kFirst, bool kLast>
 void scan_segment(const Tile &tile, const Segment &segment, State<kHigh> &state) {
     const std::size_t stride = tile.n_units * kUnitPicks;
@@ -90,8 +90,9 @@ void scan_segment(const Tile &tile, const Segment &segment, State<kHigh> &state)
     state.n_slots = kept;
 }
 
-// The allowed codes among those that were hit. The first hits are looked up one by one; then the
-// plane of all allowed codes of the block is built, at the cost of some kLookUps of these.
+// Selects the allowed codes among those that were hit. The first hits are looked up one by one.
+// Then a plane of all allowed codes of the block is built, which costs about as much as kLookUps
+// look-ups.
 template <typename Lane>
 class AllowedHits {
   public:
@@ -150,7 +151,7 @@ class AllowedHits {
     Lane plane_[kLanesOf] = {};
 };
 
-// Codes that have not overflowed, in order of position.
+// Offers the codes that have not overflowed to the slot's sink, in order of position.
 template <typename Lane>
 void offer_hits(const Tile &tile, const Block &block, std::size_t slot, const Word &over,
                 AllowedHits<Lane> &allowed) {
@@ -196,7 +197,7 @@ void offer_all(const Tile &tile, const Block &block, const State<kHigh> &state) 
         offer_lanes<kHigh, std::uint64_t>(tile, block, state);
 }
 
-// Narrow codes have a kernel of their own, unrolled.
+// Scans narrow codes by an unrolled kernel, if there is one for their number of units.
 template <int kHigh, bool kAll, int kUnits>
 bool scan_unrolled(const Tile &tile, const Segment &segment, State<kHigh> &state) {
     if constexpr (counter_bits(kUnits) == 4 + kHigh) {

@@ -8,8 +8,8 @@
 namespace ssbhash::SSBHASH_ISA::searching {
 namespace {
 
-// The table of units [first, first + n), [n * kUnitPicks][8 patterns], from the
-// planes of codes of n_bytes; returns the parity plane that the next unit takes.
+// Builds the table of units [first, first + n), [n * kUnitPicks][8 patterns], from the planes of
+// codes of n_bytes. Returns the parity plane for the next unit.
 SSBHASH_INLINE Word build_table(const Word *planes, std::size_t n_bytes, std::size_t first,
                                 std::size_t n, Word parity, Word *table) {
     for (std::size_t unit = first; unit < first + n; ++unit) {
@@ -28,9 +28,9 @@ SSBHASH_INLINE Word build_table(const Word *planes, std::size_t n_bytes, std::si
     return parity;
 }
 
-// The planes that a lowest counter can start with: 0, 1, parity, ~parity.
+// Writes the planes that a lowest counter bit can start with: 0, 1, parity, ~parity.
 SSBHASH_INLINE void set_ends(const Word *planes, std::size_t n_bytes, Word *ends) {
-    Word parities[8] = {}; // eight chains, for one would wait for each xor
+    Word parities[8] = {}; // eight independent chains; a single one would wait for each xor
     for (std::size_t i = 0; i < 8 * n_bytes; i += 8)
         for (std::size_t j = 0; j < 8; ++j)
             parities[j] ^= planes[i + j];
@@ -61,8 +61,8 @@ void set_query(const Tile &tile, std::size_t slot) {
     tile.parities[slot] = parity;
 }
 
-// starts[0] is the byte offset of the plane that the lowest counter starts with, starts[i] the
-// value of bit i for all codes.
+// starts[0] is the byte offset of the plane that the lowest counter bit starts with. starts[i] is
+// the value of bit i, which is the same for all codes.
 void set_limit(const Tile &tile, std::size_t slot) {
     const std::size_t bits = counter_bits(tile.n_units);
     const auto limit = static_cast<std::size_t>(tile.sinks[slot]->limit);

@@ -1,21 +1,21 @@
 // Bit-sliced counters: the sum of one query's picks, for all codes of a word at once.
 //
-// Included after a word and wiring.hpp. The word gives add() for pairs of planes, Offset,
-// the type of a pick's offset, and kTableStep, the bytes from one plane of a table to the next;
-// kOffsetScale, see there.
+// Included after a word and wiring.hpp. The word defines add() for pairs of planes; Offset, the
+// type of a pick's offset; kTableStep, the bytes from one plane of a table to the next; and
+// kOffsetScale.
 #pragma once
 
 namespace ssbhash::SSBHASH_ISA::searching {
 namespace {
 
-// Bit-sliced counters of one query over a block: weights 1, 2, 4, 8, 16 ...
+// The counters of one query over a block: planes of weights 1, 2, 4, 8, 16 ...
 template <int kHigh>
 struct Counter {
     Word low[4];
     Word high[kHigh ? kHigh : 1];
     Word over; // codes whose counter has overflowed
 
-    // Add a plane of weight 16 * 2^from.
+    // Adds a plane of weight 16 * 2^from.
     template <int kFrom>
     SSBHASH_INLINE void carry(Word c) {
         SSBHASH_UNROLL(8)
@@ -39,7 +39,7 @@ SSBHASH_INLINE Pair pick_pair(const std::uint8_t *table, Offsets off) {
     return make_pair(pick<kPick>(table, off), pick<kPick + 1>(table, off));
 }
 
-// Add the 8 picks of one unit; returns a pair's half: a plane of weight 8.
+// Adds the 8 picks of one unit. Returns half of a pair: a plane of weight 8.
 template <int kUnit, int kHigh, typename Offsets>
 SSBHASH_INLINE Pair add_picks(Counter<kHigh> &counter, const std::uint8_t *table, Offsets off) {
     constexpr int i = kUnit * static_cast<int>(kUnitPicks);
@@ -48,7 +48,7 @@ SSBHASH_INLINE Pair add_picks(Counter<kHigh> &counter, const std::uint8_t *table
     return add(counter.low[1], a, b);
 }
 
-// Add one, two or four units.
+// Adds one, two or four units.
 template <int kUnit, int kHigh, typename Offsets>
 SSBHASH_INLINE void add_unit(Counter<kHigh> &counter, const std::uint8_t *table, Offsets off) {
     const Word c = add(counter.low[2], add_picks<kUnit>(counter, table, off));
@@ -72,7 +72,7 @@ SSBHASH_INLINE void add_four_units(Counter<kHigh> &counter, const std::uint8_t *
     counter.template carry<1>(add(counter.high[0], make_pair(a, b)));
 }
 
-// kUnits units, or `n_units` where kUnits is 0.
+// Adds kUnits units, or n_units if kUnits is 0.
 template <int kUnits, int kHigh, typename Offsets>
 SSBHASH_INLINE void add_units(Counter<kHigh> &counter, std::size_t n_units,
                               const std::uint8_t *table, Offsets off) {

@@ -1,4 +1,4 @@
-// What the benchmark compares with: how fast this machine reads and computes.
+// Measures for the benchmark how fast this machine reads and computes.
 #pragma once
 
 #include "core/search/kernels/word.hpp"
@@ -35,8 +35,8 @@ SSBHASH_INLINE void step(Word &chain, Word mask) {
 #endif
 }
 
-// 12 independent chains of `n` logic operations each; named one by one, since in
-// an array the compiler would keep them in memory.
+// Does 12 independent chains of n logic operations each. They are separate variables, because the
+// compiler would keep an array in memory.
 std::uint64_t run_logic(std::size_t n) {
     const Word mask = broadcast(n);
     Word a{}, b{}, c{}, d{}, e{}, f{}, g{}, h{}, i{}, j{}, k{}, l{};

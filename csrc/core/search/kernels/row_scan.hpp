@@ -1,4 +1,4 @@
-// Few queries: row by row, counting bits. No transposing, no tables.
+// Few queries: counts bits row by row, without transposing and without tables.
 #pragma once
 
 #include "core/search/kernels/sink.hpp"
@@ -30,7 +30,7 @@ void row_distances(const std::uint8_t *codes, std::size_t n, std::size_t n_bytes
     }
 }
 
-// Not inlined: it is seldom called from the loops below, and takes registers from them.
+// Not inlined: the loops below seldom call it, and it would take registers from them.
 template <std::size_t kBytes = 0> // 0: any
 [[gnu::noinline]] void offer_rows(const Block &block, std::size_t begin, std::size_t end,
                                   std::size_t width, const std::uint8_t *query, Sink &sink) {
@@ -52,7 +52,7 @@ SSBHASH_INLINE __m256i load_halves(const std::uint8_t *low, const std::uint8_t *
                                reinterpret_cast<const __m128i *>(low));
 }
 
-// Bits in each byte of 32 bytes of codes against the query's.
+// Counts the differing bits in each of 32 bytes of codes and query.
 SSBHASH_INLINE __m256i byte_counts(__m256i code, __m256i query) {
     const __m256i table = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, //
                                            0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4);
@@ -71,21 +71,21 @@ SSBHASH_INLINE __m256i fold_words(__m256i a, __m256i b) {
     return _mm256_add_epi8(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
 }
 
-// The sums of the bytes of four registers, one a lane of 64 bits.
+// Sums the bytes of each of four registers; each sum is in a lane of 64 bits.
 SSBHASH_INLINE __m256i fold_four(__m256i a, __m256i b, __m256i c, __m256i d) {
     const __m256i ab = fold_words(a, b), cd = fold_words(c, d);
     return sum_words(_mm256_add_epi8(_mm256_permute2x128_si256(ab, cd, 0x20),
                                      _mm256_permute2x128_si256(ab, cd, 0x31)));
 }
 
-// The sum of the lanes of 64 bits, in each of them.
+// Sums the lanes of 64 bits; every lane has the sum.
 SSBHASH_INLINE __m256i sum_lanes(__m256i words) {
     words = _mm256_add_epi64(words, _mm256_permute4x64_epi64(words, 0x4e));
     return _mm256_add_epi64(words, _mm256_shuffle_epi32(words, 0x4e));
 }
 
-// A query against kCodes consecutive codes: distances() has one in each lane of kLaneBytes,
-// in some order. Made from the query, and so are the registers that it keeps.
+// Compares a query with kCodes consecutive codes: distances() returns one distance in each lane of
+// kLaneBytes, in any order. The constructor prepares registers from the query.
 template <std::size_t kBytes>
 struct RowStep { // multiples of 32, at most 31 * 32
     static constexpr std::size_t kCodes = 4, kLaneBytes = 8, kSpill = 0;
@@ -104,7 +104,7 @@ struct RowStep { // multiples of 32, at most 31 * 32
     }
 };
 
-// 2, 4, 8 and 16 bytes: a register holds several codes.
+// Codes of 2, 4, 8 and 16 bytes: a register holds several.
 template <std::size_t kBytes>
 struct NarrowStep {
     static constexpr std::size_t kCodes = kBytes == 16 ? 4 : 32 / kBytes, kSpill = 0;
@@ -144,8 +144,8 @@ struct RowStep<16> : NarrowStep<16> {
     using NarrowStep::NarrowStep;
 };
 
-// Any other width: codes are read as if zeros followed, up to kPadded bytes; those that
-// follow are the next codes', kSpill of them at most.
+// Codes of any other width are padded by zeros to kPadded bytes, in registers. A load reads up to
+// kSpill bytes of the next codes, which are dropped.
 template <std::size_t kPadded, std::size_t kAtOnce = 4>
 struct PaddedStep { // 8: of 1 to 7 bytes; 16: of 9 to 15; 32: of 17 and more
     static constexpr std::size_t kCodes = kAtOnce, kLaneBytes = 8, kSpill = 32;
@@ -194,8 +194,8 @@ struct PaddedStep { // 8: of 1 to 7 bytes; 16: of 9 to 15; 32: of 17 and more
     }
 };
 
-// Whether any lane is below the limit. Compared in 32 bits where lanes have more: the
-// empty upper halves of 64-bit ones must not count.
+// Whether any lane is below the limit. Lanes of 64 bits are compared as 32 bits; their upper halves
+// are empty and must not count.
 template <std::size_t kLaneBytes>
 SSBHASH_INLINE bool any_below(__m256i distances, std::int32_t limit) {
     __m256i below;
@@ -207,8 +207,7 @@ SSBHASH_INLINE bool any_below(__m256i distances, std::int32_t limit) {
     return !_mm256_testz_si256(below, below);
 }
 
-// Look at groups of codes at once; only a group with a code below the limit is
-// gone through one by one.
+// Tests groups of codes at once. Only in a group with a code below the limit each code is tested.
 template <typename Step, std::size_t kBytes>
 void scan_rows_by(const Block &block, std::size_t n_bytes, const std::uint8_t *query, Sink &sink) {
     const std::size_t width = kBytes ? kBytes : n_bytes;
@@ -218,8 +217,8 @@ void scan_rows_by(const Block &block, std::size_t n_bytes, const std::uint8_t *q
     std::size_t i = 0;
     for (; (i + group) * width + Step::kSpill <= block.n * width; i += group) {
         const std::uint8_t *rows = block.rows + i * width;
-        // From memory (128 MB of 64-bit codes) 19.3 GB/s instead of 15.3: the work on
-        // each code leaves too few loads in flight.
+        // Prefetch: the work on each code leaves too few loads in flight. Measured from memory
+        // (128 MB of 64-bit codes): 19.3 GB/s instead of 15.3.
         for (std::size_t byte = 0; byte < group * width; byte += 64)
             __builtin_prefetch(rows + byte + 4096);
         __m256i least = step.distances(rows);
@@ -245,7 +244,7 @@ void scan_other_rows(const Block &block, std::size_t n_bytes, const std::uint8_t
         return scan_rows_by<PaddedStep<16>, 0>(block, n_bytes, query, sink);
     if (n_bytes < 128)
         return scan_rows_by<PaddedStep<32>, 0>(block, n_bytes, query, sink);
-    if (n_bytes <= 32 * PaddedStep<32>::kMaxWords) // four at once would be four streams
+    if (n_bytes <= 32 * PaddedStep<32>::kMaxWords) // wider codes: four at once are four streams
         return scan_rows_by<PaddedStep<32, 1>, 0>(block, n_bytes, query, sink);
     offer_rows(block, 0, block.n, n_bytes, query, sink);
 }
@@ -262,7 +261,7 @@ void scan_other_rows(const Block &block, std::size_t n_bytes, const std::uint8_t
 #endif
 
 void scan_rows(const Block &block, std::size_t n_bytes, const std::uint8_t *query, Sink &sink) {
-    if (block.order) // rows all over memory
+    if (block.order) // rows are scattered over memory
         return offer_rows(block, 0, block.n, n_bytes, query, sink);
     switch (n_bytes) {
     case 2:

@@ -1,4 +1,4 @@
-// Offering found codes to a sink: the k smallest by counting.
+// Offers codes to a sink, which keeps the k smallest by counting.
 #pragma once
 
 #include "core/search/kernels/word.hpp"
@@ -6,7 +6,7 @@
 namespace ssbhash::SSBHASH_ISA::searching {
 namespace {
 
-// To one more than the k-th distance: codes at that may win their tie.
+// Lowers the limit to one more than the k-th distance. A code at the k-th distance may win its tie.
 inline void lower_limit(Sink &sink) {
     while (sink.below - sink.counts[sink.limit - 1] >= sink.k) {
         sink.below -= sink.counts[--sink.limit];
@@ -14,8 +14,8 @@ inline void lower_limit(Sink &sink) {
     }
 }
 
-// Where codes come in ascending order of id, a code at the k-th distance that comes
-// later loses its tie: the limit is the k-th distance. Else it is one more.
+// If codes come in ascending order of id, a later code at the k-th distance loses its tie, so the
+// limit is the k-th distance. Otherwise it is one more.
 SSBHASH_INLINE void offer(Sink &sink, std::int32_t distance, std::int64_t id) {
     if (distance >= sink.limit || (distance + 1 == sink.limit && id >= sink.last_id))
         return;

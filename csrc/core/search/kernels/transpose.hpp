@@ -1,8 +1,10 @@
-// Rows of a block <-> bit planes.
+// Transposes the rows of a block into bit planes.
 //
-// Position of a code in a plane: code i of the block is bit i / lanes of lane
-// i % lanes, so that rows of one lane width load as they lie in memory. Lanes
-// have 64 bits, or 32 for codes of at most 4 bytes.
+// In a plane, code i of the block is bit i / lanes of lane i % lanes. So rows of one lane's width
+// are loaded directly. Lanes have 64 bits, or 32 for codes of at most 4 bytes. With four lanes:
+//
+//     lane 0          lane 1          lane 2          lane 3
+//     codes 0 4 8 ..  codes 1 5 9 ..  codes 2 6 10 .. codes 3 7 11 ..    from the lowest bit on
 #pragma once
 
 #include "core/search/kernels/word.hpp"
@@ -29,7 +31,7 @@ struct Masks<std::uint32_t> {
                                              0x0000ffffu};
 };
 
-// Swap the upper bits of a with the lower bits of b, in squares of 2^kStage.
+// Swaps the upper bits of a with the lower bits of b, in squares of 2^kStage bits.
 template <int kStage, typename Lane>
 SSBHASH_INLINE void swap_squares(LaneWord<Lane> &a, LaneWord<Lane> &b) {
     constexpr int shift = 1 << kStage;
@@ -39,7 +41,7 @@ SSBHASH_INLINE void swap_squares(LaneWord<Lane> &a, LaneWord<Lane> &b) {
     a ^= t << shift;
 }
 
-// Stages kTop ... kTop - kCount + 1, on 2^kCount vectors that lie `stride` apart.
+// Does the stages kTop ... kTop - kCount + 1, on 2^kCount vectors that lie `stride` apart.
 template <typename Lane, int kTop, int kCount>
 SSBHASH_INLINE void stages(LaneWord<Lane> *rows, std::size_t stride) {
     constexpr int n = 1 << kCount;
@@ -80,8 +82,8 @@ SSBHASH_INLINE void transpose_lanes(LaneWord<std::uint32_t> *rows) {
         stages<std::uint32_t, 2, 3>(rows + 8 * i, 1);
 }
 
-// With lanes in turns of 2^kStage: the even turns (kUpper 0) or the odd ones (1) of a, each
-// followed by that of b.
+// With lanes in runs of 2^kStage: takes the even runs (kUpper = 0) or the odd runs (kUpper = 1) of
+// a, each followed by the same run of b.
 template <int kStage, int kUpper, std::size_t... kLane>
 SSBHASH_INLINE Word interleave(Word a, Word b, std::index_sequence<kLane...>) {
     constexpr std::size_t turn = std::size_t{1} << kStage;
@@ -110,8 +112,8 @@ SSBHASH_INLINE void exchange_lanes(Word *rows) {
     }
 }
 
-// The first sizeof(Word) bytes of each row to kLanes columns, one after the other: squares
-// of whole words, where one column at a time would take 8 bytes a load.
+// Writes the first sizeof(Word) bytes of each row as kLanes columns, one after the other. It works
+// on squares of whole words; column by column each load would have 8 bytes only.
 SSBHASH_INLINE void gather_columns(const std::uint8_t *rows, std::size_t n_bytes, Word *columns) {
     constexpr std::size_t stride = kBlockCodes / kLanes;
     for (std::size_t i = 0; i < stride; ++i) {
@@ -126,7 +128,7 @@ SSBHASH_INLINE void gather_columns(const std::uint8_t *rows, std::size_t n_bytes
     }
 }
 
-// The planes of bytes [first, first + sizeof(Lane)) of each row, those that exist.
+// Makes the planes of bytes [first, first + sizeof(Lane)) of each row, as far as they exist.
 template <typename Lane>
 void transpose_column(const std::uint8_t *rows, std::size_t n_bytes, std::size_t first,
                       Word *planes) {

@@ -1,11 +1,10 @@
-// How carry tables are wired: what all queries of a block share.
+// The wiring of carry tables, which all queries of a block share.
 //
-// For planes a, b, c and the query's bits p in {0..7} of the three,
+// For planes a, b, c and the query's three bits p in {0..7},
 //   (a ^ p0) + (b ^ p1) + (c ^ p2) = 2 * carry_p + (a ^ b ^ c ^ parity(p)).
-// The 8 planes carry_p do not depend on the query, and the sum plane only up to
-// inversion, so it goes on as a plane with a known query bit. A unit of 16
-// planes and the last parity plane are 17: 8 triples leave one plane, the parity
-// of all so far. Hence
+// The 8 planes carry_p do not depend on the query. The query can only invert the sum plane, so this
+// is an input of the next triple, with a known query bit. A unit of 16 planes and the last parity
+// plane are 17 planes: 8 triples leave one plane, the parity of all so far. Hence
 //   distance = 2 * (the sum of one picked plane for each triple) + parity.
 //
 // Included after a word: word.hpp, or csrc/cuda/word.cuh.
@@ -16,8 +15,8 @@ namespace {
 
 constexpr std::size_t kUnitTable = kUnitPicks * 8; // words
 
-// The wiring of a unit, the same for planes and for a query's bits: each triple
-// takes the three oldest values of a queue and appends their sum.
+// The wiring of a unit. It is the same for planes and for a query's bits: each triple takes the
+// three oldest values of a queue and appends their sum.
 template <typename Value, typename Triple>
 SSBHASH_INLINE Value wire(const Value *inputs, Value parity, Triple &&triple) {
     Value queue[kUnitPlanes + 1 + kUnitPicks];
@@ -48,7 +47,7 @@ SSBHASH_INLINE void carries(Value a, Value b, Value c, Value *out) {
     out[3] = ~out[4];
 }
 
-// Bits of the sum's counter: 2^bits >= the greatest sum of picks.
+// Returns the bits of the counter: 2^bits is at least the greatest sum of picks.
 constexpr std::size_t counter_bits(std::size_t n_units) {
     std::size_t bits = 4;
     while ((std::size_t{1} << bits) < n_units * kUnitPicks)
@@ -58,15 +57,14 @@ constexpr std::size_t counter_bits(std::size_t n_units) {
 
 // How a counter starts.
 struct CounterStart {
-    std::size_t value; // its bits from 1 on
-    std::size_t end;   // its lowest bit: of the planes 0, 1, parity, ~parity
+    std::size_t value; // bits 1 and up
+    std::size_t end;   // the lowest bit: number of a plane among 0, 1, parity, ~parity
 };
 
-// The threshold comes free: the counter starts at 2^bits - ceil(limit / 2), so
-// it overflows exactly where distance >= limit. For an odd limit the parity
-// plane is one more summand; it takes the place of the start's lowest bit, and
-// where that is taken the limit is rounded up: a few codes more to look at, the
-// exact distance decides.
+// The threshold comes free. The counter starts at 2^bits - ceil(limit / 2), so it overflows exactly
+// for distance >= limit. For an odd limit the parity plane is one more summand, which takes the
+// place of the start's lowest bit. If that bit is set, the limit is rounded up: then a few more
+// codes are offered, and their exact distance decides.
 SSBHASH_INLINE CounterStart counter_start(std::size_t bits, std::size_t limit,
                                           std::size_t query_parity) {
     const std::size_t value = (std::size_t{1} << bits) - (limit + 1) / 2;

@@ -1,9 +1,10 @@
-// A word: as many codes side by side as one register has bits, and adders on it.
+// A word is a register with one bit for each of as many codes. This file has words and their
+// adders.
 //
 // Included only by isa/*.cpp, which define
 //   SSBHASH_ISA          the namespace and name
 //   SSBHASH_WORD_BYTES   width of the word
-// Intrinsics only where GCC's vector extensions do not compile to the same.
+// Intrinsics are used only if GCC's vector extensions give worse code.
 //
 // SSBHASH_PLAIN_PAIRS (tests) takes the AVX-512 and NEON way of adding elsewhere.
 #pragma once
@@ -23,8 +24,8 @@ typedef std::uint64_t Word __attribute__((vector_size(SSBHASH_WORD_BYTES), may_a
 constexpr std::size_t kLanes = SSBHASH_WORD_BYTES / 8;
 constexpr std::size_t kBlockCodes = SSBHASH_WORD_BYTES * 8;
 
-// How a pick is found in a table: from one of its planes to the next in bytes, and the
-// offset of the picked one in bytes, pattern * kOffsetStep, times kOffsetScale.
+// kTableStep is the bytes from one plane of a table to the next. The offset of a pick is stored in
+// one byte, as pattern * kOffsetStep; times kOffsetScale it counts bytes.
 constexpr std::size_t kTableStep = SSBHASH_WORD_BYTES;
 constexpr std::size_t kOffsetScale = SSBHASH_WORD_BYTES > 32 ? SSBHASH_WORD_BYTES / 32 : 1;
 constexpr std::size_t kOffsetStep = SSBHASH_WORD_BYTES / kOffsetScale;
@@ -45,12 +46,12 @@ SSBHASH_INLINE bool all_ones(Word x) {
 #endif
 }
 
-// Two planes x, y of equal weight on their way to the next adder.
+// Two planes x, y of equal weight, the input of the next adder.
 //
-// Where a full adder costs 5 operations, a pair travels as (x, x ^ y): then two
-// full adders cost 8 instead of 10 (the "modified double full adder" of
-// Demenkov, Kojevnikov, Kulikov and Yaroslavtsev, 2010). With a three-input
-// instruction (vpternlogq) or a bit select (NEON bsl) the plain pair is cheaper.
+// If a full adder costs 5 operations, a pair is stored as (x, x ^ y). Then two full adders cost 8
+// operations instead of 10: the "modified double full adder" of Demenkov, Kojevnikov, Kulikov and
+// Yaroslavtsev (2010). With a three-input instruction (vpternlogq) or a bit select (NEON bsl) the
+// plain pair is cheaper.
 #if defined(__AVX512F__) || defined(__ARM_NEON) || defined(SSBHASH_PLAIN_PAIRS)
 struct Pair {
     Word x, y;
@@ -61,7 +62,7 @@ SSBHASH_INLINE Pair make_pair(Word x, Word y) { return {x, y}; }
 // z + x + y = new z + 2 * result
 SSBHASH_INLINE Word add(Word &z, Pair p) {
 #if defined(__AVX512F__) && SSBHASH_WORD_BYTES == 64
-    // GCC 12 finds 3 operations on its own, not these 2.
+    // Two operations; GCC 12 by itself uses three.
     const auto x = (__m512i)p.x, y = (__m512i)p.y, old = (__m512i)z;
     z = (Word)_mm512_ternarylogic_epi64(x, y, old, 0x96);    // x ^ y ^ z
     return (Word)_mm512_ternarylogic_epi64(x, y, old, 0xe8); // majority
@@ -104,7 +105,7 @@ SSBHASH_INLINE Pair add(Word &z, Pair p, Pair q) {
 inline std::int32_t count_bits(std::uint64_t x) {
 #if defined(__POPCNT__) || !defined(__x86_64__)
     return __builtin_popcountll(x);
-#else // without the instruction the compiler would call a function
+#else // without the instruction, the compiler would call a function
     x -= (x >> 1) & 0x5555555555555555u;
     x = (x & 0x3333333333333333u) + ((x >> 2) & 0x3333333333333333u);
     x = (x + (x >> 4)) & 0x0f0f0f0f0f0f0f0fu;

@@ -1,5 +1,4 @@
-// Rows of a layer, Adam and normalisation. Plain loops for the compiler to vectorise, but for
-// the reductions.
+// Rows of a layer, Adam and normalisation. The compiler vectorises the plain loops.
 #pragma once
 
 #include "core/training/kernels/vectors.hpp"
@@ -9,8 +8,9 @@ namespace {
 
 constexpr float kBeta1 = 0.9f, kBeta2 = 0.999f;
 
-// mean / (sqrt(square) + eps). With AVX by the CPU's fast approximations and a Newton step each,
-// to a relative error of about 2^-22. A square below 1e-36 counts as 1e-36.
+// mean / (sqrt(square) + eps). With AVX: the CPU's fast approximations of the root and the
+// reciprocal, each with a Newton step. The relative error is about 2^-22. A square below 1e-36 is
+// taken for 1e-36.
 Floats direction(Floats mean, Floats square, float eps) {
 #ifdef __AVX__
     square = larger(square, all(1e-36f));
@@ -27,8 +27,8 @@ Floats direction(Floats mean, Floats square, float eps) {
 #endif
 }
 
-// Calls update(i, n_lanes) for one vector after another; the last may have fewer lanes. Meanwhile
-// the memory `ahead` floats further on in each array is fetched into the cache.
+// Calls update(i, n_lanes) for each vector in turn; the last may have fewer lanes. Meanwhile the
+// memory `ahead` floats further on in each array is fetched into the cache.
 template <typename Update, typename... Arrays>
 void for_vectors(std::size_t n, std::ptrdiff_t ahead, const Update &update, Arrays... arrays) {
     std::size_t i = 0;
@@ -71,8 +71,7 @@ void add_scaled(float *__restrict sum, const float *__restrict row, float factor
         sum[i] += factor * row[i];
 }
 
-// The sums of N vectors of columns stay in registers. Of each row the next columns are fetched into
-// the cache.
+// Sums N vectors of columns in registers. The next columns of each row are fetched into the cache.
 template <std::size_t N>
 void sum_strip(const std::int64_t *columns, const float *values, std::size_t n_rows,
                const float *matrix, std::size_t width, float *to) {

@@ -1,5 +1,6 @@
-// Tiles of softmax regression: three matrix products whose long side is the targets. Each keeps
-// 12 vectors of sums in registers. What is read more than once lies in the first-level cache.
+// Tiles of softmax regression: three matrix products with the targets as their long side. Each
+// keeps 12 vectors of sums in registers. Data that is read more than once stays in the first-level
+// cache.
 #pragma once
 
 #include "core/training/kernels/layers.hpp"
@@ -36,7 +37,8 @@ void logits_block(const float *code, const float *panel, std::size_t n_bits, flo
             store(logits + i * kTileTargets + v * kLanes, sums[i][v]);
 }
 
-// to [kSums / Vectors, Vectors vectors] = or += sum over k of factors[., k] rows[k, .]
+// to = (or +=) sum over k of factors[., k] rows[k, .], for kSums / Vectors rows and `Vectors`
+// vectors of columns.
 template <std::size_t Vectors>
 void add_outer(const Factors &left, std::size_t first, const float *rows, std::size_t width,
                const Sums &to, std::size_t column) {
@@ -71,7 +73,7 @@ void add_outer(const Factors &left, std::size_t first, const float *rows, std::s
             store(out + r * to.row + v * kLanes, sums[r][v]);
 }
 
-// One strip of columns after another.
+// Computes the product in strips of columns.
 void add_product(const Factors &left, const float *rows, std::size_t width, const Sums &to) {
     for (std::size_t column = 0; column < width;) {
         const std::size_t left_over = (width - column) / kLanes;
@@ -86,7 +88,7 @@ void add_product(const Factors &left, const float *rows, std::size_t width, cons
     }
 }
 
-// y = x + bias, x = exp(y - max y) in place. Returns max y, and the sum in *sum.
+// Replaces x by exp(y - max y), with y = x + bias. Returns max y; *sum becomes the sum of x.
 float exp_row(float *x, const float *bias, float *sum) {
     static_assert(kTileTargets % (2 * kLanes) == 0);
     Floats tops[2] = {all(x[0] + bias[0]), all(x[0] + bias[0])};
@@ -133,7 +135,7 @@ void softmax_gradient(const SoftmaxGradient &tile) {
         tile.bias[i] = 0;
     for (std::size_t at = 0; at < tile.n_items; at += n_together) {
         const std::size_t left = tile.n_items - at, n = left < n_together ? left : n_together;
-        // First, so that it fetches the tile in order.
+        // This comes first because it reads the tile in order, which fetches it into the cache.
         for (std::size_t i = at; i < at + n; ++i)
             add_scaled(tile.bias, tile.exp + i * kTileTargets, tile.share[i], kTileTargets);
         add_product({tile.exp + at * kTileTargets, 1, kTileTargets, n}, tile.code + at * tile.width,

@@ -26,7 +26,7 @@ Floats load(const float *from) {
 
 void store(float *to, Floats values) { std::memcpy(to, &values, sizeof values); }
 
-// The larger, or y if one is a NaN. A comparison and a choice would be two instructions.
+// The larger of x and y; y if one is a NaN. One instruction in place of a comparison and a choice.
 Floats larger(Floats x, Floats y) {
 #ifdef __AVX__
     return _mm256_max_ps(x, y);

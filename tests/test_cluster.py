@@ -290,43 +290,47 @@ def test_kills_lose_nothing_and_answers_are_whole(
     one = HammingIndex(N_BITS)
     index = ShardedIndex.open(tmp_path / "index", n_bits=N_BITS, n_shards=2, n_replicas=2)
     recoveries: dict[bool, list[float]] = {False: [], True: []}
+    done = threading.Event()
 
-    def kill() -> None:
-        for number in range(n_kills):
-            wait_until(lambda: all_serve(index))
-            time.sleep(chance.random() / 2)
-            is_node = number % 5 == 4
-            victims = {chance.choice(members(index))}
-            if is_node:
-                victims = {m for m in members(index) if m.node == nodes.id_of_next()}
-            dead, started = {member.process for member in victims}, time.monotonic()
-            if is_node:
-                nodes.kill_one()
-            else:
-                os.kill(max(dead), signal.SIGKILL)
-            wait_until(lambda: not dead & {m.process for m in members(index)})  # noqa: B023
-            wait_until(lambda: all_serve(index))
-            recoveries[is_node].append(time.monotonic() - started)
-            if is_node:
-                nodes.add_one()
+    def work() -> int:
+        n_rounds = 0
+        while not done.is_set():
+            codes, ids = make_codes(50, 100 + n_rounds), np.arange(50) + 50 * n_rounds
+            index.add(codes, ids)
+            one.add(codes, ids)
+            assert_same(index, one, queries)
+            gone = np.array(chance.sample(one.ids().tolist(), 10))
+            index.remove(gone)
+            one.remove(gone)
+            assert_same(index, one, queries, exclude=one.ids()[0])
+            changed = np.array(chance.sample(one.ids().tolist(), 10))
+            index.update(codes[:10], changed)
+            one.update(codes[:10], changed)
+            assert (index.ids() == one.ids()).all()
+            n_rounds += 1
+        return n_rounds
 
-    killing = ThreadPoolExecutor(1).submit(kill)
-    n_rounds = 0
-    while not killing.done() or n_rounds < 3:
-        codes, ids = make_codes(50, 100 + n_rounds), np.arange(50) + 50 * n_rounds
-        index.add(codes, ids)
-        one.add(codes, ids)
-        assert_same(index, one, queries)
-        gone = np.array(chance.sample(one.ids().tolist(), 10))
-        index.remove(gone)
-        one.remove(gone)
-        assert_same(index, one, queries, exclude=one.ids()[0])
-        changed = np.array(chance.sample(one.ids().tolist(), 10))
-        index.update(codes[:10], changed)
-        one.update(codes[:10], changed)
-        assert (index.ids() == one.ids()).all()
-        n_rounds += 1
-    killing.result()
+    working = ThreadPoolExecutor(1).submit(work)
+    for number in range(n_kills):
+        wait_until(lambda: all_serve(index))
+        time.sleep(chance.random() / 2)
+        is_node = number % 5 == 4
+        victims = {chance.choice(members(index))}
+        if is_node:
+            victims = {m for m in members(index) if m.node == nodes.id_of_next()}
+        dead, started = {member.process for member in victims}, time.monotonic()
+        if is_node:
+            nodes.kill_one()
+        else:
+            os.kill(max(dead), signal.SIGKILL)
+        wait_until(lambda: not dead & {m.process for m in members(index)})  # noqa: B023
+        wait_until(lambda: all_serve(index))
+        recoveries[is_node].append(time.monotonic() - started)
+        if is_node:
+            nodes.add_one()
+        assert not working.done(), working.result()
+    done.set()
+    n_rounds = working.result()
     assert sum(map(len, recoveries.values())) == n_kills
     assert_same(index, one, queries)
     assert_replicas_agree(index)
@@ -411,7 +415,9 @@ def test_a_silent_shard_is_told(nodes: Nodes, tmp_path: Path) -> None:
         os.kill(stopped.process, signal.SIGSTOP)
         with pytest.raises(ShardsUnavailableError, match="did not confirm"):
             index.add(codes)
-        wait_until(lambda: not any(one["is_changing"] for one in index.stats()["shards"]))
+        assert index.stats()["missing"] == [1]
+        wait_until(lambda: not any(shard.pending for shard in index._fleet.shards))
+        assert index.stats()["missing"] == []
         one = HammingIndex(N_BITS)
         one.add(np.concatenate([codes, codes]))
         assert_same(index, one, queries)

@@ -20,7 +20,7 @@ os.environ["PYTHONSAFEPATH"] = "1"
 
 # Without torch the numpy half is tested: modules that import from the other half are left out.
 _OTHER_HALF = re.compile(
-    r"^(from|import) (torch|ssbhash\.(inputs|kernels|nn|training|models|tuning|paper|cli)\b)",
+    r"^(from|import) (torch|ssbhash\.(inputs|kernels|nn|training|models|tuning|paper|cli|serve)\b)",
     re.MULTILINE,
 )
 if importlib.util.find_spec("torch") is None:

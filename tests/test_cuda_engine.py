@@ -130,6 +130,8 @@ def test_every_kernel_finds_the_same(kernel: str, n_bytes: int, monkeypatch) -> 
     codes = rng.integers(0, 4, (1500, n_bytes), dtype=np.uint8)
     queries = rng.integers(0, 4, (70, n_bytes), dtype=np.uint8)
     mask = rng.random(1500) < 0.7
+    if kernel == "matrix" and not cuda._facts(torch.from_numpy(codes).to(DEVICE)).has_matrix:
+        pytest.skip("this device's matrix units take no single bits")
     monkeypatch.setenv("SSBHASH_CUDA_KERNEL", kernel)
     radius = 5 * n_bytes // 8
     found = [

@@ -492,7 +492,18 @@ class HammingIndex:
         return single
 
     def contains(self, ids: Any) -> npt.NDArray[np.bool_]:
-        """Tell which ids are in the index: bool [n]."""
+        """Tell which ids are in the index.
+
+        Parameters
+        ----------
+        ids : integers or strings [n]
+            Ids.
+
+        Returns
+        -------
+        bool [n]
+            Whether each is there.
+        """
         return self._store.present(ids, self._store.state)[1]
 
     def ids(self) -> Any:

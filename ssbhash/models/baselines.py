@@ -23,9 +23,10 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ssbhash.arrays import Codes, Float32Array, Float64Array, as_count
 from ssbhash.codes import pack
+from ssbhash.data import is_labelled
 from ssbhash.inputs import ClassLabels, CsrShards, as_float32, is_mostly_zero, read_labels
 from ssbhash.models.checks import check_matrix
-from ssbhash.models.classifying import PartlyLabelledClassifier
+from ssbhash.models.classifying import PartlyLabelledClassifier, with_predictions
 from ssbhash.models.projections import orthogonal_hyperplanes, rotation_to_signs
 
 # Rows projected at once, so that sparse input is never dense as a whole.
@@ -330,6 +331,8 @@ class ClassifierCodes(PartlyLabelledClassifier, _Hasher):
     ----------
     classes_ : array [n_classes]
         Class ids; multi-label: column numbers.
+    transduction_ : array [n] or [n, n_classes]
+        Classes of the items in `fit`: the known ones, and predictions for the others.
 
     Examples
     --------
@@ -384,7 +387,10 @@ class ClassifierCodes(PartlyLabelledClassifier, _Hasher):
         self._features = _Features(x, self.n_components, self.seed)
         inputs = self._features(x)
         self._classifiers = self._fit_classifiers(inputs, labels)
-        self.mean_ = self._probabilities(inputs).mean(axis=0)
+        probabilities = self._probabilities(inputs)
+        hidden = probabilities[~is_labelled(labels.numbers)]
+        self.transduction_ = with_predictions(labels, hidden)
+        self.mean_ = probabilities.mean(axis=0)
         self.weights_ = orthogonal_hyperplanes(len(self.classes_), int(self.n_bits), self.seed)
         return self
 
@@ -555,7 +561,14 @@ class Concatenated(PartlyLabelledClassifier, _Hasher):
             ClassifierCodes(n_class_bits, seed=self.seed).fit(x, y),
             ITQ(n_bits - n_class_bits, seed=self.seed).fit(x),
         )
+        self.classes_ = self.parts_[0].classes_
+        self.transduction_ = self.parts_[0].transduction_
         return self
+
+    def predict_proba(self, X: Any) -> Float32Array:
+        """Class probabilities, as `ClassifierCodes.predict_proba`."""
+        check_is_fitted(self)
+        return self.parts_[0].predict_proba(X)
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
         """Predict classes, as `ClassifierCodes.predict`.

@@ -58,7 +58,7 @@ class SSBVAE(ClassifyingHasher):
         published. A parameter of the other preset raises ValueError in `fit`. So does a
         `target` with "default", which reconstructs nothing.
     n_epochs
-        By default 30 with preset "paper", else 10 or as many as make 250 steps.
+        By default 30 with preset "paper", else 10 or as many as make 500 steps.
     batch_size
         By default 100 with preset "paper", else 200.
     class_share
@@ -233,7 +233,7 @@ class SSBVAE(ClassifyingHasher):
             return int(self.n_epochs)
         if self.preset == "paper":
             return 30
-        return max(10, -(-250 // -(-n_items // self._batch_size())))
+        return max(10, -(-500 // -(-n_items // self._batch_size())))
 
 
 @dataclass(eq=False, repr=False)

@@ -86,7 +86,24 @@ def load(folder: Path) -> Saved:
 
 
 def saved_parameters(estimator: Any) -> dict[str, Any]:
-    """Return an estimator's parameters as they are saved: of the encoder the name."""
+    """Return an estimator's parameters as they are saved: the encoder by its name.
+
+    Parameters
+    ----------
+    estimator : Hasher
+        Fitted or not.
+
+    Returns
+    -------
+    dict
+        Values by name of the parameter.
+
+    Examples
+    --------
+    >>> from ssbhash import VDSH
+    >>> saved_parameters(VDSH(encoder=str))["encoder"]
+    'str'
+    """
     parameters: dict[str, Any] = estimator.get_params(deep=False)
     encoder = parameters["encoder"]
     if encoder is None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
-from ssbhash import set_num_threads
+from ssbhash import HammingIndex, set_num_threads
 from ssbhash.serve.app import create_app
 from ssbhash.serve.settings import Settings
 from ssbhash.threads import resolve
@@ -47,6 +47,8 @@ def run(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000, worker
             f"anybody who reaches {host} could change the index: set SSBHASH_WRITE_KEYS, or give "
             "--read-only"
         )
+    # A wrong folder is told in one line, before any process starts.
+    HammingIndex.open(settings.folder or "").close()
     with tempfile.TemporaryDirectory(prefix="ssbhash-") as place:
         if workers > 1:
             threads = settings.n_threads or max(1, resolve(None) // workers)

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse
 import torch
+from scipy.optimize import minimize
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -26,6 +27,7 @@ from ssbhash.arrays import Ids
 from ssbhash.inputs import ClassLabels, RowSource
 
 Floats = npt.NDArray[np.float32]
+Parameters = npt.NDArray[np.float64]
 
 # Neighbours of an item, by cosine: a twentieth of a class, within these bounds.
 LEAST_NEIGHBOURS, MOST_NEIGHBOURS = 3, 10
@@ -47,7 +49,7 @@ LEAST_PROBABILITY = 1e-3
 # Classes from which on only the cheapest candidates are tried, on one fold, in fewer iterations.
 MANY_CLASSES = 100
 MOST_ITERATIONS, MOST_ITERATIONS_OF_MANY = 60, 15
-_BLOCK_ROWS = 2048
+_BLOCK_ROWS = 512
 # Most features whose covariance matrix is formed.
 _COVARIANCE_FEATURES = 1024
 
@@ -139,13 +141,16 @@ class _Space:
     """
 
     def __init__(self, x: Tensor, mean: Tensor, axes: Tensor | None, n_neighbours: int) -> None:
-        self.mean, self.axes = mean, axes
-        coordinates = self._projected(x)
-        self.width = coordinates.shape[1]
-        self.scale = 1 / float(coordinates.square().mean().sqrt().clamp_min(1e-12))
-        self.anchors = coordinates * self.scale
-        self.unit = F.normalize(coordinates, dim=1)
+        self.anchors, self.mean, self.axes = x, mean, axes
         self.n_neighbours = n_neighbours
+        projected = self._projected(x)
+        self.width = projected.shape[1]
+        self.scale = 1 / float(projected.square().mean().sqrt().clamp_min(1e-12))
+
+    @cached_property
+    def unit(self) -> Tensor:
+        """Projected anchors of unit length."""
+        return F.normalize(self._projected(self.anchors), dim=1)
 
     def _projected(self, x: Tensor) -> Tensor:
         centred = x - self.mean
@@ -208,27 +213,36 @@ class _Regression:
 
     def fit(self, target: Floats, known: Ids) -> _FittedRegression:
         """Minimise strength * cross-entropy + squared weights / 2."""
-        x, y = self.space.anchors[known], torch.from_numpy(target[known])
-        weight = torch.zeros(x.shape[1], y.shape[1], requires_grad=True)
-        bias = torch.zeros(y.shape[1], requires_grad=True)
-        n = MOST_ITERATIONS_OF_MANY if y.shape[1] > MANY_CLASSES else MOST_ITERATIONS
-        optimiser = torch.optim.LBFGS(
-            [weight, bias], max_iter=n, tolerance_change=1e-6, line_search_fn="strong_wolfe"
-        )
+        x = self.space.coordinates(self.space.anchors[known]).numpy()
+        y = target[known]
+        n_weights = x.shape[1] * y.shape[1]
 
-        def closure() -> Tensor:
-            optimiser.zero_grad()
-            scores = torch.addmm(bias, x, weight)
+        def loss(parameters: Parameters) -> tuple[float, Parameters]:
+            weight, bias = np.split(parameters.astype(np.float32), [n_weights])
+            weight = weight.reshape(x.shape[1], y.shape[1])
+            scores = torch.from_numpy(x @ weight + bias)
+            aim = torch.from_numpy(y)
             if self.multilabel:
-                loss = F.binary_cross_entropy_with_logits(scores, y, reduction="sum")
+                found = torch.sigmoid(scores)
+                each = F.binary_cross_entropy_with_logits(scores, aim, reduction="sum")
             else:
-                loss = -(y * F.log_softmax(scores, 1)).sum()
-            total = (self.strength * loss + weight.square().sum() / 2) / (self.strength * len(x))
-            total.backward()  # type: ignore[no-untyped-call]
-            return total
+                logs = F.log_softmax(scores, 1)
+                found, each = logs.exp(), -(aim * logs).sum()
+            slope = (found - aim).numpy()
+            penalty = np.square(weight, dtype=np.float64).sum() / (2 * self.strength)
+            by_weight = x.T @ slope + weight / self.strength
+            gradient = np.concatenate([by_weight.ravel(), slope.sum(0)]).astype(np.float64)
+            return (float(each) + penalty) / len(x), gradient / len(x)
 
-        optimiser.step(closure)  # type: ignore[no-untyped-call]
-        return _FittedRegression(self, weight.detach(), bias.detach())
+        n = MOST_ITERATIONS_OF_MANY if y.shape[1] > MANY_CLASSES else MOST_ITERATIONS
+        # Not torch's: its optimisers import the compiler, which takes a second and 100 MB.
+        start = np.zeros(n_weights + y.shape[1])
+        found = minimize(
+            loss, start, jac=True, method="L-BFGS-B", options={"maxiter": n, "ftol": 1e-7}
+        )
+        parameters = torch.from_numpy(found.x.astype(np.float32))
+        weight, bias = parameters[:n_weights], parameters[n_weights:]
+        return _FittedRegression(self, weight.view(x.shape[1], y.shape[1]), bias)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ namespace ssbhash {
 namespace {
 
 // Measured at 64 bits: the overhead of a list, in codes that could be read instead.
-constexpr std::size_t kListCost = 24;
+constexpr std::size_t kListCost = 80;
 constexpr std::size_t kRunBytes = 1 << 16; // between two checks whether to stop
 constexpr std::size_t kOffered = 64;       // small, so that the limit falls soon
 constexpr std::uint32_t kNever = std::numeric_limits<std::uint32_t>::max();
@@ -165,6 +165,9 @@ void Collector::make_room(Sink &sink) { static_cast<Collector &>(sink).consume()
 void Collector::consume() {
     const std::size_t n = n_found;
     n_found = 0;
+    // The nearest lower the limit, so that the items of the others are not looked up.
+    if (query_.k > 0 && n > 1)
+        std::sort(offered_.begin(), offered_.begin() + static_cast<std::ptrdiff_t>(n), is_before);
     for (std::size_t i = 0; i < n; ++i) {
         const Neighbour &one = offered_[i];
         if (one.distance >= limit)

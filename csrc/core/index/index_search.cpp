@@ -15,10 +15,10 @@ using Found = std::vector<std::vector<Neighbour>>;
 
 constexpr std::size_t kQueriesATask = 8;
 // Measured at 64 bits: up to this share of all codes, reading lists costs less than a scan. Many
-// queries share a scan, which is five times as fast for each. A few of them are tried first, to see
+// queries share a scan, which is eight times as fast for each. A few of them are tried first, to see
 // whether lists serve the others.
-constexpr std::size_t kScanShare = 5, kBatchShare = 50;
-constexpr std::size_t kBatch = 64, kTrials = 16;
+constexpr std::size_t kScanShare = 4, kBatchShare = 32;
+constexpr std::size_t kBatch = 64, kTrials = 4;
 
 // Searches one segment for all queries; merges what it finds into `found`.
 class SegmentSearch {
@@ -35,17 +35,19 @@ class SegmentSearch {
             unproved = probe_tables();
         if (unproved.empty())
             return;
-        // Rows are in the order of their first items, so the k nearest rows hold the k nearest
-        // items. This fails if first items are left out.
-        const bool in_order =
-            segment_.members ? !segment_.allowed && !queries_.excluded : segment_.ascending;
-        if (!in_order)
-            scan_rows(unproved);
-        else
+        if (in_order())
             scan_flat(unproved);
+        else
+            scan_rows(unproved);
     }
 
   private:
+    // Rows are in the order of their first items, so the k nearest rows hold the k nearest items;
+    // not so where first items are left out.
+    bool in_order() const {
+        return segment_.members ? !segment_.allowed && !queries_.excluded : segment_.ascending;
+    }
+
     Query query(std::size_t i) const {
         const std::size_t n_bits = 8 * queries_.codes.n_bytes;
         auto limit = static_cast<std::int32_t>(std::min(queries_.max_distance, n_bits) + 1);
@@ -85,8 +87,11 @@ class SegmentSearch {
     // Queries that the tables did not serve.
     std::vector<std::size_t> probe_tables() {
         const std::size_t n = queries_.codes.n;
-        const bool is_batch = n >= kBatch && !segment_.allowed && !queries_.excluded;
-        const std::size_t most_read = segment_.codes.n / (is_batch ? kBatchShare : kScanShare);
+        const bool is_batch = n >= kBatch && in_order();
+        std::size_t n_scanned = segment_.codes.n; // a scan gathers the rows allowed
+        if (segment_.allowed && in_order())
+            n_scanned = count_allowed(segment_.allowed, segment_.n_items);
+        const std::size_t most_read = n_scanned / (is_batch ? kBatchShare : kScanShare);
         std::vector<std::uint8_t> is_proved(n);
         const auto probe = [&](std::size_t begin, std::size_t end) {
             for_queries(end - begin, [&](std::size_t i, const Check &check) {

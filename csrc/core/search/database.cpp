@@ -32,7 +32,8 @@ namespace {
 // (README.md): for codes in order of id, and for codes in balls.
 constexpr double kMinAllowedInOrder = 0.8, kMinAllowedInBalls = 0.5;
 
-// Counts the set bits; those from n on are zero.
+} // namespace
+
 std::size_t count_allowed(const std::uint8_t *allowed, std::size_t n) {
     const std::size_t n_bytes = (n + 7) / 8;
     std::size_t count = 0;
@@ -45,8 +46,6 @@ std::size_t count_allowed(const std::uint8_t *allowed, std::size_t n) {
     }
     return count;
 }
-
-} // namespace
 
 void choose_filter(Database &database, std::size_t n_queries, FilterMemory &memory) {
     if (!database.ids && !database.allowed)

@@ -61,6 +61,9 @@ struct Database {
     const Balls *balls() const { return planes && !ids ? planes->balls() : nullptr; }
 };
 
+// How many of n rows are allowed; bits from n on are zero.
+std::size_t count_allowed(const std::uint8_t *allowed, std::size_t n);
+
 // The memory of a filter that was converted to the other kind.
 struct FilterMemory {
     std::vector<std::int64_t> ids;

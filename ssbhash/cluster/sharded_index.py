@@ -509,17 +509,19 @@ class ShardedIndex:
         -------
         dict
             `n`, `n_bits`, `n_removed`, `nbytes`, `n_growing` as `HammingIndex.stats`, of one
-            replica of each shard; `n_replaced`, the replicas that were replaced since the index
+            replica of each shard; `missing`, the shards that did not answer in time and are not
+            counted; `n_replaced`, the replicas that were replaced since the index
             was opened; and `shards`, a dict for each: `n`, `version` (its number of changes),
             `is_changing` and `replicas`, a dict for each with `is_serving`, `node`, `process`
             and `trouble`, why it does not serve.
         """
         fleet = self._fleet
         with self._reading():
-            answers = fleet.every("stats")
+            asked = fleet.ask("stats", {shard.number: {} for shard in fleet.shards})
+            answers, missing = asked.answers()
         names = ("n", "n_removed", "nbytes", "n_growing")
-        total = {name: sum(one[name] for one in answers) for name in names}
-        return {**total, "n_bits": self.n_bits, **fleet.stats()}
+        total = {name: sum(one[name] for one in answers.values()) for name in names}
+        return {**total, "n_bits": self.n_bits, "missing": missing, **fleet.stats()}
 
     @contextmanager
     def _reading(self) -> Iterator[None]:

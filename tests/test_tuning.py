@@ -104,7 +104,7 @@ def test_depth() -> None:
         name: tune(SSBVAE(**FEW), x, of, n_trials=1, n_folds=2, verbose=False).k
         for name, of in labels.items()
     }
-    # 2 items a class, of which half are in the database; 20 a class, 10 relevant but itself.
+    # 2 items a class, half of them in the database; 20 a class, 10 relevant beside the query.
     assert found == {"few": 1, "many": 10}
     assert tune(SSBVAE(**FEW), x, y, n_trials=1, n_folds=2, k=3, verbose=False).k == 3
 

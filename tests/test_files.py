@@ -129,6 +129,10 @@ def test_parquet(tmp_path: Path) -> None:
     assert vectors.labels == Y.tolist()
     numbers = read_items(written({"a": X[:, 0], "b": X[:, 1], "label": Y}))
     np.testing.assert_array_equal(numbers.features, X[:, :2])
+    places = read_items(written({"X": X[:, 0], "Y": X[:, 1]}))
+    assert places.columns == ["X", "Y"], "numbers, whatever their name"
+    one = read_items(written({"length": X[:, 0], "label": Y}))
+    np.testing.assert_array_equal(one.features, X[:, :1])
     for wrong in ({"text": ["a", None]}, {"X": [[1.0], [1.0, 2.0]]}, {"a": ["s"], "b": ["t"]}):
         with pytest.raises(ValueError, match="text"):
             read_items(written(wrong))

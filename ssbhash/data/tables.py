@@ -305,6 +305,11 @@ def _checked_labels(labels: Iterable[tuple[int, Any]], place: str) -> list[Any] 
             kind = _kind(one)
             if kind is None:
                 continue
+            if kind == "a number" and not _is_class_id(one):
+                raise Malformed(
+                    f"{place} {number}: label {one!r} is no class: text, a whole number of 64 bits "
+                    "or a truth value, or a list of them"
+                )
             first = first or (number, kind)
             if kind != first[1]:
                 raise Malformed(
@@ -320,6 +325,10 @@ def _kind(label: Any) -> str | None:
     if label is None or label in ("", -1) or (isinstance(label, float) and math.isnan(label)):
         return None
     return "text" if isinstance(label, str) else "a number"
+
+
+def _is_class_id(label: Any) -> bool:
+    return isinstance(label, int | float) and label == label // 1 and abs(label) < 2**63
 
 
 def _label_of_cell(cell: str, are_numbers: bool) -> Any:

@@ -8,12 +8,14 @@ under the emulator (SSBHASH_CUDA_LIBRARY), where times mean nothing.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import math
+import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -27,10 +29,12 @@ TABLE = torch.tensor([byte.bit_count() for byte in range(256)], dtype=torch.int3
 
 
 def seconds_of(run: Callable[[], Any], repeats: int = 7) -> float:
-    """Time the best of several runs after one to warm up."""
+    """Time the best of several runs after one to warm up; after 2 seconds no other is begun."""
     run()
-    best = math.inf
+    best, started = math.inf, time.perf_counter()
     for _ in range(repeats if HAS_GPU else 1):
+        if time.perf_counter() > started + 2 and best < math.inf:
+            break
         if HAS_GPU:
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             begin.record()
@@ -58,13 +62,26 @@ def ceilings() -> tuple[float, float]:
     return bandwidth, 64 * card.multi_processor_count * clock
 
 
-def by_rows(codes: torch.Tensor, queries: torch.Tensor, k: int) -> Any:
-    """Search by the plain kernel that counts bits, whatever the number of queries."""
-    fewest, cuda._MIN_PLANE_QUERIES = cuda._MIN_PLANE_QUERIES, sys.maxsize
+@contextlib.contextmanager
+def kernel_of(name: str) -> Iterator[None]:
+    """Have every search take this kernel of ours."""
+    os.environ["SSBHASH_CUDA_KERNEL"] = name
     try:
-        return ssbhash.search(codes, queries, k, backend="cuda")
+        yield
     finally:
-        cuda._MIN_PLANE_QUERIES = fewest
+        del os.environ["SSBHASH_CUDA_KERNEL"]
+
+
+def by_kernel(name: str, codes: torch.Tensor, queries: torch.Tensor, k: int) -> Callable[[], Any]:
+    """Search by one of our kernels, with what `prepare` makes for it."""
+    with kernel_of(name):
+        prepared = ssbhash.prepare(codes, backend="cuda")
+
+    def run() -> Any:
+        with kernel_of(name):
+            return ssbhash.search(prepared, queries, k, backend="cuda")
+
+    return run
 
 
 def by_matrix_product(codes: torch.Tensor, queries: torch.Tensor, k: int) -> Any:
@@ -72,8 +89,9 @@ def by_matrix_product(codes: torch.Tensor, queries: torch.Tensor, k: int) -> Any
     signs = [2 * ssbhash.arrays.unpacked_tensor(part, 8 * part.shape[1]).to(torch.int8) - 1
              for part in (codes, queries)]  # fmt: skip
     best = None
-    for begin in range(0, len(codes), 1 << 20):
-        page = signs[0][begin : begin + (1 << 20)]
+    n_of_page = (1 << 28) // len(queries) // 8 * 8  # products of 1 GiB
+    for begin in range(0, len(codes), n_of_page):
+        page = signs[0][begin : begin + n_of_page]
         dots = torch._int_mm(signs[1], page.T)
         found = ((8 * codes.shape[1] - dots) // 2).topk(min(k, len(page)), largest=False).values
         best = found if best is None else torch.cat([best, found], 1).topk(k, largest=False).values
@@ -103,56 +121,81 @@ def faiss_gpu(codes: torch.Tensor, queries: torch.Tensor, k: int) -> Callable[[]
     return lambda: index.search(rows, k)
 
 
+def cuvs(codes: torch.Tensor, queries: torch.Tensor, k: int) -> Callable[[], Any] | None:
+    """Search by cuVS, which has no Hamming distance for bytes: the square of Euclid's of the bits."""
+    if not importlib.util.find_spec("cuvs"):
+        return None
+    from cuvs.neighbors import brute_force
+
+    bits = [ssbhash.arrays.unpacked_tensor(part, 8 * part.shape[1]).half()
+            for part in (codes, queries)]  # fmt: skip
+    index = brute_force.build(bits[0], metric="sqeuclidean")
+
+    def run() -> Any:
+        distances, ids = brute_force.search(index, bits[1], k)
+        return torch.as_tensor(distances, device=DEVICE).round(), ids
+
+    return run
+
+
 def time_search(widths: list[int], n: int, batches: list[int], ks: list[int]) -> None:
     """Print billions of codes compared a second."""
     bandwidth, logic = ceilings()
     print(f"# copy {bandwidth / 1e9:.0f} GB/s; logic by the table {logic / 1e9:.0f} G operations/s")
     print(
-        f"{'bits':>5}{'n':>10}{'queries':>8}{'k':>6}  contender      G codes/s  of bytes  of logic"
+        f"{'bits':>5}{'n':>10}{'queries':>8}{'k':>6}  contender      "
+        f"G codes/s  of rows  of bytes  of logic"
     )
     for n_bits in widths:
         generator = torch.Generator().manual_seed(n_bits)
         size = (n, n_bits // 8)
         codes = torch.randint(256, size, dtype=torch.uint8, generator=generator).to(DEVICE)
-        prepared = ssbhash.prepare(codes, backend="cuda")
         for n_queries in batches:
             size = (n_queries, n_bits // 8)
             queries = torch.randint(256, size, dtype=torch.uint8, generator=generator).to(DEVICE)
             for k in ks:
-                time_problem(codes, prepared, queries, k, (bandwidth, logic))
+                time_problem(codes, queries, k, (bandwidth, logic))
 
 
 def time_problem(
-    codes: torch.Tensor, prepared: Any, queries: torch.Tensor, k: int, peaks: tuple[float, float]
+    codes: torch.Tensor, queries: torch.Tensor, k: int, peaks: tuple[float, float]
 ) -> None:
+    """Check each contender, then time it; "ours" is the kernel that is chosen by itself."""
+    facts = cuda._facts(codes)
+    ours = ["rows", *["planes"] * facts.has_planes, *["matrix"] * facts.has_matrix]
     runs: dict[str, Callable[[], Any]] = {
-        "ours": lambda: ssbhash.search(codes, queries, k, backend="cuda"),
-        "ours, prepared": lambda: ssbhash.search(prepared, queries, k, backend="cuda"),
-        "popcount rows": lambda: by_rows(codes, queries, k),
+        "ours": lambda: ssbhash.search(codes, queries, k, backend="cuda")
     }
-    if HAS_GPU and len(queries) > 16 and len(codes) * codes.shape[1] <= 1 << 30:
+    runs |= {name: by_kernel(name, codes, queries, k) for name in ours}
+    is_small = len(codes) * codes.shape[1] <= 1 << 30
+    if HAS_GPU and len(queries) > 16 and is_small:
         runs["torch int8"] = lambda: by_matrix_product(codes, queries, k)
     if len(queries) <= 32:
         runs["torch table"] = lambda: by_table(codes, queries, k)
     if run := faiss_gpu(codes, queries, k):
         runs["faiss-gpu"] = run
+    if is_small and (run := cuvs(codes, queries, k)):
+        runs["cuVS"] = run
     truth = runs["ours"]()
     for name, run in runs.items():
         found = run()
         distances = torch.as_tensor(found[0]).to(DEVICE).int()
         same = torch.equal(distances.sort(1).values, truth.distances)
-        if name in ("ours, prepared", "popcount rows"):
+        if name in ours:
             same &= torch.equal(found[1], truth.ids)
         if not same:
             sys.exit(f"MISMATCH: {name} on {tuple(codes.shape)} codes, k={k}")
     n_bits, n_compared = 8 * codes.shape[1], len(codes) * len(queries)
-    for name, run in runs.items():
-        seconds = seconds_of(run)
-        of_bytes = codes.nbytes / seconds / peaks[0]
-        of_logic = n_compared * (n_bits / 32) / seconds / peaks[1]  # two operations an adder
+    seconds = {name: seconds_of(run) for name, run in runs.items()}
+    chosen = cuda._kernel_for(facts, len(queries))
+    for name, of_run in seconds.items():
+        of_bytes = codes.nbytes / of_run / peaks[0]
+        of_logic = n_compared * (n_bits / 32) / of_run / peaks[1]  # two operations an adder
+        label = f"ours: {chosen}" if name == "ours" else name
         print(
-            f"{n_bits:>5}{len(codes):>10}{len(queries):>8}{k:>6}  {name:<14}"
-            f"{n_compared / seconds / 1e9:>10.1f}{100 * of_bytes:>9.1f}%{100 * of_logic:>9.1f}%",
+            f"{n_bits:>5}{len(codes):>10}{len(queries):>8}{k:>6}  {label:<14}"
+            f"{n_compared / of_run / 1e9:>10.1f}{seconds['rows'] / of_run:>8.1f}x"
+            f"{100 * of_bytes:>9.1f}%{100 * of_logic:>9.1f}%",
             flush=True,
         )
 

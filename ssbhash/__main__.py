@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import os
 import signal
 import sys
 
 
 def main() -> int:
     """Run the command line; return its exit status."""
+    _prepare_streams()
     try:
         from ssbhash.cli import application
     except ModuleNotFoundError as missing:
@@ -20,8 +23,17 @@ def main() -> int:
     return 0
 
 
+def _prepare_streams() -> None:
+    """Open what the caller has closed, and write UTF-8 whatever the locale."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  open to the end
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
 def _without_typer(arguments: list[str]) -> int:
-    """Tell what is installed: it is what one asks first."""
+    """Answer `info` and `--version` without typer."""
     if arguments in (["info"], ["--version"]):
         from ssbhash import __version__, show_config
 

@@ -20,7 +20,7 @@ os.environ["PYTHONSAFEPATH"] = "1"
 
 # Without torch the numpy half is tested: modules that import from the other half are left out.
 _OTHER_HALF = re.compile(
-    r"^(from|import) (torch|ssbhash\.(inputs|kernels|nn|training|models|tuning|paper|cli)\b)",
+    r"^(from|import) (torch|ssbhash\.(inputs|kernels|nn|training|models|tuning|paper|cli|serve)\b)",
     re.MULTILINE,
 )
 if importlib.util.find_spec("torch") is None:
@@ -35,6 +35,7 @@ if "cuda" not in available() and (library := emulated_cuda.library()) is not Non
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=10, help="saves of each kind that are killed")
+    parser.addoption("--cluster-kills", type=int, default=5, help="replicas and nodes killed")
     parser.addoption("--damaged", type=int, default=1500, help="damaged files in all")
     parser.addoption("--damage-seed", type=int, default=0, help="which damage is done")
 

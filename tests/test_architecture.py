@@ -34,6 +34,8 @@ FLOORS = (
     ("__main__",),
 )
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
+# Imported only for tensors on a device.
+ON_A_DEVICE = ("ssbhash.engines.cuda", "ssbhash.index.on_device")
 NUMPY_ALONE = [name for name, floor in FLOOR_OF.items() if floor < FLOOR_OF["kernels"]]
 
 
@@ -161,7 +163,7 @@ def test_numpy_half_needs_numpy_alone(module: str) -> None:
         at_import = {x.module.split(".")[0] for x in imports_of(module) if x.at_import}
         assert at_import <= {"ssbhash", "numpy", "numba", "torch", *sys.stdlib_module_names}
         assert "numba" not in at_import or module.startswith("ssbhash.engines.numba")
-        assert "torch" not in at_import or module == "ssbhash.engines.cuda"
+        assert "torch" not in at_import or module in ON_A_DEVICE
 
 
 def test_no_name_hides_a_module() -> None:

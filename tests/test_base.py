@@ -25,19 +25,19 @@ from sklearn.semi_supervised import SelfTrainingClassifier
 
 import ssbhash
 from ssbhash.metrics import precision_at
-from ssbhash.models import BASELINES, METHODS, ClassifierCodes
+from ssbhash.models import BASELINES, METHODS
 
 # Networks this small are slower on several threads.
 torch.set_num_threads(1)
 
 SMALL: dict[str, Any] = {"n_bits": 9, "n_epochs": 2, "n_hidden_units": 8, "batch_size": 16}
-CLASSIFIERS = ["ssb-vae", "phs-gs", "vdsh-s", "classifier"]
+CLASSIFIERS = [name for name, cls in {**METHODS, **BASELINES}.items() if hasattr(cls, "predict")]
 
 
 def small(method: str, **kwargs: Any) -> Any:
     """An estimator that trains in milliseconds."""
-    if method == "classifier":
-        return ClassifierCodes(n_bits=9, **kwargs)
+    if method in BASELINES:
+        return BASELINES[method](n_bits=9, **kwargs)
     return METHODS[method](**SMALL | {"verbose": False} | kwargs)
 
 
@@ -103,9 +103,7 @@ def test_metrics_speak_the_labels_of_predict(method: str, items: Any) -> None:
 def test_classifiers_work_with_scikit_learn_s_tools(method: str, items: Any) -> None:
     X, y, _ = items
     kept = (
-        {}
-        if method == "classifier"
-        else {"n_epochs": 15, "n_hidden_units": 32, "learning_rate": 0.01}
+        {} if method in BASELINES else {"n_epochs": 15, "n_hidden_units": 32, "learning_rate": 0.01}
     )
     hasher = small(method, **kept)
     assert is_classifier(hasher)
@@ -123,9 +121,7 @@ def test_classifiers_work_with_scikit_learn_s_tools(method: str, items: Any) -> 
 def test_self_training_takes_a_hasher(method: str, items: Any) -> None:
     X, y, known = items
     kept = (
-        {}
-        if method == "classifier"
-        else {"n_epochs": 15, "n_hidden_units": 32, "learning_rate": 0.01}
+        {} if method in BASELINES else {"n_epochs": 15, "n_hidden_units": 32, "learning_rate": 0.01}
     )
     teacher = SelfTrainingClassifier(small(method, **kept), max_iter=2)
     assert teacher.fit(X, np.where(known, y, -1)).score(X, y) > 0.8
@@ -150,7 +146,7 @@ def test_score_counts_labelled_items_alone(method: str, items: Any) -> None:
     assert hasher.score(X, several) == (hasher.predict(X) == several).all(axis=1).mean()
 
 
-@pytest.mark.parametrize("method", ["ssb-vae", "phs-gs", "vdsh-s"])
+@pytest.mark.parametrize("method", CLASSIFIERS)
 def test_transduction_keeps_the_known_labels_and_predicts_the_others(
     method: str, items: Any
 ) -> None:

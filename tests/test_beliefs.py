@@ -46,7 +46,7 @@ def test_the_regression_is_sklearns():
     known = np.arange(60)
     target = np.eye(4, dtype=np.float32)[y]
     ours = _Regression(space, 0.1, False).fit(target, known).predict(x, np.arange(len(X)))
-    inputs = space.anchors.numpy()
+    inputs = space.coordinates(space.anchors).numpy()
     theirs = LogisticRegression(C=0.1).fit(inputs[known], y[known]).predict_proba(inputs)
     np.testing.assert_allclose(ours, theirs, atol=5e-3)
 

@@ -12,6 +12,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import termios
 import time
 from itertools import pairwise
@@ -492,6 +493,47 @@ def test_results_in_csv_files(tales: Path, tmp_path: Path) -> None:
     assert (tmp_path / "n.csv").read_text() == call(*search, "--csv")
 
 
+@pytest.mark.slow
+def test_halves_of_characters_and_other_locales(tales: Path, tmp_path: Path) -> None:
+    """JSON can hold half of a surrogate pair, UTF-8 cannot: it is shown as JSON writes it."""
+    rows = [{"text": f"{row['body']} \ud800 caf\u00e9", "label": "t\udc00"} for row in TALES]
+    path = tmp_path / "odd.jsonl"
+    path.write_text("\n".join(map(json.dumps, [*rows, {"text": "one", "label": "b"}])))
+    model, codes = tmp_path / "m", tmp_path / "c.npy"
+    options = ["--analyzer", "char", "--min-df", 1, "--bits", 8, "--epochs", 1, "-q"]
+    call("train", path, "-o", model, *options)
+    call("encode", model, path, "-o", codes)
+    assert "t\udc00" in ssbhash.load(model).classes
+    search = ["search", codes, "tea", "--model", model, "--items", path, "--show", "text", "-k", 9]
+    call(*search, "-o", tmp_path / "found.jsonl")
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    for flag in ("--json", "--csv"):
+        process = start(*search, flag, env=environment, stderr=subprocess.PIPE)
+        out, errors = process.communicate()
+        assert (process.returncode, errors) == (0, b"")
+        assert b"\\ud800 caf\xc3\xa9" in out
+    found = json.loads((tmp_path / "found.jsonl").read_text())
+    assert set(found["texts"]) & {row["text"] for row in rows}
+
+
+@pytest.mark.slow
+def test_streams_that_are_no_files_and_streams_that_are_closed(tales: Path, tmp_path: Path) -> None:
+    questions = tmp_path / "q.jsonl"
+    questions.write_text('{"text": "green tea"}\n')
+    program = f"exec {sys.executable} -m ssbhash"
+    search = f"{program} search c.npy QUERIES --model m -k 1"
+    expected = call("search", tales / "c.npy", questions, "--model", tales / "m", "-k", 1).encode()
+    for command, status, said in (
+        (search.replace("QUERIES", f"/dev/stdin < {questions}"), 0, expected),
+        (search.replace("QUERIES", f"<(cat {questions})"), 0, expected),
+        (search.replace("QUERIES", f"{questions} <&-"), 0, expected),
+        (search.replace("QUERIES", f"{questions} >&-"), 0, b""),
+        (search.replace("QUERIES", "missing.csv 2>&-"), 2, b""),
+    ):
+        done = subprocess.run(["bash", "-c", command], cwd=tales, capture_output=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (status, said, b""), command
+
+
 def test_bad_questions(tales: Path, tmp_path: Path) -> None:
     model = ["--model", tales / "m"]
     assert "No such file" in one_line("search", tales / "c.npy", "tale.csv", *model)
@@ -622,6 +664,23 @@ def test_output_that_is_cut_off_or_full(trained: Path) -> None:
         process = subprocess.run(["bash", "-c", f"{search} > /dev/full"], check=False, **options)
         assert process.returncode == 2
         assert process.stderr == "ssbhash: error: standard output: No space left on device\n"
+
+
+def test_a_folder_without_rights_is_named(trained: Path) -> None:
+    """As another user where the tests run as root, who may write anywhere."""
+    user = os.geteuid()
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        (place / "c.npy").write_bytes((trained / "x.npy").read_bytes())
+        (place / "closed").mkdir(mode=0o555)
+        place.chmod(0o755)
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            search = "search", place / "c.npy", place / "c.npy", "-o", place / "closed" / "x.npz"
+            assert "closed/x.npz: Permission denied" in one_line(*search)
+        finally:
+            os.seteuid(user)
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.1, 0.3])

@@ -11,6 +11,7 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("typer")
 from typer.testing import CliRunner
 
+from ssbhash import HammingIndex
 from ssbhash.cli import demo
 from ssbhash.cli.app import application
 from ssbhash.data.files import read_items
@@ -57,6 +58,9 @@ def test_files(ran: tuple[Path, dict, str]) -> None:
     out, report, _ = ran
     assert json.loads((out / "report.json").read_text()) == report
     assert (out / "demo.png").read_bytes().startswith(b"\x89PNG")
+    assert (
+        len(HammingIndex.open(out / "index-12")) == len(list((out / "pictures").iterdir())) == 1497
+    )
     queries = read_items(out / "queries.npz")
     codes = methods.load(out / "model").transform(queries.features)
     assert codes.shape == (300, 2)

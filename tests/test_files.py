@@ -159,6 +159,9 @@ def test_python_objects_are_never_loaded(tmp_path: Path) -> None:
 
 def test_wrong_arrays(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", X[0])
+    np.save(tmp_path / "one.npy", 3)
+    with pytest.raises(ValueError, match="holds one value, not a label for each item"):
+        read_labels(tmp_path / "one.npy")
     with pytest.raises(ValueError, match="must hold a matrix of numbers"):
         read_items(tmp_path / "x.npy")
     np.savez(tmp_path / "x.npz", a=X, b=X)

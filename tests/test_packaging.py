@@ -84,3 +84,8 @@ def test_the_sources_of_the_cuda_extension_are_there() -> None:
     included = (sources / "cuda" / "word.cuh").read_text()
     assert "core/search/search_kernels.hpp" in included
     assert (sources / "core" / "search" / "search_kernels.hpp").is_file()
+
+
+def test_the_page_of_the_service_is_there() -> None:
+    page = importlib.resources.files("ssbhash").joinpath("serve", "page")
+    assert all(page.joinpath(name).is_file() for name in ("index.html", "page.css", "page.js"))

@@ -18,7 +18,7 @@ CALLS = {
 
 
 @pytest.mark.parametrize("name", CALLS)
-@pytest.mark.parametrize("layout", ["plain", "transposed", "bfloat16", "with gradient"])
+@pytest.mark.parametrize("layout", ["plain", "transposed", "bfloat16", "with gradient", "device"])
 def test_operators_pass_opcheck(name: str, layout: str) -> None:
     operator, arguments = CALLS[name]
     logits = {
@@ -26,6 +26,7 @@ def test_operators_pass_opcheck(name: str, layout: str) -> None:
         "transposed": LOGITS.T.contiguous().T,
         "bfloat16": LOGITS.bfloat16(),
         "with gradient": LOGITS.clone().requires_grad_(),
+        "device": LOGITS.to("cuda" if torch.cuda.is_available() else "cpu"),
     }[layout]
     torch.library.opcheck(operator, (logits, *arguments))
 
@@ -136,13 +137,16 @@ def test_a_batch_is_its_items(name: str, dim: int) -> None:
 def test_on_a_device_the_draws_are_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if "cuda" not in available():
         pytest.skip("neither a device nor its emulator")
+    from ssbhash.engines import cuda
+
     operator, arguments = CALLS[name]
     expected = operator(LOGITS, *arguments)
     monkeypatch.setattr(torch_ops, "_stays_on_device", lambda logits: True)
-    assert torch.equal(operator(LOGITS, *arguments), expected)
-    bad = LOGITS.clone()
+    on_device = LOGITS.to(cuda._devices()[0])
+    assert torch.equal(operator(on_device, *arguments).cpu(), expected)
+    bad = on_device.clone()
     bad[2, 1] = torch.nan
-    found = operator(bad, *arguments)
+    found = operator(bad, *arguments).cpu()
     assert found[2, 1].isnan()
     assert torch.equal(
         found.nan_to_num(),

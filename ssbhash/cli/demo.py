@@ -20,6 +20,7 @@ from ssbhash import metrics
 from ssbhash.arrays import Codes
 from ssbhash.atomic import replacing
 from ssbhash.data import files
+from ssbhash.index import HammingIndex
 from ssbhash.models import BASELINES, METHODS
 from ssbhash.paper import Dataset
 
@@ -75,8 +76,8 @@ def run(
     Parameters
     ----------
     out
-        Folder for `demo.png`, `report.json`, the model of SSB-VAE, and the digits as
-        `database.npz` and `queries.npz` for the command line.
+        Folder for `demo.png`, `report.json`, the model of SSB-VAE, an index of its codes,
+        and the digits as `database.npz`, `queries.npz` and pictures for the command line.
     n_bits
         Length of the codes.
     n_codes
@@ -117,6 +118,10 @@ def run(
         with replacing(out / f"{part}.npz") as file:
             np.savez(file, X=x, y=y)
     draw(out / "demo.png", rows, data)
+    index = out / f"index-{n_bits}"
+    with HammingIndex.open(index, "a", n_bits=n_bits) as opened:
+        opened.update(rows[0].database, ids=np.arange(len(data.y)))
+    draw_each(out / "pictures", data)
     report = {
         "methods": [
             {"method": row.name, "bits": row.n_bits, **row.figures}
@@ -131,9 +136,21 @@ def run(
     tell(
         f"\n{out}/demo.png has queries with their neighbours; {out}/model is the trained SSB-VAE.\n"
         f"Done in {report['seconds']:.0f} s. Go on with, for example:\n"
-        f"  ssbhash evaluate {out}/database.npz {out}/queries.npz --model {out}/model"
+        f"  ssbhash evaluate {out}/database.npz {out}/queries.npz --model {out}/model\n"
+        f"  ssbhash serve {index} --model {out}/model --items {out}/database.npz "
+        f"--thumbnails {out}/pictures"
     )
     return report
+
+
+def draw_each(folder: Path, data: Dataset) -> None:
+    """Draw every digit of the database, for the page of `ssbhash serve`."""
+    from matplotlib.image import imsave
+
+    folder.mkdir(exist_ok=True)
+    for row, pixels in enumerate(data.X):
+        # Not by `replacing`: to sync so many files takes 20 seconds.
+        imsave(folder / f"{row}.png", pixels.reshape(8, 8), cmap="gray_r", vmin=0, vmax=1)
 
 
 def digits() -> Dataset:

@@ -45,7 +45,7 @@ class Neighbours:
                 np.savez(file, **self.arrays)
             else:
                 lines = self.csv() if out.suffix == ".csv" else self.json_lines()
-                file.writelines(line.encode() for line in lines)
+                file.writelines(line.encode(errors="backslashreplace") for line in lines)
 
     def json_lines(self) -> Iterator[str]:
         """Yield one JSON object for each query."""

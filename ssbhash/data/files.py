@@ -124,10 +124,11 @@ def read_labels(path: str | Path, *, label: str = "label") -> Array | list[Any]:
     """Read labels alone: a `.npy` array, `y` of an `.npz`, or a field of the others."""
     path = Path(path)
     kind = _suffix(path)
-    if kind == ".npy":
-        return read_npy(path)
-    if kind == ".npz":
-        return read_npz_labels(path)
+    if kind in (".npy", ".npz"):
+        labels = read_npy(path) if kind == ".npy" else read_npz_labels(path)
+        if labels.ndim == 0:
+            raise ValueError(f"{path} holds one value, not a label for each item")
+        return labels
     if kind not in _TABLES and not _is_stream(path):
         raise ValueError(f"{path} is none of {FORMATS}")
     items = _TABLES.get(kind, read_stream)(path, Fields(text=None, label=label))
@@ -231,8 +232,9 @@ def write_json(path: str | Path, content: Any) -> None:
 
 
 def json_bytes(content: Any) -> bytes:
-    """Write `content` as JSON in UTF-8."""
-    return (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode()
+    """Write `content` as JSON in UTF-8; halves of surrogates, which JSON may hold, pass."""
+    text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+    return text.encode(errors="surrogatepass")
 
 
 def check_folder(path: str | Path) -> None:

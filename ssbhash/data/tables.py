@@ -263,8 +263,8 @@ def _number(cell: str, name: str, line: int) -> float:
         return float(cell)
     except ValueError:
         raise Malformed(
-            f"line {line}: {name!r} is {cell[:40]!r}, no number. A column of texts is named "
-            "with --text-field"
+            f"line {line}: {name!r} is {cell[:40]!r}, no number. Name a column of labels with "
+            "--label-field, of ids with --id-field, of texts with --text-field"
         ) from None
 
 

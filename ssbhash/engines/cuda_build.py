@@ -1,7 +1,8 @@
 """The CUDA extension: found, or built on first use from the sources in this package.
 
-torch builds it with nvcc (and ninja) for the devices present and keeps it in its own cache of
-extensions (TORCH_EXTENSIONS_DIR). SSBHASH_CUDA_LIBRARY names one that was built before.
+It lies in this package where that was built with SSBHASH_CUDA=ON. Else torch builds it with nvcc
+(and ninja) for the devices present and keeps it in its own cache of extensions
+(TORCH_EXTENSIONS_DIR). SSBHASH_CUDA_LIBRARY names another one.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from pathlib import Path
 
 _PACKAGE = Path(__file__).parent.parent
 _TORCH_VERSION = "0x020a000000000000"  # the stable ABI of torch 2.10, which later ones keep
+_BUILT = _PACKAGE / "_cuda.so"  # by CMake
 _DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def why_absent() -> str:
-    """Say in one sentence why the engine cannot run here; "" where it can.
+    """Say in one sentence why the engine cannot run here; "" if it can.
 
-    torch is imported only where it already is, or where a driver is installed.
+    torch is imported only if it was imported before, or if a driver is installed.
     """
     if importlib.util.find_spec("torch") is None:
         return "torch is not installed"
@@ -33,7 +35,7 @@ def why_absent() -> str:
 
     if not torch.cuda.is_available():
         return "torch finds no CUDA device"
-    if _toolkit() is None:
+    if not _BUILT.exists() and _toolkit() is None:
         return "nvcc, CUDA's compiler, is not found: install the CUDA toolkit or set CUDA_HOME"
     if torch.__version__ < torch.torch_version.TorchVersion("2.10"):
         return f"torch {torch.__version__} is too old, 2.10 is needed"
@@ -51,7 +53,7 @@ def load() -> None:
     """
     import torch
 
-    library = os.environ.get("SSBHASH_CUDA_LIBRARY")
+    library = os.environ.get("SSBHASH_CUDA_LIBRARY") or (_BUILT.exists() and str(_BUILT))
     if library:
         torch.ops.load_library(library)  # type: ignore[no-untyped-call]
         return

@@ -43,9 +43,13 @@ class SparseBatch(Nonzeros):
 
     def to(self, device: torch.device) -> SparseBatch:
         """Move the batch to a device."""
-        columns, values = self.columns.to(device), self.values.to(device)
-        rows, starts = self.rows.to(device), self.starts.to(device)
-        return SparseBatch(columns, values, rows, starts, self.n_columns)
+        return SparseBatch(
+            columns=moved(self.columns, device),
+            values=moved(self.values, device),
+            rows=moved(self.rows, device),
+            starts=moved(self.starts, device),
+            n_columns=self.n_columns,
+        )
 
     def dense(self) -> Tensor:
         """Return the dense matrix [m, n_columns]."""
@@ -106,6 +110,13 @@ class _Product(torch.autograd.Function):
             columns[None], gradient, ctx.shape, is_coalesced=True, check_invariants=False
         )
         return whole, None
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """Move a tensor to a device; from pinned memory, so that the host need not wait for it."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 Batch: TypeAlias = Tensor | SparseBatch

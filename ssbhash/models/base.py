@@ -48,12 +48,12 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
     beta
         Weight of the Kullback-Leibler term.
     n_hidden_units
-        Width of the encoder's two hidden layers, and of the features that it hands on.
+        Width of the encoder's two hidden layers, and of its output.
     encoder
-        A function of n_features and n_hidden_units that makes the encoder, a
-        `torch.nn.Module` from float32 [m, n_features] to [m, n_hidden_units]. `save` keeps
-        its weights and its name; `load` needs the function again. See `docs/training.md`.
-        None for that of the paper.
+        A function of n_features and n_hidden_units that makes the encoder: a
+        `torch.nn.Module` that maps float32 [m, n_features] to [m, n_hidden_units]. `save`
+        keeps its weights and its name; `load` needs the function again (docs/training.md).
+        None for the encoder of the paper.
     n_epochs, batch_size, learning_rate
         Of Adam; the defaults are the paper's.
     reconstruction
@@ -255,7 +255,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         model.save(Path(path), config, beside)
 
     def to(self, device: Any) -> Hasher:
-        """Move the fitted model to a device, where it encodes from now on.
+        """Move the fitted model to a device. It encodes there from now on.
 
         Parameters
         ----------

@@ -23,15 +23,16 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ssbhash.arrays import Codes, Float32Array, Float64Array, as_count
 from ssbhash.codes import pack
+from ssbhash.data import is_labelled
 from ssbhash.inputs import ClassLabels, CsrShards, as_float32, is_mostly_zero, read_labels
 from ssbhash.models.checks import check_matrix
-from ssbhash.models.classifying import PartlyLabelledClassifier
+from ssbhash.models.classifying import PartlyLabelledClassifier, with_predictions
 from ssbhash.models.projections import orthogonal_hyperplanes, rotation_to_signs
 
 # Rows projected at once, so that sparse input is never dense as a whole.
 _BLOCK_ROWS = 4096
-# Sparse input of at most so many features has its covariance matrix formed; PCA of wider
-# input takes Lanczos steps.
+# PCA of sparse input forms the covariance matrix up to this number of features, and takes Lanczos
+# steps beyond.
 _COVARIANCE_FEATURES = 1024
 
 
@@ -330,6 +331,8 @@ class ClassifierCodes(PartlyLabelledClassifier, _Hasher):
     ----------
     classes_ : array [n_classes]
         Class ids; multi-label: column numbers.
+    transduction_ : array [n] or [n, n_classes]
+        Classes of the items in `fit`: the known ones, and predictions for the others.
 
     Examples
     --------
@@ -384,7 +387,10 @@ class ClassifierCodes(PartlyLabelledClassifier, _Hasher):
         self._features = _Features(x, self.n_components, self.seed)
         inputs = self._features(x)
         self._classifiers = self._fit_classifiers(inputs, labels)
-        self.mean_ = self._probabilities(inputs).mean(axis=0)
+        probabilities = self._probabilities(inputs)
+        hidden = probabilities[~is_labelled(labels.numbers)]
+        self.transduction_ = with_predictions(labels, hidden)
+        self.mean_ = probabilities.mean(axis=0)
         self.weights_ = orthogonal_hyperplanes(len(self.classes_), int(self.n_bits), self.seed)
         return self
 
@@ -424,7 +430,7 @@ class ClassifierCodes(PartlyLabelledClassifier, _Hasher):
         return np.asarray(self.classes_[probabilities.argmax(axis=1)])
 
     def _fit_classifiers(self, inputs: Any, labels: ClassLabels) -> list[Any]:
-        """Fit one classifier; multi-label: one for each class, or its label where all agree."""
+        """Fit one classifier; multi-label: one for each class, or its label if all agree."""
         is_known = labels.numbers.reshape(len(labels.numbers), -1)[:, 0] >= 0
         inputs, numbers = inputs[is_known], labels.numbers[is_known]
         columns = numbers.T if labels.multilabel else [numbers]
@@ -555,7 +561,25 @@ class Concatenated(PartlyLabelledClassifier, _Hasher):
             ClassifierCodes(n_class_bits, seed=self.seed).fit(x, y),
             ITQ(n_bits - n_class_bits, seed=self.seed).fit(x),
         )
+        self.classes_ = self.parts_[0].classes_
+        self.transduction_ = self.parts_[0].transduction_
         return self
+
+    def predict_proba(self, X: Any) -> Float32Array:
+        """Estimate class probabilities, as `ClassifierCodes.predict_proba`.
+
+        Parameters
+        ----------
+        X
+            As there.
+
+        Returns
+        -------
+        float32 [n, n_classes]
+            As there.
+        """
+        check_is_fitted(self)
+        return self.parts_[0].predict_proba(X)
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
         """Predict classes, as `ClassifierCodes.predict`.
@@ -595,7 +619,7 @@ BASELINES: dict[str, type] = {
 class _Features:
     """Inputs of the logistic regression, on one scale whatever the features.
 
-    So one C serves all. Dense features have variance 1 on average; a row of text is as
+    So one C suits all. Dense features have variance 1 on average; a row of text is as
     long as a row of 200 such features.
     """
 

@@ -58,7 +58,7 @@ class SSBVAE(ClassifyingHasher):
         published. A parameter of the other preset raises ValueError in `fit`. So does a
         `target` with "default", which reconstructs nothing.
     n_epochs
-        By default 30 with preset "paper", else 10 or as many as make 250 steps.
+        By default 30 with preset "paper", else 10 or as many as make 500 steps.
     batch_size
         By default 100 with preset "paper", else 200.
     class_share
@@ -194,7 +194,7 @@ class SSBVAE(ClassifyingHasher):
             return super()._inputs(rows, reconstruction)
         if isinstance(rows, DenseRows):
             return fit_scale(rows)
-        return fit_lsa(rows, int(self.n_lsa_components), int(self.seed))
+        return fit_lsa(rows, int(self.n_lsa_components), int(self.seed), bool(self.verbose))
 
     def _prepared(self, data: Data, shape: Shape) -> tuple[Data, Shape]:
         if self.preset == "paper":
@@ -203,7 +203,7 @@ class SSBVAE(ClassifyingHasher):
         rows = in_memory(data.x)
         held_out = split(len(data), float(self.validation_fraction), int(self.seed))[1]
         seen = data.labels.without(held_out)
-        beliefs = believe(rows, seen, int(self.seed))
+        beliefs = believe(rows, seen, int(self.seed), bool(self.verbose))
         n_class_bits = math.ceil(float(self.class_share) * shape.n_bits)
         if not beliefs.informative:
             n_class_bits = 0
@@ -233,7 +233,7 @@ class SSBVAE(ClassifyingHasher):
             return int(self.n_epochs)
         if self.preset == "paper":
             return 30
-        return max(10, -(-250 // -(-n_items // self._batch_size())))
+        return max(10, -(-500 // -(-n_items // self._batch_size())))
 
 
 @dataclass(eq=False, repr=False)

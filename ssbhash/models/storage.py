@@ -69,6 +69,8 @@ def load(folder: Path) -> Saved:
             f"{folder} has no {MANIFEST}: an older ssbhash wrote it, or a file is missing. "
             "Train the model again, or copy the whole folder"
         )
+    if folder.is_dir() and not (folder / MANIFEST).exists():
+        raise FileNotFoundError(2, f"No model in this folder (no {MANIFEST})", str(folder))
     contents = read_together(folder)
     if not {CONFIG, WEIGHTS} <= contents.keys():
         raise ValueError(f"{folder} holds {', '.join(contents)}, which is no ssbhash model")
@@ -86,7 +88,24 @@ def load(folder: Path) -> Saved:
 
 
 def saved_parameters(estimator: Any) -> dict[str, Any]:
-    """Return an estimator's parameters as they are saved: of the encoder the name."""
+    """Return an estimator's parameters as they are saved: the encoder by its name.
+
+    Parameters
+    ----------
+    estimator : Hasher
+        Fitted or not.
+
+    Returns
+    -------
+    dict
+        Values by name of the parameter.
+
+    Examples
+    --------
+    >>> from ssbhash import VDSH
+    >>> saved_parameters(VDSH(encoder=str))["encoder"]
+    'str'
+    """
     parameters: dict[str, Any] = estimator.get_params(deep=False)
     encoder = parameters["encoder"]
     if encoder is None:

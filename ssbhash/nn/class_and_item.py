@@ -1,11 +1,14 @@
-"""The default SSB-VAE's network: bits that know the class beside bits that keep the item.
+"""The network of the default SSB-VAE: bits that tell the class, beside bits that tell items apart.
 
-One encoder has two heads. The classifier learns from the labels and, where they are hidden,
-from beliefs: class probabilities of a semi-supervised classifier (Nanculef et al., arXiv
-2007.08799, take the network's own). The embedding learns to tell an item's neighbour from
-the other items of the batch (InfoNCE, van den Oord et al., arXiv 1807.03748): the part that
-reconstruction has in an autoencoder, at the cost of a product of the batch with itself. A
-linear layer from the features skips the encoder, which else gives close items one embedding.
+One encoder has two heads.
+
+- The classifier learns from known labels, and from beliefs about hidden ones: class
+  probabilities of a semi-supervised classifier. (Nanculef et al., arXiv 2007.08799, take the
+  network's own.)
+- The embedding learns to tell an item's neighbour from the other items of the batch (InfoNCE,
+  van den Oord et al., arXiv 1807.03748). This takes the place of an autoencoder's
+  reconstruction, and costs a product of the batch with itself. A linear layer leads from the
+  features past the encoder, which alone would give close items the same embedding.
 
     loss = class + labelled + contrast_weight * contrast
 
@@ -13,10 +16,13 @@ linear layer from the features skips the encoder, which else gives close items o
     labelled   mean cross-entropy over labelled items that join the batch
     contrast   mean cross-entropy of the neighbour among the batch, by 7 * cosine
 
-A code is the signs of two projections. The class bits hash the class probabilities, minus
-their mean, by orthogonal random hyperplanes: an item of a doubtful class lies between the
-codes of its classes. The item bits are the embedding, rotated to lie close to its signs (ITQ,
-Gong and Lazebnik, CVPR 2011). Both projections are found once, after the training.
+A code is the signs of two projections.
+
+- Class bits: the class probabilities, minus their mean, times orthogonal random hyperplanes. An
+  item of a doubtful class lies between the codes of its classes.
+- Item bits: the embedding, rotated towards its signs (ITQ, Gong and Lazebnik, CVPR 2011).
+
+Both projections are computed once, after the training.
 """
 
 from __future__ import annotations
@@ -31,18 +37,18 @@ from ssbhash.inputs import Batch
 from ssbhash.nn.autoencoder import Autoencoder, Shape, Terms, TrainingBatch, Weights, weighted
 from ssbhash.nn.layers import Linear
 
-# Cosines are multiplied by it before the softmax over the batch.
+# Factor of the cosines before the softmax over the batch.
 CONTRAST_SCALE = 7.0
-# Beliefs count by their confidence to this power.
+# Beliefs are weighted by their confidence to this power.
 TRUST_POWER = 2.0
-# The averaged weights keep this share of themselves at a step, less in the first hundred.
+# Share that the averaged weights keep at each step; less in the first hundred steps.
 AVERAGE_DECAY = 0.99
 # Least width of the embedding.
 EMBEDDING_WIDTH = 64
 
 
 class ClassAndItemNetwork(Autoencoder):
-    """A classifier and an embedding on one encoder; what remains is their average over steps."""
+    """A classifier and an embedding on one encoder; the result is their average over steps."""
 
     def __init__(self, shape: Shape, weights: Weights, generator: torch.Generator) -> None:
         super().__init__(shape, weights, generator)
@@ -88,7 +94,7 @@ class ClassAndItemNetwork(Autoencoder):
         self.average = None
 
     def train(self, mode: bool = True) -> ClassAndItemNetwork:
-        """Set the mode; the average always predicts."""
+        """Set the mode; the average is always in evaluation mode."""
         super().train(mode)
         if self.average is not None:
             self.average.eval()
@@ -103,16 +109,16 @@ class ClassAndItemNetwork(Autoencoder):
         self.n_steps = int(state)
 
     def class_scores(self, x: Batch) -> Tensor:
-        """Scores of the classifier: of the average, while there is one."""
+        """Compute the scores of the classifier; in a training those of the average."""
         network = self.average or self
         return network.encoder.project(x, network.classifier)
 
     def embedded(self, x: Batch) -> Tensor:
-        """Embedding of unit length [m, width]."""
+        """Compute the embedding [m, width], of unit length."""
         return self._embedded(x, self.encoder(x))
 
     def code_logits(self, x: Batch) -> Tensor:
-        """Class logits and item logits, beside each other."""
+        """Compute class logits and item logits, side by side."""
         hidden = self.encoder(x)
         probabilities = self._probabilities(self.classifier(hidden))
         embedded = self._embedded(x, hidden)
@@ -127,7 +133,7 @@ class ClassAndItemNetwork(Autoencoder):
         return torch.sigmoid(scores) if self.shape.multilabel else torch.softmax(scores, 1)
 
     def terms(self, batch: TrainingBatch, generator: torch.Generator) -> Terms:
-        """Terms of the loss: of items, then a neighbour of each, then labelled items."""
+        """Compute the terms of the loss; a batch has items, a neighbour of each, labelled items."""
         assert batch.labels is not None
         assert batch.known is not None
         assert batch.beliefs is not None
@@ -158,7 +164,7 @@ class ClassAndItemNetwork(Autoencoder):
 
 
 def contrast(items: Tensor, neighbours: Tensor) -> Tensor:
-    """Mean cross-entropy of each item's neighbour among all, and of each neighbour's item.
+    """Compute the mean cross-entropy of each item's neighbour, and of each neighbour's item.
 
     Parameters
     ----------

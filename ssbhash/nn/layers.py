@@ -172,11 +172,11 @@ class Encoder(nn.Module):
 
 
 class OwnEncoder(nn.Module):
-    """A user's module in the encoder's place.
+    """A user's module in place of the encoder.
 
     It takes dense rows [m, n_features] and returns [m, n_hidden_units]. Its initial weights
-    come from the generator. A training batch of one item, which batch normalisation refuses,
-    is encoded as in evaluation.
+    are drawn from the generator. Batch normalisation refuses a training batch of one item, so
+    such a batch is encoded as in evaluation.
 
     Parameters
     ----------

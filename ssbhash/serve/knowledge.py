@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from ssbhash.arrays import Codes
 from ssbhash.data import read_items
 
+_LARGEST = float(np.finfo(np.float32).max)
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
 
 
@@ -29,7 +31,7 @@ class Encoder:
         hasher = getattr(model, "hasher", model)
         self.n_bits = int(hasher.n_bits)
         self.n_features = int(hasher.n_features_in_)
-        self.method = str(hasher.method)
+        self.method = str(getattr(hasher, "method", type(hasher).__name__))
         self.reads_texts = getattr(model, "text", None) is not None
         self.classes: list[str] = []
         if hasattr(hasher, "predict_proba"):
@@ -58,6 +60,8 @@ class Encoder:
             raise ValueError(
                 f"the model reads vectors of {self.n_features} numbers, got {vectors.shape[1]}"
             )
+        if vectors is not None and not (np.abs(vectors) <= _LARGEST).all():
+            raise ValueError(f"vectors must be finite, {_LARGEST:.4g} at most")
 
     def encode(self, items: Any) -> Codes:
         """Turn texts or vectors into codes."""
@@ -97,7 +101,7 @@ class Catalogue:
                 if label is not None:
                     found["label"] = label
         if self.picture(one) is not None:
-            found["thumbnail"] = f"thumbnails/{one}"
+            found["thumbnail"] = f"thumbnails/{quote(str(one), safe='')}"
         return found
 
     def inputs(self, ids: list[Any]) -> tuple[list[int], Any]:

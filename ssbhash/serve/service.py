@@ -66,6 +66,7 @@ class Service:
         self.settings = settings
         self._sample: tuple[Index, int, Any] | None = None
         self._gatherer: Gatherer[_Question, tuple[Lists, Lists]] | None = None
+        self._encoding: Gatherer[Any, Codes] | None = None
         self._looking: asyncio.Task[None] | None = None
 
     @property
@@ -78,22 +79,25 @@ class Service:
     async def start(self) -> None:
         """Begin to gather and to look for changes."""
         if self.settings.gather_us > 0:
-            self._gatherer = Gatherer(
-                self._search_batch,
-                pause_us=self.settings.gather_us,
-                max_questions=self.settings.max_gathered,
-            )
+            options: dict[str, Any] = {
+                "pause_us": self.settings.gather_us,
+                "max_questions": self.settings.max_gathered,
+            }
+            self._gatherer = Gatherer(self._search_batch, **options)
+            if self.encoder is not None:
+                self._encoding = Gatherer(self._encode_batch, **options)
         await asyncio.to_thread(self.source.look)
         self._looking = asyncio.create_task(self._keep_looking())
 
     async def stop(self) -> None:
-        """Answer who waits, and let go of the index."""
+        """Answer all that wait, and close the index."""
         if self._looking is not None:
             self._looking.cancel()
             with suppress(asyncio.CancelledError):
                 await self._looking
-        if self._gatherer is not None:
-            await asyncio.to_thread(self._gatherer.close)
+        for gatherer in (self._encoding, self._gatherer):
+            if gatherer is not None:
+                await asyncio.to_thread(gatherer.close)
         self.source.close()
 
     async def _keep_looking(self) -> None:
@@ -131,7 +135,17 @@ class Service:
             raise ValueError("this service has no model: give codes or ids")
         self.encoder.check(asked.texts, asked.vectors)
         inputs = asked.texts if asked.texts is not None else asked.vectors
-        return await self._timed(self.encoder.encode, inputs)
+        if self._encoding is None or len(asked) > _SMALL:
+            return await self._timed(self.encoder.encode, inputs)
+        async with time_limit(self.settings.timeout_s):
+            return await self._encoding.ask(inputs)
+
+    def _encode_batch(self, inputs: list[Any]) -> list[Codes]:
+        assert self.encoder is not None
+        is_text = self.encoder.reads_texts
+        joined = [text for part in inputs for text in part] if is_text else np.concatenate(inputs)
+        codes = self.encoder.encode(joined)
+        return np.split(codes, np.cumsum([len(part) for part in inputs])[:-1])
 
     async def search(
         self, asked: Asked, k: int, max_distance: int | None = None
@@ -202,7 +216,7 @@ class Service:
         return distances, ids
 
     async def histogram(self, asked: Asked) -> npt.NDArray[np.int64]:
-        """Count the items at each distance from one query: of all items, or of a sample."""
+        """Count the items at each distance from one query, among all items or a sample."""
         if len(asked) != 1:
             raise ValueError(f"a histogram is that of one query, got {len(asked)}")
         codes = await self.codes_of(asked)

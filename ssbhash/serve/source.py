@@ -71,16 +71,17 @@ class FolderSource:
         self._open()
 
     def _open(self) -> None:
-        self._target = self._folder.resolve()
-        self._identity = _identity(self._target)
-        index = self._for_writing() if self._writes else None
+        target = self._folder.resolve()
+        identity = _identity(target)
+        index = _for_writing(target) if self._writes else None
         is_writer = index is not None
-        index = HammingIndex.open(self._target) if index is None else index
+        index = HammingIndex.open(target) if index is None else index
         try:
             _check_bits(index, self._n_bits)
         except ValueError:
             index.close()
             raise
+        self._target, self._identity = target, identity
         self.index: HammingIndex = index
         self.is_writer = is_writer
 
@@ -107,17 +108,11 @@ class FolderSource:
             return
         if self.is_writer:
             return
-        index = self._for_writing() if self._writes else None
+        index = _for_writing(self._target) if self._writes else None
         if index is None:
             self.index.refresh()
         else:
             self.index, self.is_writer = index, True
-
-    def _for_writing(self) -> HammingIndex | None:
-        try:
-            return HammingIndex.open(self._target, "a")
-        except BlockingIOError:  # another process writes
-            return None
 
     def close(self) -> None:
         """Let another process write."""
@@ -141,7 +136,14 @@ class FixedSource:
         metrics.ITEMS.set(len(self.index))
 
     def close(self) -> None:
-        """Leave the index to who opened it."""
+        """Do nothing: whoever opened the index closes it."""
+
+
+def _for_writing(folder: Path) -> HammingIndex | None:
+    try:
+        return HammingIndex.open(folder, "a")
+    except BlockingIOError:  # another process writes
+        return None
 
 
 def _check_bits(index: Index, n_bits: int | None) -> None:

@@ -51,23 +51,20 @@ class WriterSocket:
                 await task
 
     async def _serve(self, app: Any, source: FolderSource | FixedSource) -> None:
-        while not source.is_writer:
-            await asyncio.sleep(_PAUSE_S)
         config = uvicorn.Config(
             app, uds=self._path, lifespan="off", log_config=None, access_log=False
         )
-        server = _InnerServer(config)
-        running = asyncio.create_task(server.serve())
-        try:
-            await asyncio.shield(running)
-        finally:
-            server.should_exit = True
-            await running
-
-    def is_from(self, request: Request) -> bool:
-        """Whether a request came by the socket."""
-        server = request.scope.get("server")
-        return server is not None and server[1] is None
+        while True:  # a new index may make another worker the one that writes, and back
+            while not source.is_writer:
+                await asyncio.sleep(_PAUSE_S)
+            server = _InnerServer(config)
+            running = asyncio.create_task(server.serve())
+            try:
+                while source.is_writer:
+                    await asyncio.sleep(_PAUSE_S)
+            finally:
+                server.should_exit = True
+                await running
 
     async def forward(self, request: Request, content: bytes) -> Response:
         """Have the worker that writes answer a request.
@@ -76,6 +73,9 @@ class WriterSocket:
         ------
         NoWriter
         """
+        server = request.scope.get("server")
+        if self._path is None or (server is not None and server[1] is None):
+            raise NoWriter("another process writes to the index")  # it came by the socket
         names = ("content-type", "authorization", "accept")
         headers = {name: request.headers[name] for name in names if name in request.headers}
         url = httpx.URL("http://writer" + request.url.path, query=request.url.query.encode())
@@ -93,7 +93,7 @@ class WriterSocket:
                     ) from error
                 kept = {"content-type": found.headers["content-type"]}
                 return Response(found.content, found.status_code, kept)
-        raise NoWriter("another process writes to the index, or none can")
+        raise NoWriter("another process writes to the index")
 
 
 class _InnerServer(uvicorn.Server):

@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ssbhash.arrays import Ids, NotFiniteError
-from ssbhash.inputs import ClassLabels, RowSource, SparseBatch
+from ssbhash.inputs import Batch, ClassLabels, RowSource, SparseBatch, moved
 from ssbhash.nn import Autoencoder, TrainingBatch
 from ssbhash.training import checkpoint, distributed
 from ssbhash.training.beliefs import Beliefs
@@ -73,8 +73,8 @@ class Data:
 
     def batch(self, ids: Ids, device: torch.device) -> TrainingBatch:
         """Cut the batch of the items `ids`."""
-        x = self.x.take(ids).to(device)
-        target = x if self.target is self.x else self.target.take(ids).to(device)
+        x = _moved(self.x.take(ids), device)
+        target = x if self.target is self.x else _moved(self.target.take(ids), device)
         if self.labels is None:
             return TrainingBatch(x, target)
         numbers = self.labels.numbers[ids]
@@ -84,11 +84,12 @@ class Data:
             labels = np.equal.outer(numbers, np.arange(len(self.labels.classes)))
             known = numbers >= 0
         one_hot = torch.from_numpy(labels.astype(np.float32, copy=False))
-        batch = TrainingBatch(x, target, one_hot.to(device), torch.from_numpy(known).to(device))
+        is_known = moved(torch.from_numpy(known), device)
+        batch = TrainingBatch(x, target, moved(one_hot, device), is_known)
         if self.beliefs is None:
             return batch
         beliefs = torch.from_numpy(self.beliefs.probabilities[ids])
-        return replace(batch, beliefs=beliefs.to(device))
+        return replace(batch, beliefs=moved(beliefs, device))
 
     def neighbour(self, ids: Ids, rng: np.random.Generator) -> Ids:
         """Draw a neighbour of each item; none without beliefs."""
@@ -309,7 +310,7 @@ class Training:
         touched = batch.x.by_column.columns if isinstance(batch.x, SparseBatch) else None
         if not self.alone:
             batch = replace(batch, n_in_batch=len(own) + len(joining))
-            whole = self.data.x.take(np.concatenate(ids)).to(self.device)
+            whole = _moved(self.data.x.take(np.concatenate(ids)), self.device)
             touched = whole.by_column.columns if isinstance(whole, SparseBatch) else None
         self.optimizer.catch_up(touched)
         terms = self._terms(batch, generator)
@@ -407,6 +408,10 @@ def shuffle(ids: Ids, rng: np.random.Generator, window_starts: Ids | None) -> Id
     windows = np.split(ids, np.searchsorted(ids, window_starts[1:]))
     order = rng.permutation(len(windows))
     return np.concatenate([rng.permutation(windows[number]) for number in order])
+
+
+def _moved(batch: Batch, device: torch.device) -> Batch:
+    return batch.to(device) if isinstance(batch, SparseBatch) else moved(batch, device)
 
 
 def _diverged(epoch: int, loss: object) -> RuntimeError:

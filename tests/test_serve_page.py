@@ -223,3 +223,12 @@ def test_texts_are_never_markup(tmp_path: Path, new_page: Any) -> None:
         page.wait_for_selector("#results li")
         assert page.locator("#results .text").inner_text() == "<img src=x onerror=alert(1)>"
         assert page.locator("#results img").count() == 0
+
+
+def test_ids_that_look_like_numbers_may_be_strings(new_page: Any) -> None:
+    index = ssbhash.HammingIndex(8)
+    index.add(np.array([[1], [2]], np.uint8), ids=["7", "8"])
+    with serving(create_app(index)) as client:
+        page = new_page(client, "/?id=7")
+        page.wait_for_selector("#results li")
+        assert page.locator("#results .meta").inner_text() == "id 8"

@@ -175,7 +175,7 @@ async function ask(question, name, isFile = false) {
       call("search", { ...query, k: Math.min(K, state.stats.limits.max_k) }), call("histogram", { codes: [code] }),
     ]);
     const items = await details(found.ids[0]);
-    if (turn !== state.asked) return;
+    if (turn !== state.asked) return undefined;
     const classes = coded.classes ? coded.classes[0] : null;
     const asked = { text: question.texts ? question.texts[0] : isFile ? name : undefined, classes, ...own, code };
     find("asked-item").replaceChildren(shown(asked));
@@ -186,10 +186,13 @@ async function ask(question, name, isFile = false) {
     const more = coded.codes.length > 1 ? ` (the first of ${coded.codes.length} queries in the file)` : "";
     find("status").textContent = items.length ? `The ${items.length} nearest to ${name}${more}` : "Nothing is in the index.";
   } catch (error) {
-    if (turn !== state.asked) return;
+    if (turn !== state.asked) return undefined;
+    const isNumber = question.ids && typeof question.ids[0] === "number";
+    if (isNumber && error.message.includes("are strings")) return ask({ ids: [String(question.ids[0])] }, name);
     find("status").className = "wrong";
     find("status").textContent = error.message;
   }
+  return undefined;
 }
 
 function result(item, distance, code) {

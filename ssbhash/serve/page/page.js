@@ -189,8 +189,7 @@ async function ask(question, name, isFile = false) {
     if (turn !== state.asked) return undefined;
     const isNumber = question.ids && typeof question.ids[0] === "number";
     if (isNumber && error.message.includes("are strings")) return ask({ ids: [String(question.ids[0])] }, name);
-    find("status").className = "wrong";
-    find("status").textContent = error.message;
+    tell(error);
   }
   return undefined;
 }
@@ -200,7 +199,9 @@ function result(item, distance, code) {
   const button = make("button", { type: "button" }, "More like this");
   button.setAttribute("aria-label", `More like item ${item.id}`);
   button.addEventListener("click", () => go({ id: String(item.id) }));
-  return make("li", {}, make("div", { className: "distance" }, make("b", {}, String(distance)), `${unit} apart`), shown(item, code), button);
+  const apart = make("div", { className: "distance" });
+  if (distance !== null) apart.append(make("b", {}, String(distance)), `${unit} apart`);
+  return make("li", {}, apart, shown(item, code), button);
 }
 
 // The address keeps the question, so that Back works and a link can be sent.
@@ -224,31 +225,51 @@ function follow() {
     if (!readsTexts()) find("query").value = id;
     return ask({ ids: [idOf(id)] }, `item ${id}`);
   }
-  return undefined;
+  return offer();
 }
 
 async function take(file) {
   if (!file) return;
   if (file.name.endsWith(".npy")) await ask(await file.arrayBuffer(), file.name, true);
   else if (readsTexts()) go({ text: (await file.text()).slice(0, 2000) });
-  else {
-    find("status").className = "wrong";
-    find("status").textContent = `${file.name} is no .npy file of codes or vectors.`;
-  }
+  else tell(new Error(`${file.name} is no .npy file of codes or vectors.`));
 }
 
-async function anyItem() {
-  // Any code leads to an item: the nearest one.
+// Any code leads to items: those nearest to it.
+async function anyItems(k) {
   const { n_bits: nBits } = state.stats.index;
   const bytes = crypto.getRandomValues(new Uint8Array(Math.ceil(nBits / 8)));
   if (nBits % 8) bytes[bytes.length - 1] &= (1 << (nBits % 8)) - 1;
   const code = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return (await call("search", { codes: [code], k })).ids[0];
+}
+
+function tell(error) {
+  find("status").className = "wrong";
+  find("status").textContent = error.message;
+}
+
+async function goToAny() {
   try {
-    const { ids } = await call("search", { codes: [code], k: 1 });
-    if (ids[0].length) go({ id: String(ids[0][0]) });
+    const ids = await anyItems(1);
+    if (ids.length) go({ id: String(ids[0]) });
   } catch (error) {
-    find("status").className = "wrong";
-    find("status").textContent = error.message;
+    tell(error);
+  }
+}
+
+// Without a question, show some items to begin with.
+async function offer() {
+  const turn = ++state.asked;
+  try {
+    const items = await details(await anyItems(Math.min(12, state.stats.limits.max_k)));
+    if (turn !== state.asked) return;
+    find("asked").hidden = find("legend").hidden = true;
+    find("results").replaceChildren(...items.map((item) => result(item, null)));
+    find("status").className = "";
+    find("status").textContent = items.length ? "Some items to begin with" : "Nothing is in the index.";
+  } catch (error) {
+    tell(error);
   }
 }
 
@@ -256,8 +277,7 @@ async function start() {
   try {
     state.stats = await call("stats");
   } catch (error) {
-    find("status").className = "wrong";
-    find("status").textContent = error.message;
+    tell(error);
     return;
   }
   find("unlock").hidden = true;
@@ -288,7 +308,7 @@ find("unlock").addEventListener("submit", (event) => {
   sessionStorage.setItem("key", find("key").value);
   start();
 });
-find("random").addEventListener("click", () => { if (state.stats) anyItem(); });
+find("random").addEventListener("click", () => { if (state.stats) goToAny(); });
 find("file").addEventListener("change", (event) => take(event.target.files[0]));
 addEventListener("popstate", follow);
 addEventListener("dragover", (event) => { event.preventDefault(); document.body.classList.add("dropping"); });

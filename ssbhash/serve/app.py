@@ -1,4 +1,4 @@
-"""The HTTP application: addresses, forms, keys, statuses. What it does is in `service.py`."""
+"""The HTTP application: routes, content types, keys, statuses; `service.py` does the work."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def _add_routes(app: FastAPI, settings: Settings, socket: WriterSocket) -> None:
     def post(
         path: str, body: type[Any], answer: type[Any], forms: tuple[str, ...] = (bodies.JSON,)
     ) -> Callable[[Answer], Answer]:
-        """Add an address that reads a body of any form and answers in one of `forms`."""
+        """Add a route that reads a body of any form and answers in one of `forms`."""
         changes = body in (bodies.Add, bodies.Remove)
         allow = may_write if changes else may_read
 
@@ -248,7 +248,7 @@ def _add_routes(app: FastAPI, settings: Settings, socket: WriterSocket) -> None:
 
     @post("/items", bodies.Chosen, bodies.Described)
     async def items(_: bodies.Chosen, asked: Asked, form: str) -> bytes:
-        """Tell what is known of items: code, text, label, picture, class probabilities."""
+        """Describe items: code, text, label, picture, class probabilities."""
         return to_json({"items": await service().describe(asked.ids)})
 
     @post("/add", bodies.Add, bodies.Added)
@@ -265,12 +265,12 @@ def _add_routes(app: FastAPI, settings: Settings, socket: WriterSocket) -> None:
 
     @app.get("/stats", dependencies=[reads], responses=_problems())
     async def stats() -> dict[str, Any]:
-        """Count items and bytes; tell the model, the limits."""
+        """Return the numbers of items and bytes, the model and the limits."""
         return service().stats()
 
     @app.get("/health")
     async def health() -> dict[str, bool]:
-        """Tell that the process answers."""
+        """Tell whether the process answers."""
         return {"healthy": True}
 
     @app.get("/ready", responses=_problems(503, only=True))
@@ -287,7 +287,7 @@ def _add_routes(app: FastAPI, settings: Settings, socket: WriterSocket) -> None:
         responses={200: {"content": {"text/plain": {}}}, **_problems()},
     )
     async def figures() -> Response:
-        """Tell Prometheus how it goes."""
+        """Return metrics for Prometheus."""
         return Response(metrics.text(), media_type=metrics.CONTENT_TYPE_LATEST)
 
     @app.get("/thumbnails/{name}", dependencies=[reads], include_in_schema=False)

@@ -48,7 +48,7 @@ class Items(_Body):
 
 
 class Queries(Items):
-    """What is asked about: give exactly one of texts, vectors, codes and ids."""
+    """The queries: exactly one of texts, vectors, codes and ids."""
 
     ids: Ids | None = None
 
@@ -89,7 +89,7 @@ class Remove(Chosen):
 
 
 class Codings(BaseModel):
-    """Codes, and what the model thinks of their classes."""
+    """Codes, and class probabilities by the model."""
 
     codes: list[str]
     n_bits: int
@@ -99,7 +99,7 @@ class Codings(BaseModel):
 
 
 class Neighbours(BaseModel):
-    """Of each query the neighbours, ascending by (distance, id)."""
+    """The neighbours of each query, ascending by (distance, id)."""
 
     ids: list[list[int | str]]
     distances: list[list[int]]
@@ -113,7 +113,7 @@ class Histogram(BaseModel):
 
 
 class Added(BaseModel):
-    """Ids of what was added."""
+    """Ids of the added items."""
 
     ids: list[int | str]
 
@@ -172,11 +172,11 @@ class Malformed(ValueError):
 
 
 class UnknownType(ValueError):
-    """A Content-Type that nobody here reads."""
+    """A Content-Type that the service cannot read."""
 
 
 class UnknownAnswer(ValueError):
-    """An Accept that nobody here writes."""
+    """An Accept without any form that the service can write."""
 
 
 Model = TypeVar("Model", bound=_Body)

@@ -138,7 +138,7 @@ def test_words_find_texts_by_keyboard_alone(notes: Any, new_page: Any, width: in
     page = new_page(notes, width=width)
     page.wait_for_selector("text=45 items")
     expect(page.locator("#status")).to_contain_text("Some items to begin with")
-    assert page.locator("#results li").count() == 12
+    assert 3 <= page.locator("#results li").count() <= 12
     keep(page, f"start-{width}")
     page.keyboard.type("a cup of tea")  # the box has the focus from the start
     page.keyboard.press("Enter")

@@ -235,13 +235,17 @@ async function take(file) {
   else tell(new Error(`${file.name} is no .npy file of codes or vectors.`));
 }
 
-// Any code leads to items: those nearest to it.
-async function anyItems(k) {
+function randomCode() {
   const { n_bits: nBits } = state.stats.index;
   const bytes = crypto.getRandomValues(new Uint8Array(Math.ceil(nBits / 8)));
   if (nBits % 8) bytes[bytes.length - 1] &= (1 << (nBits % 8)) - 1;
-  const code = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-  return (await call("search", { codes: [code], k })).ids[0];
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+// Any code leads to an item, the nearest one. Several may lead to the same.
+async function anyItems(n) {
+  const { ids } = await call("search", { codes: Array.from({ length: 4 * n }, randomCode), k: 1 });
+  return [...new Set(ids.flat())].slice(0, n);
 }
 
 function tell(error) {
@@ -262,7 +266,7 @@ async function goToAny() {
 async function offer() {
   const turn = ++state.asked;
   try {
-    const items = await details(await anyItems(Math.min(12, state.stats.limits.max_k)));
+    const items = await details(await anyItems(12));
     if (turn !== state.asked) return;
     find("asked").hidden = find("legend").hidden = true;
     find("results").replaceChildren(...items.map((item) => result(item, null)));

@@ -64,6 +64,7 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def name_of(dataset: str, supervision: float, n_bits: int, method: str, seed: int) -> str:
     """File of a cell; ITQ's is the same for all levels of supervision."""
+    dataset = Path(dataset).stem
     level = "-" if method == UNSUPERVISED else format(supervision, "g")
     return f"{dataset}_{level}_{n_bits}_{method}_{seed}.json"
 
@@ -157,14 +158,14 @@ def tables(options: argparse.Namespace) -> str:
             if len(rows) > 1:
                 cells[0] += f" ± {np.std([row['P@100'] for row in rows], ddof=1):.3f}"
             lines.append(
-                f"| {dataset} | {supervision:.0%} | {n_bits} | {method} | {len(rows)} "
+                f"| {Path(dataset).stem} | {supervision:.0%} | {n_bits} | {method} | {len(rows)} "
                 f"| {' | '.join(cells)} |"
             )
-        path = options.out / f"{dataset}_cosine.json"
+        path = options.out / f"{Path(dataset).stem}_cosine.json"
         if path.is_file():
             row = files.parse_json(path.read_bytes(), path)
             lines.append(
-                f"| {dataset} | {supervision:.0%} | {n_bits} | cosine | "
+                f"| {Path(dataset).stem} | {supervision:.0%} | {n_bits} | cosine | "
                 f"| {row['P@100']:.3f} | {row['P@10']:.3f} |" + " |" * (len(FIGURES) - 2)
             )
     return "\n".join(lines)
@@ -177,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for seed in () if options.tables else SEEDS[: options.seeds]:
         for dataset in options.dataset:
             data = datasets.load(dataset, options.data)
-            path = options.out / f"{dataset}_cosine.json"
+            path = options.out / f"{Path(dataset).stem}_cosine.json"
             if not path.is_file():
                 files.write_json(path, cosine(data))
             for supervision in options.supervision:

@@ -21,7 +21,7 @@ pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 httpx = pytest.importorskip("httpx")
 
-from serving import serving
+from serving import eventually, serving
 
 import ssbhash
 from ssbhash.serve import Settings, create_app
@@ -196,6 +196,13 @@ def test_items_are_added_and_removed(own: Any) -> None:
     added = own.post("/add", content=npy(CODES[:4]), headers={"Content-Type": NPY})
     assert added.json() == {"ids": [9001, 9002, 9003, 9004]}
     assert own.get("/stats").json()["index"]["n"] == 3005
+    binary = {"Content-Type": NPY}
+    removed = own.post("/remove", content=npy(np.array([9001, 9002])), headers=binary)
+    assert removed.json() == {"n_removed": 2}
+    # An array of another kind than the request is about changes nothing.
+    assert own.post("/remove", content=npy(CODES[:2]), headers=binary).status_code == 422
+    assert own.post("/add", content=npy(np.array([1, 2])), headers=binary).status_code == 422
+    assert own.get("/stats").json()["index"]["n"] == 3003
 
 
 def test_ids_may_be_strings() -> None:
@@ -527,13 +534,6 @@ def test_requests_that_run_are_answered_at_the_stop() -> None:
         waiting = pool.submit(lambda: httpx.post(url, json={"codes": ["ffff"]}))
         begun.wait()
     assert waiting.result().status_code == 200
-
-
-def eventually(is_so: Any) -> None:
-    end = time.monotonic() + 20
-    while not is_so():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 # Models

@@ -17,11 +17,12 @@ import pytest
 sync_api = pytest.importorskip("playwright.sync_api")
 pytest.importorskip("fastapi")
 
-from serving import serving
+from serving import eventually, serving
 
 import ssbhash
 from ssbhash.serve import Settings, create_app
 
+expect = sync_api.expect
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
     pytest.mark.slow,
@@ -151,15 +152,13 @@ def test_words_find_texts_by_keyboard_alone(notes: Any, new_page: Any, width: in
     page.keyboard.press("ArrowDown")
     second = page.locator("#results li .text").nth(1).inner_text()
     page.keyboard.press("Enter")  # more like the second one
-    page.wait_for_function("location.search.startsWith('?id=')")
-    page.wait_for_function(
-        "document.getElementById('status').textContent.includes('nearest to item')"
-    )
+    page.wait_for_url("**/?id=*")
+    expect(page.locator("#status")).to_contain_text("nearest to item")
     assert page.locator("#asked .text").inner_text() == second
     page.keyboard.press("/")
     assert page.evaluate("document.activeElement.id") == "query"
     page.go_back()
-    page.wait_for_function("document.getElementById('status').textContent.includes('cup of tea')")
+    expect(page.locator("#status")).to_contain_text("cup of tea")
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -169,8 +168,11 @@ def test_ids_and_files_find_pictures(pictures: Any, new_page: Any, width: int) -
     page.fill("#query", "5")
     page.keyboard.press("Enter")
     page.wait_for_selector("#results li")
-    page.wait_for_function(
-        "[...document.querySelectorAll('img')].every((i) => i.complete && i.naturalWidth === 8)"
+    page.evaluate("window.scrollTo(0, document.body.scrollHeight)")  # pictures load when seen
+    eventually(
+        lambda: page.evaluate(
+            "[...document.querySelectorAll('img')].every((i) => i.complete && i.naturalWidth === 8)"
+        )
     )
     distances = [int(one) for one in page.locator("#results .distance b").all_inner_texts()]
     assert distances == sorted(distances)
@@ -180,13 +182,11 @@ def test_ids_and_files_find_pictures(pictures: Any, new_page: Any, width: int) -
     assert fits(page)
     keep(page, f"pictures-{width}")
     page.set_input_files("#file", pictures.folder / "query.npy")
-    page.wait_for_function("document.getElementById('status').textContent.includes('query.npy')")
+    expect(page.locator("#status")).to_contain_text("query.npy")
     assert page.locator("#results .meta").first.inner_text().startswith("id 7 ")
     assert "first of 2 queries" in page.locator("#status").inner_text()
     page.click("#random")
-    page.wait_for_function(
-        "document.getElementById('status').textContent.includes('nearest to item')"
-    )
+    expect(page.locator("#status")).to_contain_text("nearest to item")
 
 
 def test_what_is_wrong_is_said(pictures: Any, new_page: Any) -> None:

@@ -34,10 +34,12 @@ _CALLS = 8
 class ShardsUnavailableError(TimeoutError):
     """Shards gave no answer in time.
 
-    Attributes
+    Parameters
     ----------
+    message : str
+        What went wrong.
     shards : list of int
-        Their numbers.
+        Numbers of the shards.
     """
 
     def __init__(self, message: str, shards: list[int]) -> None:

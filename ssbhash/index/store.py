@@ -132,7 +132,7 @@ class Store:
     # Ids as users give them
 
     def new_ids(self, ids: Any, n: int) -> tuple[Ids, list[str] | None]:
-        """Return the numbers of new items, and their names where they have some."""
+        """Return the numbers of new items, and their names if they have some."""
         next_id = self.state.next_id
         names = as_names(ids) if ids is not None and are_names(ids) else None
         if next_id and n and (names is None) != (self.names is None):

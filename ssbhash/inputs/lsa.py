@@ -19,6 +19,7 @@ from scipy.linalg import blas
 from sklearn.feature_extraction.text import TfidfTransformer
 from torch import Tensor
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from ssbhash.arrays import Float32Array, Ids
 from ssbhash.inputs.matrix import BLOCK_ROWS
@@ -67,7 +68,9 @@ class LsaRows:
         return {"components": self.components}
 
 
-def fit_lsa(rows: SparseRows | SparseRowsOnDisk, n_components: int, seed: int) -> LsaRows:
+def fit_lsa(
+    rows: SparseRows | SparseRowsOnDisk, n_components: int, seed: int, verbose: bool = False
+) -> LsaRows:
     """Find the subspace by a truncated SVD of the tf-idf weights.
 
     The inverse document frequencies are multiplied into the components, so that one product
@@ -89,7 +92,7 @@ def fit_lsa(rows: SparseRows | SparseRowsOnDisk, n_components: int, seed: int) -
             f"X has values too large (up to {abs(matrix.data).max():.3g}): its tf-idf weights are "
             "beyond float32; scale the features"
         ) from error
-    directions = principal_directions(weights, n_components, seed)
+    directions = principal_directions(weights, n_components, seed, verbose)
     components = directions * tf_idf.idf_[:, None]
     return LsaRows(rows, torch.from_numpy(np.ascontiguousarray(components, np.float32)))
 
@@ -101,7 +104,9 @@ def fit_scale(rows: DenseRows) -> StandardisedRows:
     return StandardisedRows(rows, each.shift, torch.full_like(each.scale, float(variance**-0.5)))
 
 
-def principal_directions(matrix: Any, n_components: int, seed: int) -> Float32Array:
+def principal_directions(
+    matrix: Any, n_components: int, seed: int, verbose: bool = False
+) -> Float32Array:
     """Find the leading right singular vectors [n_features, n_components] of a sparse matrix.
 
     Randomised subspace iteration (Halko, Martinsson and Tropp, SIAM Review 2011), shifted by half
@@ -116,6 +121,8 @@ def principal_directions(matrix: Any, n_components: int, seed: int) -> Float32Ar
         At most the smaller side of the matrix.
     seed
         Of the random start.
+    verbose
+        Whether to show how far it is.
     """
     multiply, multiply_transposed = _product(matrix), _product(matrix.T.tocsr())
     rng = np.random.default_rng(seed)
@@ -127,7 +134,8 @@ def principal_directions(matrix: Any, n_components: int, seed: int) -> Float32Ar
     sums: Any = scipy.sparse.csr_matrix((signs, (rng.permutation(n), group)), shape=(n, width))
     basis, _ = _orthonormal((matrix.T @ sums).toarray())
     shift = np.float32(0)
-    for _ in range(N_ITERATIONS):
+    bar = tqdm(range(N_ITERATIONS), "projection", disable=None if verbose else True)
+    for _ in bar:
         basis, smallest = _orthonormal(multiply_transposed(multiply(basis)) - shift * basis)
         shift = max(shift, (shift + smallest) / 2)
     projected = multiply(basis)

@@ -194,7 +194,7 @@ class SSBVAE(ClassifyingHasher):
             return super()._inputs(rows, reconstruction)
         if isinstance(rows, DenseRows):
             return fit_scale(rows)
-        return fit_lsa(rows, int(self.n_lsa_components), int(self.seed))
+        return fit_lsa(rows, int(self.n_lsa_components), int(self.seed), bool(self.verbose))
 
     def _prepared(self, data: Data, shape: Shape) -> tuple[Data, Shape]:
         if self.preset == "paper":
@@ -203,7 +203,7 @@ class SSBVAE(ClassifyingHasher):
         rows = in_memory(data.x)
         held_out = split(len(data), float(self.validation_fraction), int(self.seed))[1]
         seen = data.labels.without(held_out)
-        beliefs = believe(rows, seen, int(self.seed))
+        beliefs = believe(rows, seen, int(self.seed), bool(self.verbose))
         n_class_bits = math.ceil(float(self.class_share) * shape.n_bits)
         if not beliefs.informative:
             n_class_bits = 0

@@ -41,7 +41,9 @@ async function call(path, body, type = "application/json") {
   const content = isJson ? await answer.json() : {};
   if (answer.status === 401) {
     find("unlock").hidden = false;
+    find("ask").hidden = true;
     find("key").focus();
+    if (!key) throw new Error("");
   }
   if (!answer.ok) throw new Error(content.detail || `The service answers with status ${answer.status}.`);
   return content;
@@ -256,6 +258,7 @@ async function start() {
     return;
   }
   find("unlock").hidden = true;
+  find("ask").hidden = false;
   find("status").className = "";
   find("status").textContent = "";
   const { index, model } = state.stats;

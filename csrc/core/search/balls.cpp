@@ -80,7 +80,8 @@ std::unique_ptr<const Balls> Balls::group(const Codes &codes, const SearchKernel
         return nullptr;
     balls->sort(codes, kernels, schedule);
     balls->bound(codes, kernels, schedule);
-    if (balls->share_skipped(codes, kernels) < kMinSkipped)
+    balls->share_skipped_ = balls->try_skipping(codes, kernels);
+    if (balls->share_skipped_ < kMinSkipped)
         return nullptr;
     return balls;
 }
@@ -206,7 +207,7 @@ double Balls::share_expected(const Codes &codes, const SearchKernels &kernels) c
 }
 
 // Measures the share that is skipped, with the real blocks and the first limits of a search.
-double Balls::share_skipped(const Codes &codes, const SearchKernels &kernels) const {
+double Balls::try_skipping(const Codes &codes, const SearchKernels &kernels) const {
     Scratch rows(kTrialQueries * n_bytes_);
     for (std::size_t i = 0; i < kTrialQueries; ++i)
         std::copy_n(trial_query(codes, i), n_bytes_, rows.data() + i * n_bytes_);

@@ -40,6 +40,8 @@ class Balls {
     // The first position of the codes around a centre.
     std::size_t first(std::size_t centre) const { return first_[centre]; }
     std::size_t n_bytes_total() const;
+    // The share of pairs of query and block that a trial skipped.
+    double share_skipped() const { return share_skipped_; }
 
   private:
     class Nearest;
@@ -53,7 +55,7 @@ class Balls {
     void sort(const Codes &codes, const SearchKernels &kernels, const Schedule &schedule);
     void bound(const Codes &codes, const SearchKernels &kernels, const Schedule &schedule);
     double share_expected(const Codes &codes, const SearchKernels &kernels) const;
-    double share_skipped(const Codes &codes, const SearchKernels &kernels) const;
+    double try_skipping(const Codes &codes, const SearchKernels &kernels) const;
 
     std::size_t n_bytes_;
     Scratch centres_;                // grouped by coarse centre
@@ -61,6 +63,7 @@ class Balls {
     std::vector<std::size_t> owned_; // [n_coarse + 1] the first centre of each coarse one
     std::vector<std::uint32_t> first_, order_;
     std::vector<Ball> balls_;
+    double share_skipped_ = 0;
 };
 
 // Decides which queries of a tile skip which blocks.

@@ -29,8 +29,17 @@ Planes::Planes(const Codes &codes, const InstructionSet &isa, const Schedule &sc
 namespace {
 
 // From this share of allowed rows on, looking up the hits is faster than gathering rows
-// (README.md): for codes in order of id, and for codes in balls.
-constexpr double kMinAllowedInOrder = 0.8, kMinAllowedInBalls = 0.5;
+// (README.md): for codes in order of id, and for codes in balls of which a query skips some or
+// most.
+constexpr double kMinAllowedInOrder = 0.8, kMinAllowedInBalls = 0.7, kMinAllowedIfMostSkipped = 0.3;
+constexpr double kMostSkipped = 0.88;
+
+double least_allowed_by_hit(const Database &database, std::size_t n_queries) {
+    const Balls *balls = database.planes ? database.planes->balls() : nullptr;
+    if (!balls || n_queries < kMinPreparedQueries)
+        return kMinAllowedInOrder;
+    return balls->share_skipped() < kMostSkipped ? kMinAllowedInBalls : kMinAllowedIfMostSkipped;
+}
 
 } // namespace
 
@@ -53,10 +62,8 @@ void choose_filter(Database &database, std::size_t n_queries, FilterMemory &memo
     const std::size_t n = database.codes.n;
     const std::size_t n_allowed =
         database.ids ? database.n_ids : count_allowed(database.allowed, n);
-    const bool in_balls =
-        database.planes && database.planes->balls() && n_queries >= kMinPreparedQueries;
-    const double least = in_balls ? kMinAllowedInBalls : kMinAllowedInOrder;
-    const bool by_hit = static_cast<double>(n_allowed) >= least * static_cast<double>(n);
+    const bool by_hit = static_cast<double>(n_allowed) >=
+                        least_allowed_by_hit(database, n_queries) * static_cast<double>(n);
     if (by_hit && database.ids) {
         memory.allowed.assign((n + 7) / 8, 0);
         for (std::size_t i = 0; i < database.n_ids; ++i)

@@ -145,7 +145,7 @@ def branches(code: Code) -> Iterator[tuple[int, int]]:
 
 
 def smallest_loop(code: Code, operation: str, at_least: int) -> list[str]:
-    """Return the shortest stretch that a branch back closes around so many operations."""
+    """Return the shortest loop with at least this many operations."""
     found: list[list[str]] = []
     for address, target in branches(code):
         body = [text for a, text in code if target <= a <= address]

@@ -43,14 +43,17 @@ class Client(asyncio.Protocol):
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
         self.transport = transport
         self.ask()
 
     def ask(self) -> None:
+        """Send a query."""
         self.asked = time.perf_counter()
         self.transport.write(self.queries[self.number % len(self.queries)])
 
     def data_received(self, data: bytes) -> None:
+        """Take an answer, or a part of one; after a whole one ask again, or stop."""
         self.received += data
         head, separator, body = self.received.partition(b"\r\n\r\n")
         if not separator:

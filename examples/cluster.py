@@ -1,4 +1,4 @@
-"""An index over shards, of which one dies: Ray on this machine, no training.
+"""An index over shards, one of which dies: Ray on this machine, no training.
 
     python examples/cluster.py
 

@@ -33,7 +33,7 @@ def _prepare_streams() -> None:
 
 
 def _without_typer(arguments: list[str]) -> int:
-    """Tell what is installed: it is what one asks first."""
+    """Answer `info` and `--version` without typer."""
     if arguments in (["info"], ["--version"]):
         from ssbhash import __version__, show_config
 

@@ -86,6 +86,24 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
         raise
 
 
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Name `path` in errors of the system.
+
+    Examples
+    --------
+    >>> with naming("codes.npy"):
+    ...     raise OSError(28, "No space left on device")
+    Traceback (most recent call last):
+    ...
+    OSError: [Errno 28] No space left on device: 'codes.npy'
+    """
+    try:
+        yield
+    except OSError as error:
+        raise _named(error, path) from error
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder and those above it, if they are missing."""
     try:
@@ -138,7 +156,7 @@ def write_together(folder: str | Path, contents: Mapping[str, bytes]) -> None:
         _remove_staged(folder)
         try:
             for name, content in contents.items():
-                with _naming(folder / name):
+                with naming(folder / name):
                     _stage(folder / name, folder / _staged(name, sums[name]), content)
             with replacing(folder / MANIFEST) as file:
                 file.write(manifest)
@@ -277,15 +295,6 @@ def _opened(folder: Path) -> Iterator[int]:
         yield handle
     finally:
         os.close(handle)
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Put `path` into errors of the system."""
-    try:
-        yield
-    except OSError as error:
-        raise _named(error, path) from error
 
 
 def _named(error: OSError, path: str | Path) -> OSError:

@@ -79,7 +79,7 @@ else:
         distances : int32 [n_queries, k], or [k] for a single query
             Their distances.
         ids : int64, of the same shape
-            Their ids; -1 where there is no further neighbour.
+            Their ids; -1 if there is no further neighbour.
 
         Examples
         --------

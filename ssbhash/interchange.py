@@ -1,19 +1,19 @@
-"""HammingIndex to and from faiss, usearch, Arrow and Parquet; and faiss' calls for migrants.
+"""Converts a HammingIndex to and from faiss, usearch, Arrow and Parquet; answers faiss' calls.
 
-The other packages are imported when a function needs them. How codes go to and from
-sentence-transformers, pgvector and sqlite-vec is shown in docs/interchange.md.
+The other packages are imported when a function needs them. docs/interchange.md shows how codes go
+to and from sentence-transformers, pgvector and sqlite-vec.
 """
 
 from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ssbhash.arrays import Codes, as_count
+from ssbhash.arrays import Codes, Distances, Ids, as_count
 from ssbhash.codes import from_layout, to_layout
 from ssbhash.engines import MISSING_DISTANCE, MISSING_ID
 from ssbhash.index import HammingIndex
@@ -28,8 +28,6 @@ __all__ = [
     "to_usearch",
 ]
 
-Ids: TypeAlias = npt.NDArray[np.int64]
-Distances: TypeAlias = npt.NDArray[np.int32]
 _N_BITS = b"n_bits"  # the key of the metadata of a column of codes
 
 
@@ -45,7 +43,7 @@ def from_faiss(source: Any) -> HammingIndex:
     Returns
     -------
     HammingIndex
-        With the ids that faiss gives.
+        With the ids that the index of faiss has.
 
     Raises
     ------
@@ -58,10 +56,10 @@ def from_faiss(source: Any) -> HammingIndex:
 
     Examples
     --------
-    >>> import faiss, numpy as np  # doctest: +SKIP
-    >>> flat = faiss.IndexBinaryFlat(16)  # doctest: +SKIP
-    >>> flat.add(np.array([[1, 2], [3, 4]], np.uint8))  # doctest: +SKIP
-    >>> from_faiss(flat).get([1]).tolist()  # doctest: +SKIP
+    >>> import faiss, numpy as np
+    >>> flat = faiss.IndexBinaryFlat(16)
+    >>> flat.add(np.array([[1, 2], [3, 4]], np.uint8))
+    >>> from_faiss(flat).get([1]).tolist()
     [[3, 4]]
     """
     faiss = _imported("faiss", "faiss-cpu")
@@ -104,8 +102,8 @@ def to_faiss(index: HammingIndex) -> Any:
     Returns
     -------
     faiss.IndexBinaryFlat or faiss.IndexBinaryIDMap2
-        The former where the ids are 0, 1, 2, ... faiss counts bits in whole bytes:
-        its `d` is 8 * n_bytes.
+        The former if the ids are 0, 1, 2, ... faiss counts bits in whole bytes: its `d` is
+        8 * n_bytes.
 
     Raises
     ------
@@ -113,6 +111,14 @@ def to_faiss(index: HammingIndex) -> Any:
         If faiss is absent.
     TypeError
         If ids are strings.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> index = HammingIndex(n_bits=8)
+    >>> _ = index.add(np.array([[1], [2]], np.uint8))
+    >>> to_faiss(index).ntotal
+    2
     """
     faiss = _imported("faiss", "faiss-cpu")
     ids = _integer_ids(index, "faiss")
@@ -126,13 +132,13 @@ def to_faiss(index: HammingIndex) -> Any:
 
 
 def from_usearch(source: Any) -> HammingIndex:
-    """Make an index of one of usearch, whose keys become the ids.
+    """Make an index of an index of usearch; its keys become the ids.
 
     Parameters
     ----------
     source : usearch.index.Index, or path
-        Of dtype b1, its bits packed as `numpy.packbits` does; or the file that its
-        `save` wrote.
+        Of dtype b1, with bits packed as by `numpy.packbits`; or the file that its `save`
+        wrote.
 
     Returns
     -------
@@ -146,6 +152,14 @@ def from_usearch(source: Any) -> HammingIndex:
         If `source` is no such index.
     ValueError
         If the file is damaged, or a key occurs twice.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> index = HammingIndex(n_bits=8)
+    >>> _ = index.add(np.array([[1], [2]], np.uint8), ids=[10, 20])
+    >>> from_usearch(to_usearch(index)).get(20).tolist()
+    [2]
     """
     usearch = _imported("usearch.index", "usearch")
     index = source
@@ -170,7 +184,7 @@ def from_usearch(source: Any) -> HammingIndex:
 
 
 def to_usearch(index: HammingIndex, **options: Any) -> Any:
-    """Make an index of usearch: approximate search by a graph.
+    """Make an index of usearch, for approximate search by a graph.
 
     Parameters
     ----------
@@ -182,7 +196,7 @@ def to_usearch(index: HammingIndex, **options: Any) -> Any:
     Returns
     -------
     usearch.index.Index
-        Of dtype b1 and metric Hamming, bits packed as `numpy.packbits` does.
+        Of dtype b1 and metric Hamming, with bits packed as by `numpy.packbits`.
 
     Raises
     ------
@@ -190,6 +204,14 @@ def to_usearch(index: HammingIndex, **options: Any) -> Any:
         If usearch is absent.
     TypeError
         If ids are strings.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> index = HammingIndex(n_bits=8)
+    >>> _ = index.add(np.array([[1], [2]], np.uint8))
+    >>> len(to_usearch(index, connectivity=8))
+    2
     """
     usearch = _imported("usearch.index", "usearch")
     ids = _integer_ids(index, "usearch")
@@ -216,9 +238,10 @@ def from_arrow(
     code : str
         The column of codes: binary, all of one length, bits as `ssbhash.pack` has them.
     id : str or None
-        The column of ids: integers or strings; where it is absent, ids count the rows.
+        The column of ids, integers or strings. Without it, ids count the rows.
     n_bits : int, optional
-        Bits in a code; by default what `to_arrow` noted, else all bits of the bytes.
+        Bits in a code. By default the number that `to_arrow` noted, else all bits of the
+        bytes.
 
     Returns
     -------
@@ -229,8 +252,15 @@ def from_arrow(
     ImportError
         If pyarrow is absent.
     TypeError, ValueError
-        If a column does not exist, has another type or misses values; if an id occurs
+        If a column does not exist, has another type or lacks values; if an id occurs
         twice; if the file is no Parquet file.
+
+    Examples
+    --------
+    >>> import pyarrow
+    >>> table = pyarrow.table({"id": ["ant", "bee"], "code": [b"a", b"b"]})
+    >>> from_arrow(table).get("bee").tolist()
+    [98]
     """
     arrow = _imported("pyarrow", "pyarrow")
     table = source
@@ -261,18 +291,26 @@ def to_arrow(index: HammingIndex) -> Any:
     Parameters
     ----------
     index : HammingIndex
-        Of any kind of ids.
+        With ids of any kind.
 
     Returns
     -------
     pyarrow.Table
-        Columns `id` (int64 or string) and `code` (fixed-size binary), whose metadata
-        note `n_bits`.
+        Columns `id` (int64 or string) and `code` (fixed-size binary). The metadata of
+        `code` note `n_bits`.
 
     Raises
     ------
     ImportError
         If pyarrow is absent.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> index = HammingIndex(n_bits=8)
+    >>> _ = index.add(np.array([[97], [98]], np.uint8))
+    >>> to_arrow(index).to_pydict()
+    {'id': [0, 1], 'code': [b'a', b'b']}
     """
     arrow = _imported("pyarrow", "pyarrow")
     ids = index.ids()
@@ -292,9 +330,9 @@ def to_arrow(index: HammingIndex) -> Any:
 class IndexBinary:
     """A HammingIndex that answers faiss' calls: those of IndexBinaryFlat and IndexBinaryIDMap2.
 
-    Arguments, results, their dtypes and the padding with id -1 are those of faiss. Ties
-    go to the smaller id, where faiss leaves them open. Ids are never renumbered: after
-    `remove_ids` an IndexBinaryFlat moves the others up; here they stay.
+    Arguments, results, their dtypes and the padding by id -1 are those of faiss. Ties go to
+    the smaller id; faiss leaves them open. Ids never change: after `remove_ids` an
+    IndexBinaryFlat renumbers the other items, but this index does not.
 
     Parameters
     ----------
@@ -304,7 +342,7 @@ class IndexBinary:
     Attributes
     ----------
     index : HammingIndex
-        What answers.
+        The index that answers.
 
     Examples
     --------
@@ -342,19 +380,54 @@ class IndexBinary:
         return len(self.index)
 
     def train(self, x: Any) -> None:
-        """Do nothing: there is nothing to learn."""
+        """Do nothing: there is nothing to learn.
+
+        Parameters
+        ----------
+        x : uint8 [n, code_size]
+            Ignored.
+        """
 
     def add(self, x: Any) -> None:
-        """Add codes [n, code_size] under ids that continue; from 0 where the index is empty."""
+        """Add codes under the next ids, from 0 if the index is empty.
+
+        Parameters
+        ----------
+        x : uint8 [n, code_size]
+            Packed codes.
+        """
         rows = self._rows(x)
         self.index.add(rows, None if len(self.index) else np.arange(len(rows)))
 
     def add_with_ids(self, x: Any, ids: Any) -> None:
-        """Add codes [n, code_size] under these ids [n], from 0 on, which must be new."""
+        """Add codes under given ids.
+
+        Parameters
+        ----------
+        x : uint8 [n, code_size]
+            Packed codes.
+        ids : integers [n]
+            An id for each, from 0, not yet in the index.
+        """
         self.index.add(self._rows(x), ids)
 
     def search(self, x: Any, k: int) -> tuple[Distances, Ids]:
-        """Find the k nearest of each query: distances int32 [n, k] and ids int64 [n, k]."""
+        """Find the k nearest codes of each query.
+
+        Parameters
+        ----------
+        x : uint8 [n, code_size]
+            Packed queries.
+        k : int
+            Neighbours for each.
+
+        Returns
+        -------
+        distances : int32 [n, k]
+            Ascending.
+        ids : int64 [n, k]
+            -1 where there are fewer than k.
+        """
         k = as_count(k, "k", 1)
         distances, ids = self.index.search(self._rows(x), k)
         missing = ((0, 0), (0, k - ids.shape[1]))
@@ -366,7 +439,24 @@ class IndexBinary:
     def range_search(
         self, x: Any, thresh: int
     ) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.float32], Ids]:
-        """Find all codes closer than `thresh`: lims uint64 [n + 1], distances float32, ids."""
+        """Find all codes closer than `thresh`.
+
+        Parameters
+        ----------
+        x : uint8 [n, code_size]
+            Packed queries.
+        thresh : int
+            Distances are below it (exclusive).
+
+        Returns
+        -------
+        lims : uint64 [n + 1]
+            Query i owns the results from lims[i] to lims[i + 1].
+        distances : float32
+            Ascending for each query.
+        ids : int64
+            The ids.
+        """
         rows = self._rows(x)
         if as_count(thresh, "thresh", 0) == 0:
             return (
@@ -378,7 +468,18 @@ class IndexBinary:
         return lims.astype(np.uint64), distances.astype(np.float32), ids
 
     def remove_ids(self, x: Any) -> int:
-        """Remove ids, an array or an IDSelector of faiss; return how many were there."""
+        """Remove items.
+
+        Parameters
+        ----------
+        x : integers [n], or faiss.IDSelector
+            Their ids.
+
+        Returns
+        -------
+        int
+            How many were there.
+        """
         known = self.index.ids()
         if hasattr(x, "is_member"):
             gone = known[np.array([x.is_member(one) for one in known.tolist()], bool)]
@@ -388,11 +489,35 @@ class IndexBinary:
         return len(gone)
 
     def reconstruct(self, key: int) -> Codes:
-        """Return the code of an id: uint8 [code_size]; KeyError without."""
+        """Return the code of an item.
+
+        Parameters
+        ----------
+        key : int
+            Its id.
+
+        Returns
+        -------
+        uint8 [code_size]
+            The packed code.
+        """
         return self.index.get(key)
 
     def reconstruct_n(self, n0: int, ni: int) -> Codes:
-        """Return the codes of the ids n0 ... n0 + ni - 1: uint8 [ni, code_size]."""
+        """Return the codes of consecutive ids.
+
+        Parameters
+        ----------
+        n0 : int
+            The first id.
+        ni : int
+            How many.
+
+        Returns
+        -------
+        uint8 [ni, code_size]
+            The packed codes.
+        """
         return self.index.get(np.arange(n0, n0 + ni))
 
     def reset(self) -> None:

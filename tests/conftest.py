@@ -35,6 +35,7 @@ if "cuda" not in available() and (library := emulated_cuda.library()) is not Non
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=10, help="saves of each kind that are killed")
+    parser.addoption("--cluster-kills", type=int, default=5, help="replicas and nodes killed")
     parser.addoption("--damaged", type=int, default=1500, help="damaged files in all")
     parser.addoption("--damage-seed", type=int, default=0, help="which damage is done")
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -80,3 +80,11 @@ def kill(running: subprocess.Popen[bytes]) -> None:
     running.wait()
     if running.stderr is not None:
         running.stderr.close()
+
+
+def eventually(is_so: Callable[[], Any]) -> None:
+    """Wait until something is so."""
+    end = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.02)

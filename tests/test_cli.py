@@ -12,6 +12,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import termios
 import time
 from itertools import pairwise
@@ -663,6 +664,23 @@ def test_output_that_is_cut_off_or_full(trained: Path) -> None:
         process = subprocess.run(["bash", "-c", f"{search} > /dev/full"], check=False, **options)
         assert process.returncode == 2
         assert process.stderr == "ssbhash: error: standard output: No space left on device\n"
+
+
+def test_a_folder_without_rights_is_named(trained: Path) -> None:
+    """As another user where the tests run as root, who may write anywhere."""
+    user = os.geteuid()
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        (place / "c.npy").write_bytes((trained / "x.npy").read_bytes())
+        (place / "closed").mkdir(mode=0o555)
+        place.chmod(0o755)
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            search = "search", place / "c.npy", place / "c.npy", "-o", place / "closed" / "x.npz"
+            assert "closed/x.npz: Permission denied" in one_line(*search)
+        finally:
+            os.seteuid(user)
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.1, 0.3])

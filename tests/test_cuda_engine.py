@@ -129,6 +129,8 @@ def test_every_kernel_finds_the_same(kernel: str, n_bytes: int, monkeypatch) -> 
     rng = np.random.default_rng(n_bytes)
     codes = rng.integers(0, 4, (1500, n_bytes), dtype=np.uint8)
     queries = rng.integers(0, 4, (70, n_bytes), dtype=np.uint8)
+    at_odd_address = torch.zeros(70 * n_bytes + 1, dtype=torch.uint8, device=DEVICE)[1:]
+    at_odd_address = at_odd_address.view(70, n_bytes).copy_(torch.from_numpy(queries))
     mask = rng.random(1500) < 0.7
     if kernel == "matrix" and not cuda._facts(torch.from_numpy(codes).to(DEVICE)).has_matrix:
         pytest.skip("this device's matrix units take no single bits")
@@ -136,13 +138,16 @@ def test_every_kernel_finds_the_same(kernel: str, n_bytes: int, monkeypatch) -> 
     radius = 5 * n_bytes // 8
     found = [
         *ssbhash.search(codes, queries, 20, backend="cuda"),
+        ssbhash.search(codes, at_odd_address, 20, backend="cuda").ids.cpu().numpy(),
         *ssbhash.search(
             ssbhash.prepare(codes, backend="cuda"), queries, 1, mask=mask, backend="cuda"
         ),
         *ssbhash.within(codes, queries, radius, mask=mask, backend="cuda"),
     ]
+    nearest = ssbhash.search(codes, queries, 20, backend="reference")
     expected = [
-        *ssbhash.search(codes, queries, 20, backend="reference"),
+        *nearest,
+        nearest.ids,
         *ssbhash.search(codes, queries, 1, mask=mask, backend="reference"),
         *ssbhash.within(codes, queries, radius, mask=mask, backend="reference"),
     ]

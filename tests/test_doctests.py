@@ -17,7 +17,11 @@ MODULES = ["ssbhash"] + [
 
 
 # Extras that a module imports only when it is used, as its examples do.
-NEEDS = {"ssbhash.data.text": ["sklearn"], "ssbhash.cluster.sharded_index": ["ray"]}
+NEEDS = {
+    "ssbhash.data.text": ["sklearn"],
+    "ssbhash.cluster.sharded_index": ["ray"],
+    "ssbhash.interchange": ["faiss", "pyarrow", "usearch"],
+}
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -52,3 +52,12 @@ def test_cluster(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
     assert names["equal"]
     assert names["equal_after"]
     assert "replaced" in out
+
+
+@pytest.mark.slow
+def test_serve(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("torch", "fastapi", "typer"):
+        pytest.importorskip(module)
+    _, out = run("serve", capsys, monkeypatch)
+    assert " tea" in out.splitlines()[0]
+    assert "items now: 46" in out

@@ -506,3 +506,17 @@ def test_save_where_a_file_is_in_the_way(items: Any, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
         small("ssb-vae").fit(*items).save(tmp_path / "file")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"preset": "paper"}])
+def test_thousands_of_classes(options: dict[str, Any], tmp_path: Path) -> None:
+    n = 4000
+    X = np.random.default_rng(0).normal(size=(n, 20)).astype(np.float32)
+    kept: dict[str, Any] = {"n_bits": 32, "n_epochs": 1, "n_hidden_units": 16, "verbose": False}
+    method = ssbhash.SSBVAE if options else ssbhash.VDSHS
+    hasher = method(**kept, **options).fit(np.tile(X, (2, 1)), np.arange(2 * n) % n)
+    hasher.save(tmp_path)
+    again = load(tmp_path)
+    assert again.predict_proba(X[:9]).shape == (9, n)
+    np.testing.assert_array_equal(again.transform(X), hasher.transform(X))

@@ -49,6 +49,11 @@ def test_markdown():
     ]
 
 
+def test_fewest_ties_are_best():
+    (table,) = report.tables([row | {"tied@100": row["P@100"]} for row in ROWS], ["tied@100"])
+    assert "| lsh | **0.200** | 0.800 |" in report.to_markdown(table)
+
+
 def test_latex():
     (table,) = report.tables(ROWS, ["P@100"])
     latex = report.to_latex(table)

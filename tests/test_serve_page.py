@@ -17,11 +17,12 @@ import pytest
 sync_api = pytest.importorskip("playwright.sync_api")
 pytest.importorskip("fastapi")
 
-from serving import serving
+from serving import eventually, serving
 
 import ssbhash
 from ssbhash.serve import Settings, create_app
 
+expect = sync_api.expect
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
     pytest.mark.slow,
@@ -136,10 +137,12 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def test_words_find_texts_by_keyboard_alone(notes: Any, new_page: Any, width: int) -> None:
     page = new_page(notes, width=width)
     page.wait_for_selector("text=45 items")
+    expect(page.locator("#status")).to_contain_text("Some items to begin with")
+    assert 3 <= page.locator("#results li").count() <= 12
     keep(page, f"start-{width}")
     page.keyboard.type("a cup of tea")  # the box has the focus from the start
     page.keyboard.press("Enter")
-    page.wait_for_selector("#results li")
+    expect(page.locator("#status")).to_contain_text("The 20 nearest to")
     assert page.locator("#results li").count() == 20
     assert "tea" in page.locator("#results li .text").first.inner_text()
     assert page.locator("#asked meter").count() >= 1
@@ -151,15 +154,13 @@ def test_words_find_texts_by_keyboard_alone(notes: Any, new_page: Any, width: in
     page.keyboard.press("ArrowDown")
     second = page.locator("#results li .text").nth(1).inner_text()
     page.keyboard.press("Enter")  # more like the second one
-    page.wait_for_function("location.search.startsWith('?id=')")
-    page.wait_for_function(
-        "document.getElementById('status').textContent.includes('nearest to item')"
-    )
+    page.wait_for_url("**/?id=*")
+    expect(page.locator("#status")).to_contain_text("nearest to item")
     assert page.locator("#asked .text").inner_text() == second
     page.keyboard.press("/")
     assert page.evaluate("document.activeElement.id") == "query"
     page.go_back()
-    page.wait_for_function("document.getElementById('status').textContent.includes('cup of tea')")
+    expect(page.locator("#status")).to_contain_text("cup of tea")
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -168,9 +169,12 @@ def test_ids_and_files_find_pictures(pictures: Any, new_page: Any, width: int) -
     page.wait_for_selector("text=400 items")
     page.fill("#query", "5")
     page.keyboard.press("Enter")
-    page.wait_for_selector("#results li")
-    page.wait_for_function(
-        "[...document.querySelectorAll('img')].every((i) => i.complete && i.naturalWidth === 8)"
+    expect(page.locator("#status")).to_contain_text("The 20 nearest to item 5")
+    page.evaluate("window.scrollTo(0, document.body.scrollHeight)")  # pictures load when seen
+    eventually(
+        lambda: page.evaluate(
+            "[...document.querySelectorAll('img')].every((i) => i.complete && i.naturalWidth === 8)"
+        )
     )
     distances = [int(one) for one in page.locator("#results .distance b").all_inner_texts()]
     assert distances == sorted(distances)
@@ -180,13 +184,11 @@ def test_ids_and_files_find_pictures(pictures: Any, new_page: Any, width: int) -
     assert fits(page)
     keep(page, f"pictures-{width}")
     page.set_input_files("#file", pictures.folder / "query.npy")
-    page.wait_for_function("document.getElementById('status').textContent.includes('query.npy')")
+    expect(page.locator("#status")).to_contain_text("query.npy")
     assert page.locator("#results .meta").first.inner_text().startswith("id 7 ")
     assert "first of 2 queries" in page.locator("#status").inner_text()
     page.click("#random")
-    page.wait_for_function(
-        "document.getElementById('status').textContent.includes('nearest to item')"
-    )
+    expect(page.locator("#status")).to_contain_text("nearest to item")
 
 
 def test_what_is_wrong_is_said(pictures: Any, new_page: Any) -> None:
@@ -223,3 +225,12 @@ def test_texts_are_never_markup(tmp_path: Path, new_page: Any) -> None:
         page.wait_for_selector("#results li")
         assert page.locator("#results .text").inner_text() == "<img src=x onerror=alert(1)>"
         assert page.locator("#results img").count() == 0
+
+
+def test_ids_that_look_like_numbers_may_be_strings(new_page: Any) -> None:
+    index = ssbhash.HammingIndex(8)
+    index.add(np.array([[1], [2]], np.uint8), ids=["7", "8"])
+    with serving(create_app(index)) as client:
+        page = new_page(client, "/?id=7")
+        page.wait_for_selector("#results li")
+        assert page.locator("#results .meta").inner_text() == "id 8"

@@ -104,7 +104,7 @@ def test_depth() -> None:
         name: tune(SSBVAE(**FEW), x, of, n_trials=1, n_folds=2, verbose=False).k
         for name, of in labels.items()
     }
-    # 2 items a class, of which half are in the database; 20 a class, 10 relevant but itself.
+    # 2 items a class, half of them in the database; 20 a class, 10 relevant beside the query.
     assert found == {"few": 1, "many": 10}
     assert tune(SSBVAE(**FEW), x, y, n_trials=1, n_folds=2, k=3, verbose=False).k == 3
 
@@ -155,6 +155,18 @@ def test_a_truncated_study_goes_on_from_its_last_whole_trial(tmp_path: Path) -> 
     for one, other in zip(again.trials, whole.trials, strict=True):
         assert (one.parameters, one.fold_scores) == (other.parameters, other.fold_scores)
     assert again.trials[:2] == whole.trials[:2], "seconds and all: not run again"
+
+
+def test_a_full_disk_is_told_with_the_name_of_the_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    journal = Journal(tmp_path / "trials.log")
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*trials\.log'"):
+        journal.append_logs([{"op_code": 0}])
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])

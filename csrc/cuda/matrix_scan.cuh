@@ -94,15 +94,16 @@ __global__ void __launch_bounds__(32 * kMostMatrixWarps, 2)
 
     // The first half of a row of 128 bits is the code and the query's complement.
     const std::uint32_t flip_code = part < 2 ? 0 : ~0u, flip_query = ~flip_code;
+    const DeviceCodes as_codes{search.queries, search.n_queries, search.codes.n_bytes};
     std::uint32_t queries[P::kColumns][P::kPieces];
 #pragma unroll
     for (int column = 0; column < P::kColumns; ++column) {
         const int slot = kMatrixQueries * column + row;
-        const auto *query = reinterpret_cast<const std::uint32_t *>(search.queries) +
-                            (first_query + (slot < n_slots ? slot : 0)) * kWords;
+        const std::uint8_t *query =
+            search.queries + (first_query + (slot < n_slots ? slot : 0)) * search.codes.n_bytes;
 #pragma unroll
         for (int piece = 0; piece < P::kPieces; ++piece)
-            queries[column][piece] = query[2 * piece + part % 2] ^ flip_query;
+            queries[column][piece] = load_word(as_codes, query, 2 * piece + part % 2) ^ flip_query;
     }
     for (int slot = static_cast<int>(group.lane); slot < P::kWarpQueries; slot += 32)
         limits[slot] = slot < n_slots ? INT32_MAX : 0; // 0: nothing is nearer

@@ -64,7 +64,7 @@ def search(
     queries: Annotated[str, typer.Argument(help="Codes, .npy; with --model, items, or one text.")],
     k: Annotated[int, typer.Option("--k", "-k", help="Neighbours of each query.", min=1)] = 10,
     radius: Annotated[
-        int | None, typer.Option(help="All within so many bits, instead of k.", min=0)
+        int | None, typer.Option(help="All within this many bits, instead of k.", min=0)
     ] = None,
     model: ModelOption = None,
     out: Annotated[

@@ -1,4 +1,4 @@
-"""Files into a sharded index: encoded in parallel, and resumable."""
+"""Puts files into a sharded index: encodes in parallel, and can be resumed."""
 
 from __future__ import annotations
 
@@ -22,12 +22,31 @@ _DONE = "built.json"
 
 
 def data_files(sources: Iterable[Path]) -> list[Path]:
-    """List data files: those given, and those in folders, sorted, with all below them.
+    """List data files: those given, and all in given folders and below them.
+
+    Parameters
+    ----------
+    sources : paths
+        Files or folders.
+
+    Returns
+    -------
+    list of path
+        In the order of `sources`; those of a folder sorted.
 
     Raises
     ------
     FileNotFoundError
         If a source does not exist, or a folder holds no data file.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> (folder / "b.npy").touch(), (folder / "a.csv").touch()
+    (None, None)
+    >>> [path.name for path in data_files([folder])]
+    ['a.csv', 'b.npy']
     """
     found: list[Path] = []
     for source in sources:
@@ -43,7 +62,28 @@ def data_files(sources: Iterable[Path]) -> list[Path]:
 
 
 def n_bits_of(first: Path, model: Path | None) -> int:
-    """Return the bits of the codes that files will give."""
+    """Tell the number of bits of the codes of data files.
+
+    Parameters
+    ----------
+    first : path
+        One of the files.
+    model : path or None
+        The model that encodes them; None if they hold codes.
+
+    Returns
+    -------
+    int
+        Bits in a code.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "codes.npy")
+    >>> np.save(path, np.zeros((3, 2), np.uint8))
+    >>> n_bits_of(path, None)
+    16
+    """
     return files.read_codes(first)[1] if model is None else int(_pipeline(model).hasher.n_bits)
 
 
@@ -55,35 +95,35 @@ def build(
     fields: dict[str, Any] | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> int:
-    """Put files into an index; those that are there already are skipped.
+    """Put files into an index; files that it has already are skipped.
 
-    Files are read and encoded by Ray tasks, each on one CPU, and put into the index in their
-    order. Which are done is written down in the index's folder, so that a build that was
-    interrupted goes on.
+    Ray tasks read and encode the files, each on one CPU. Codes are put into the index in the
+    order of the files. The index's folder lists the finished files, so that an interrupted
+    build goes on.
 
     Parameters
     ----------
     index : ShardedIndex
         Where the codes go.
     paths : paths
-        Data files, readable under these names on every node. Without a model, codes.
+        Data files, readable under these names on every node. Without a model, files of codes.
     model : path, optional
         A model that encodes the items, readable under this name on every node.
     fields : dict, optional
-        Names of fields, as `ssbhash.data.read_items` takes them. The values of a field `id`
-        become the ids, integers; by default items are numbered on.
+        Names of fields, as in `ssbhash.data.read_items`. The values of a field `id` become the
+        ids, integers; by default items are numbered on.
     tell : callable, optional
         Called with a line for each file.
 
     Returns
     -------
     int
-        Items that were added.
+        Number of items that were added.
 
     Raises
     ------
     OSError, ValueError
-        If a file cannot be read or does not fit; those before it are in the index.
+        If a file cannot be read or does not fit; the files before it are in the index.
     """
     ray = index.ray
     done: dict[str, int] = {}

@@ -21,9 +21,10 @@ from ssbhash.cluster.manifest import Manifest
 from ssbhash.cluster.replica import How, NotCurrentError, Progress, Replica
 
 _START_S = 120.0
-# A replica that is silent this long gets company: another one is asked too, and first from
-# then on for some seconds. A dead node may take longer to be known as dead.
-_PATIENCE_S = 1.0
+# A replica that is silent this long is asked for a sign of life. If that does not come in as
+# long again, another replica is asked too, and first from then on for some seconds. A dead
+# node may take longer to be known as dead.
+_PATIENCE_S = 0.5
 _AVOIDED_S = 10.0
 _RETRY_S = 0.2
 # Calls that a replica works on at a time; one of them is `wait`.
@@ -33,10 +34,12 @@ _CALLS = 8
 class ShardsUnavailableError(TimeoutError):
     """Shards gave no answer in time.
 
-    Attributes
+    Parameters
     ----------
+    message : str
+        What went wrong.
     shards : list of int
-        Their numbers.
+        Numbers of the shards.
     """
 
     def __init__(self, message: str, shards: list[int]) -> None:
@@ -514,6 +517,7 @@ class Asked:
         self._give_up = time.monotonic() + fleet.timeout_s
         self._sent: dict[Any, tuple[int, Member, Any]] = {}
         self._last_sent = dict.fromkeys(questions, 0.0)
+        self._signs: dict[int, Any] = {}  # of life, asked for
         for number in questions:
             self._send(number)
 
@@ -540,6 +544,16 @@ class Asked:
         self._sent[call] = number, member, actor
         self._last_sent[number] = now
 
+    def _doubt(self, number: int) -> None:
+        """Ask another replica where the last one shows no sign of life."""
+        sign = self._signs.pop(number, None)
+        self._last_sent[number] = time.monotonic()
+        if sign is None:
+            actor = [actor for shard, _, actor in self._sent.values() if shard == number][-1]
+            self._signs[number] = actor.where.remote()
+        elif not self._ray.wait([sign], timeout=0)[0]:
+            self._send(number)
+
     def answers(self) -> tuple[dict[int, Any], list[int]]:
         """Wait for the answers; also return the shards that gave none in time."""
         answers: dict[int, Any] = {}
@@ -547,10 +561,12 @@ class Asked:
             now = time.monotonic()
             waiting = {number for number, _, _ in self._sent.values()}
             for number in self._questions:
-                if number not in answers and (
-                    number not in waiting or now - self._last_sent[number] > _PATIENCE_S
-                ):
+                if number in answers:
+                    continue
+                if number not in waiting:
                     self._send(number)
+                elif now - self._last_sent[number] > _PATIENCE_S:
+                    self._doubt(number)
             asked = {number for number, _, _ in self._sent.values()}
             is_stranded = len(asked) + len(answers) < len(self._questions)
             pause = min(0.02 if is_stranded else _PATIENCE_S, max(0.0, self._give_up - now))

@@ -26,11 +26,11 @@ from ssbhash.index import HammingIndex, Reranker
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# Queries that go to the shards in one call, and calls under way at a time: while results are
-# merged here, the shards work on the next queries.
+# Queries in one call to the shards, and calls at a time. While results are merged here, the shards
+# work on the next queries.
 _QUERIES_AT_ONCE = 1024
 _CALLS_AT_ONCE = 3
-# Items changed in one step. A step must be done within the time-out.
+# Items that are changed, or moved, in one step. A step must be done within the time-out.
 _CHANGED_AT_ONCE = 1 << 22
 _MOVED_AT_ONCE = 1 << 17
 
@@ -52,7 +52,13 @@ class ShardedIndex:
     confirmed when all of them have it on disk. A replica that dies is replaced; until it has
     caught up, the others answer. See docs/cluster.md.
 
-    Open an index in one process, which may have any number of threads. Ids are integers.
+    `ShardedIndex.open` opens an index, in one process, which may have any number of threads.
+    Ids are integers.
+
+    Parameters
+    ----------
+    fleet : Fleet
+        The shards and their replicas, as `open` starts them.
 
     Examples
     --------
@@ -75,7 +81,7 @@ class ShardedIndex:
         self._writing = threading.RLock()
         self._gate = Gate()
         self._is_torn = False  # whether some items may be in two shards
-        self._empty = HammingIndex(self.n_bits)  # checks arguments as every index does
+        self._empty = HammingIndex(self.n_bits)  # checks arguments, as every index does
 
     @classmethod
     def open(
@@ -108,6 +114,11 @@ class ShardedIndex:
             items.
         n_cpus : float
             Ray CPUs that each replica reserves.
+
+        Returns
+        -------
+        ShardedIndex
+            Close it, or use it in a `with` statement.
 
         Raises
         ------
@@ -183,7 +194,17 @@ class ShardedIndex:
     # Changes
 
     def add(self, codes: Any, ids: Any = None) -> Any:
-        """Add codes; as `HammingIndex.add`, with integer ids.
+        """Add codes.
+
+        Parameters
+        ----------
+        codes, ids
+            As in `HammingIndex.add`, with integer ids.
+
+        Returns
+        -------
+        int64 [n]
+            The ids.
 
         Raises
         ------
@@ -202,7 +223,13 @@ class ShardedIndex:
         return numbers
 
     def update(self, codes: Any, ids: Any) -> None:
-        """Give items new codes, or add them where they are not in the index; as `add`."""
+        """Replace the codes of items; add those that are not in the index.
+
+        Parameters
+        ----------
+        codes, ids
+            As in `HammingIndex.update`, with integer ids.
+        """
         with self._changing():
             rows, numbers = self._checked(codes, ids)
             self._apply(numbers, rows)
@@ -210,12 +237,17 @@ class ShardedIndex:
     def remove(self, ids: Any) -> None:
         """Remove items by their ids.
 
+        Parameters
+        ----------
+        ids : integers [n]
+            Ids of the items.
+
         Raises
         ------
         KeyError
             If an id is not in the index; nothing is removed then.
         ShardsUnavailableError
-            As for `add`.
+            As in `add`.
         """
         with self._changing():
             numbers = self._as_ids(ids)
@@ -225,7 +257,13 @@ class ShardedIndex:
             self._apply(np.unique(numbers), None)
 
     def commit(self, *, sync: bool = True) -> None:
-        """Return at once: a change is on the disks of all its replicas when it returns."""
+        """Return at once: changes are on the disks of all replicas when they return.
+
+        Parameters
+        ----------
+        sync : bool
+            Ignored; `HammingIndex` has it.
+        """
 
     def compact(self) -> None:
         """Merge the segments of every replica, and drop what was removed."""
@@ -296,15 +334,15 @@ class ShardedIndex:
         query, k, mask, ids, exclude, max_distance, rerank, candidates, metric
             As in `HammingIndex.search`. With `rerank`, the vectors stay in this process.
         allow_partial : bool
-            Where shards do not answer in time, return what the others found.
+            If shards do not answer in time, return what the others found.
         backend, n_threads
             As in `HammingIndex.search`, for each replica.
 
         Returns
         -------
         SearchResult
-            That of one index over all items. With `allow_partial` a pair: the result, and the
-            list of the shards that are missing from it, empty as a rule.
+            As one index over all items would find. With `allow_partial` a pair: the result,
+            and the list of shards that are missing from it, mostly empty.
 
         Raises
         ------
@@ -349,8 +387,22 @@ class ShardedIndex:
     ) -> Any:
         """Find all codes at most `radius` bits from each query (inclusive).
 
-        Parameters are those of `search`; the result is that of `HammingIndex.within`, in a
-        pair with the missing shards where `allow_partial` is set.
+        Parameters
+        ----------
+        query, radius, mask, ids, exclude, backend, n_threads
+            As in `HammingIndex.within`.
+        allow_partial : bool
+            As in `search`.
+
+        Returns
+        -------
+        RangeResult
+            As `HammingIndex.within`. With `allow_partial` a pair as in `search`.
+
+        Raises
+        ------
+        ShardsUnavailableError
+            As in `search`.
         """
         queries, _ = self._queries(query)
         engine: dict[str, Any] = {"backend": backend, "n_threads": n_threads}
@@ -373,9 +425,17 @@ class ShardedIndex:
         backend: str = "auto",
         n_threads: int | None = None,
     ) -> Any:
-        """Count the codes at most `radius` bits from each query: int64 [n_queries], or an int.
+        """Count the codes at most `radius` bits from each query (inclusive).
 
-        Parameters are those of `within`.
+        Parameters
+        ----------
+        query, radius, mask, ids, exclude, backend, n_threads
+            As in `HammingIndex.within`.
+
+        Returns
+        -------
+        int64 [n_queries], or int for a single query
+            The number of codes.
         """
         queries, is_single = self._queries(query)
         options: dict[str, Any] = {"radius": radius, "backend": backend, "n_threads": n_threads}
@@ -391,7 +451,17 @@ class ShardedIndex:
         return int(joined[0]) if is_single else like(joined, query)
 
     def get(self, ids: Any) -> Codes:
-        """Return the codes of ids: uint8 [n, n_bytes]; of a single id [n_bytes].
+        """Return the codes of items.
+
+        Parameters
+        ----------
+        ids : id, or ids [n]
+            Ids of the items.
+
+        Returns
+        -------
+        uint8 [n, n_bytes], or [n_bytes] for a single id
+            Packed codes.
 
         Raises
         ------
@@ -405,13 +475,30 @@ class ShardedIndex:
         return single
 
     def contains(self, ids: Any) -> npt.NDArray[np.bool_]:
-        """Tell which ids are in the index: bool [n]."""
+        """Tell which ids are in the index.
+
+        Parameters
+        ----------
+        ids : integers [n]
+            Ids.
+
+        Returns
+        -------
+        bool [n]
+            Whether each is there.
+        """
         numbers = self._as_ids(ids)
         with self._reading():
             return self._contains(numbers)
 
     def ids(self) -> Ids:
-        """Return all ids, ascending: int64 [n]."""
+        """Return all ids.
+
+        Returns
+        -------
+        int64 [n]
+            Ascending.
+        """
         with self._reading():
             return np.sort(np.concatenate(self._fleet.every("ids")))
 
@@ -422,17 +509,19 @@ class ShardedIndex:
         -------
         dict
             `n`, `n_bits`, `n_removed`, `nbytes`, `n_growing` as `HammingIndex.stats`, of one
-            replica of each shard; `n_replaced`, the replicas that were replaced since the index
+            replica of each shard; `missing`, the shards that did not answer in time and are not
+            counted; `n_replaced`, the replicas that were replaced since the index
             was opened; and `shards`, a dict for each: `n`, `version` (its number of changes),
             `is_changing` and `replicas`, a dict for each with `is_serving`, `node`, `process`
             and `trouble`, why it does not serve.
         """
         fleet = self._fleet
         with self._reading():
-            answers = fleet.every("stats")
+            asked = fleet.ask("stats", {shard.number: {} for shard in fleet.shards})
+            answers, missing = asked.answers()
         names = ("n", "n_removed", "nbytes", "n_growing")
-        total = {name: sum(one[name] for one in answers) for name in names}
-        return {**total, "n_bits": self.n_bits, **fleet.stats()}
+        total = {name: sum(one[name] for one in answers.values()) for name in names}
+        return {**total, "n_bits": self.n_bits, "missing": missing, **fleet.stats()}
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -447,7 +536,7 @@ class ShardedIndex:
         return as_codes(queries[None] if is_single else queries, "query", self.n_bits), is_single
 
     def _filter(self, mask: Any, ids: Any, exclude: Any, n_queries: int) -> _Filter:
-        """Prepare what each shard is told of the items that count."""
+        """Prepare the options of each shard that select its items."""
         numbers = range(len(self._fleet.shards))
         options: dict[int, dict[str, Any]] = {number: {} for number in numbers}
         if mask is not None and ids is not None:
@@ -483,9 +572,9 @@ class ShardedIndex:
         which: npt.NDArray[np.int64] | None,
         options: Mapping[str, Any],
     ) -> Iterator[tuple[Codes, dict[int, Any]]]:
-        """Ask all shards, some queries at a time; yields them and the answer of each shard.
+        """Ask all shards, some queries at a time; yield the queries and each shard's answer.
 
-        `which` are the numbers of the queries in the search, where they are some of it.
+        `which` are the numbers of the queries in the search, if they are only a part of it.
         """
         waiting: deque[tuple[Codes, Asked]] = deque()
         excluded = kept.excluded
@@ -516,7 +605,7 @@ class ShardedIndex:
             nothing = self._empty.search(some, k)
             found = [(answers[number], 0) for number in sorted(answers)]
             parts.append(merge(found or [(nothing, 0)], k))
-        # Where shards change or are missing meanwhile, some queries may have found fewer.
+        # If shards change or are missing meanwhile, some queries may have found fewer.
         width = max(part.ids.shape[1] for part in parts)
         return SearchResult(
             np.concatenate([_widened(part.distances, width, MISSING_DISTANCE) for part in parts]),
@@ -548,7 +637,7 @@ class ShardedIndex:
         return lims, np.concatenate(all_distances), np.concatenate(all_ids)
 
     def _owned(self, ids: Ids) -> dict[int, npt.NDArray[np.int64]]:
-        """For each shard, the places in `ids` of those that are its."""
+        """Find for each shard the places of its items in `ids`."""
         if self._fleet.manifest.moving_to is None:
             owner = shards_of(ids, self.n_shards)
             return {number: np.flatnonzero(owner == number) for number in np.unique(owner).tolist()}
@@ -578,10 +667,10 @@ class ShardedIndex:
     # Shape
 
     def rebalance(self, n_shards: int | None = None) -> None:
-        """Spread items over `n_shards` shards, and replicas over the nodes that there are.
+        """Spread items over `n_shards` shards, and replicas over all present nodes.
 
         Only items whose shard changes are moved: from n to n + 1 shards, one in n + 1. Searches
-        go on, and are exact at every moment; changes wait. What is interrupted goes on when
+        go on, and are exact at every moment; changes wait. An interrupted move goes on when
         the index is opened, or with the next call.
 
         Parameters
@@ -627,7 +716,7 @@ class ShardedIndex:
         Raises
         ------
         ValueError
-            If something is damaged; the sentence names the file.
+            If something is damaged; the message names the file.
         """
         self._fleet.on_every_replica("verify")
 
@@ -644,7 +733,7 @@ class ShardedIndex:
 
 
 def _dealt(ids: Ids, codes: Codes | None, n_shards: int) -> dict[int, tuple[Ids, Codes | None]]:
-    """Deal items out to their shards."""
+    """Divide items among their shards."""
     owner = shards_of(ids, n_shards)
     dealt = {}
     for number in np.unique(owner).tolist():

@@ -69,7 +69,7 @@ def available() -> tuple[str, ...]:
 
 
 def native_module() -> Any:
-    """Return the extension module ssbhash._core, or None where it does not load."""
+    """Return the extension module ssbhash._core, or None if it does not load."""
     return _load_native()[0]
 
 
@@ -83,7 +83,7 @@ def _load_native() -> tuple[Any, str]:
 
 
 def why_no_native() -> str:
-    """Say why the native engine is absent, and how to get it; "" where it is present."""
+    """Say why the native engine is absent, and how to get it; "" if it is present."""
     reason = _load_native()[1]
     if not reason:
         return ""
@@ -119,7 +119,7 @@ def _is_present(name: str) -> bool:
 def get(name: str = "auto", *arrays: Any) -> Engine:
     """Return the engine called `name`.
 
-    "auto" is "cuda" where one of the arrays is a tensor on a CUDA device, else
+    "auto" is "cuda" if one of the arrays is a tensor on a CUDA device, else
     SSBHASH_BACKEND or the fastest present.
 
     Raises

@@ -21,9 +21,9 @@ _DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def why_absent() -> str:
-    """Say in one sentence why the engine cannot run here; "" where it can.
+    """Say in one sentence why the engine cannot run here; "" if it can.
 
-    torch is imported only where it already is, or where a driver is installed.
+    torch is imported only if it was imported before, or if a driver is installed.
     """
     if importlib.util.find_spec("torch") is None:
         return "torch is not installed"

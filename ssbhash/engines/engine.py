@@ -61,7 +61,7 @@ class PreparedCodes:
     engine : str
         The engine that prepared them.
     planes
-        What that engine made of them; None where it searches codes as they are.
+        What that engine made of them; None if it searches codes as they are.
 
     Examples
     --------

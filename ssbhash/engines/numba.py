@@ -239,7 +239,7 @@ def paired_distances(first: Codes, second: Codes, n_threads: int) -> npt.NDArray
 
 
 def _slices(n: int, n_queries: int, n_threads: int) -> tuple[list[tuple[int, int]], int]:
-    """Cut the codes where there are fewer queries than threads; returns the threads worth it."""
+    """Cut the codes if there are fewer queries than threads; return how many threads pay."""
     if n * n_queries < _MIN_SLICE:
         n_threads = 1
     n_slices = 1 if n_queries >= n_threads else max(1, min(n_threads, n // _MIN_SLICE))

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from ssbhash.arrays import Codes, Ids, as_codes, as_count, like
-from ssbhash.engines import Database, get, native_module
+from ssbhash.arrays import ArrayIn, Codes, Ids, as_codes, as_count, like
+from ssbhash.engines import CodeOptions, CodesIn, Database, PreparedCodes, get, native_module
 from ssbhash.threads import resolve
 
+if TYPE_CHECKING:
+    from torch import Tensor
+    from typing_extensions import Unpack
 
+
+@overload
+def groups_within(codes: Tensor, radius: int, **options: Unpack[CodeOptions]) -> Tensor: ...
+@overload
 def groups_within(
-    codes: Any,
+    codes: ArrayIn | PreparedCodes, radius: int, **options: Unpack[CodeOptions]
+) -> Ids: ...
+def groups_within(
+    codes: CodesIn,
     radius: int,
     *,
     n_bits: int | None = None,
@@ -27,7 +37,7 @@ def groups_within(
 
     Parameters
     ----------
-    codes : uint8 [n, n_bytes]
+    codes : uint8 [n, n_bytes] or PreparedCodes
         Packed codes.
     radius : int
         The largest distance of a step; 0 groups equal codes.

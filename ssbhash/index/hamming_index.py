@@ -330,7 +330,7 @@ class HammingIndex:
         ids : integers or strings, optional
             Search only these items; ids that are not in the index match nothing.
         exclude : id, or ids [n_queries], optional
-            An id that each query must not find, as a rule its own.
+            An id that each query must not find, such as its own.
         max_distance : int, optional
             Find only items at most this far away.
         rerank : (vectors, query_vectors), optional
@@ -594,7 +594,7 @@ class HammingIndex:
 def _on_device(device: str | None) -> OnDevice | None:
     if device is None:
         return None
-    get("cuda")  # says in a sentence where it cannot run
+    get("cuda")  # raises one sentence if it cannot run
     from ssbhash.index.on_device import OnDevice
 
     return OnDevice(device)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ssbhash.arrays import Codes, Ids
+from ssbhash.atomic import naming
 from ssbhash.index.segment_file import checksum, sync_folder
 
 _MAGIC = b"SSBHLOG1"
@@ -34,7 +35,7 @@ class Log:
     """A log open for appending."""
 
     def __init__(self, path: Path, end: int) -> None:
-        self._file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        self._path, self._file = path, os.open(path, os.O_RDWR | os.O_CLOEXEC)
         self.size = end
         os.ftruncate(self._file, end)  # a record that a crash cut short
 
@@ -42,7 +43,8 @@ class Log:
     def create(cls, path: Path, n_bytes: int) -> Log:
         """Make an empty log."""
         start = struct.pack("<8sI", _MAGIC, n_bytes)
-        path.write_bytes(start + struct.pack("<I", checksum(start)))
+        with naming(path):
+            path.write_bytes(start + struct.pack("<I", checksum(start)))
         log = cls(path, _HEAD.size)
         log.sync()
         sync_folder(path.parent)
@@ -64,8 +66,9 @@ class Log:
         record = memoryview(start + struct.pack("<I", checksum(start)) + content)
         try:
             done = 0
-            while done < len(record):
-                done += os.pwrite(self._file, record[done:], self.size + done)
+            with naming(self._path):
+                while done < len(record):
+                    done += os.pwrite(self._file, record[done:], self.size + done)
         except BaseException:
             os.ftruncate(self._file, self.size)
             raise
@@ -73,7 +76,8 @@ class Log:
 
     def sync(self) -> None:
         """Put the log on the disk."""
-        os.fsync(self._file)
+        with naming(self._path):
+            os.fsync(self._file)
 
     def close(self) -> None:
         """Close the file."""

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ssbhash.atomic import naming
 from ssbhash.index.segments import Segment
 
 _MAGIC = b"SSBHSEG1"
@@ -40,7 +41,7 @@ def sync_folder(path: Path) -> None:
 def write_new(path: Path, *parts: Any) -> None:
     """Write a file and put it on the disk; on any error no file is left."""
     try:
-        with open(path, "wb") as file:
+        with naming(path), open(path, "wb") as file:
             file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())

@@ -4,29 +4,68 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from ssbhash.arrays import Codes, Float64Array, Ids, as_codes, as_count, as_numpy, like
+from ssbhash.arrays import (
+    AnyArray,
+    ArrayIn,
+    Codes,
+    Float64Array,
+    Ids,
+    as_codes,
+    as_count,
+    as_numpy,
+    like,
+)
 from ssbhash.asymmetric import expected_distances
-from ssbhash.hamming import SearchResult, search, within
+from ssbhash.engines import CodesIn, EngineOptions, PreparedCodes
+from ssbhash.hamming import SearchResult, TorchSearch, search, within
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from typing_extensions import Unpack
 
 METRICS = ("cosine", "inner", "posterior")
 
 
+@overload
 def rerank(
-    codes: Any,
-    query: Any,
+    codes: CodesIn,
+    query: Tensor,
+    k: int = ...,
+    *,
+    vectors: AnyArray | None = ...,
+    query_vectors: AnyArray,
+    candidates: int = ...,
+    metric: str = ...,
+    **options: Unpack[EngineOptions],
+) -> TorchSearch: ...
+@overload
+def rerank(
+    codes: CodesIn,
+    query: ArrayIn | PreparedCodes,
+    k: int = ...,
+    *,
+    vectors: AnyArray | None = ...,
+    query_vectors: AnyArray,
+    candidates: int = ...,
+    metric: str = ...,
+    **options: Unpack[EngineOptions],
+) -> SearchResult[Float64Array, Ids]: ...
+def rerank(
+    codes: CodesIn,
+    query: CodesIn,
     k: int = 10,
     *,
     vectors: Any = None,
-    query_vectors: Any,
+    query_vectors: AnyArray,
     candidates: int = 100,
     metric: str = "cosine",
     backend: str = "auto",
     n_threads: int | None = None,
-) -> SearchResult[Any, Any]:
+) -> Any:
     """Find the nearest codes, then order them by vectors.
 
     The candidates of a query are whole tie groups: the `candidates` nearest codes and all
@@ -34,7 +73,7 @@ def rerank(
 
     Parameters
     ----------
-    codes : uint8 [n, n_bytes]
+    codes : uint8 [n, n_bytes] or PreparedCodes
         The database, packed.
     query : uint8 [n_queries, n_bytes] or [n_bytes]
         Packed queries.

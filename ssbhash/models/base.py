@@ -255,7 +255,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         model.save(Path(path), config, beside)
 
     def to(self, device: Any) -> Hasher:
-        """Move the fitted model to a device, where it encodes from now on.
+        """Move the fitted model to a device. It encodes there from now on.
 
         Parameters
         ----------

@@ -31,8 +31,8 @@ from ssbhash.models.projections import orthogonal_hyperplanes, rotation_to_signs
 
 # Rows projected at once, so that sparse input is never dense as a whole.
 _BLOCK_ROWS = 4096
-# Sparse input of at most so many features has its covariance matrix formed; PCA of wider
-# input takes Lanczos steps.
+# PCA of sparse input forms the covariance matrix up to this number of features, and takes Lanczos
+# steps beyond.
 _COVARIANCE_FEATURES = 1024
 
 
@@ -430,7 +430,7 @@ class ClassifierCodes(PartlyLabelledClassifier, _Hasher):
         return np.asarray(self.classes_[probabilities.argmax(axis=1)])
 
     def _fit_classifiers(self, inputs: Any, labels: ClassLabels) -> list[Any]:
-        """Fit one classifier; multi-label: one for each class, or its label where all agree."""
+        """Fit one classifier; multi-label: one for each class, or its label if all agree."""
         is_known = labels.numbers.reshape(len(labels.numbers), -1)[:, 0] >= 0
         inputs, numbers = inputs[is_known], labels.numbers[is_known]
         columns = numbers.T if labels.multilabel else [numbers]
@@ -566,7 +566,18 @@ class Concatenated(PartlyLabelledClassifier, _Hasher):
         return self
 
     def predict_proba(self, X: Any) -> Float32Array:
-        """Class probabilities, as `ClassifierCodes.predict_proba`."""
+        """Estimate class probabilities, as `ClassifierCodes.predict_proba`.
+
+        Parameters
+        ----------
+        X
+            As there.
+
+        Returns
+        -------
+        float32 [n, n_classes]
+            As there.
+        """
         check_is_fitted(self)
         return self.parts_[0].predict_proba(X)
 
@@ -608,7 +619,7 @@ BASELINES: dict[str, type] = {
 class _Features:
     """Inputs of the logistic regression, on one scale whatever the features.
 
-    So one C serves all. Dense features have variance 1 on average; a row of text is as
+    So one C suits all. Dense features have variance 1 on average; a row of text is as
     long as a row of 200 such features.
     """
 

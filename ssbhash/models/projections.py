@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from ssbhash.arrays import Float64Array
 
 
-def orthogonal_hyperplanes(n_columns: int, n_bits: int, seed: int) -> Floats:
+def orthogonal_hyperplanes(n_columns: int, n_bits: int, seed: int) -> Float64Array:
     """Draw random hyperplanes [n_columns, n_bits], in orthogonal blocks of `n_columns`."""
     rng = np.random.default_rng(seed)
     n_blocks = -(-n_bits // n_columns)
@@ -18,7 +18,7 @@ def orthogonal_hyperplanes(n_columns: int, n_bits: int, seed: int) -> Floats:
     return np.concatenate([np.empty((n_columns, 0)), *blocks], axis=1)[:, :n_bits]
 
 
-def rotation_to_signs(projected: npt.NDArray[Any], n_iterations: int, seed: int) -> Floats:
+def rotation_to_signs(projected: npt.NDArray[Any], n_iterations: int, seed: int) -> Float64Array:
     """Rotate items [n, n_bits] to lie close to their signs: ITQ's rotation [n_bits, n_bits].
 
     Gong and Lazebnik, "Iterative quantization: a Procrustean approach to learning binary
@@ -34,7 +34,7 @@ def rotation_to_signs(projected: npt.NDArray[Any], n_iterations: int, seed: int)
     return rotation
 
 
-def principal_axes(centred: npt.NDArray[Any], n_axes: int) -> Floats:
+def principal_axes(centred: npt.NDArray[Any], n_axes: int) -> Float64Array:
     """Find the directions [n_columns, n_axes] of the largest variance of centred items."""
-    vectors: Floats = np.linalg.eigh((centred.T @ centred).astype(np.float64))[1]
+    vectors: Float64Array = np.linalg.eigh((centred.T @ centred).astype(np.float64))[1]
     return vectors[:, ::-1][:, :n_axes]

@@ -69,6 +69,8 @@ def load(folder: Path) -> Saved:
             f"{folder} has no {MANIFEST}: an older ssbhash wrote it, or a file is missing. "
             "Train the model again, or copy the whole folder"
         )
+    if folder.is_dir() and not (folder / MANIFEST).exists():
+        raise FileNotFoundError(2, f"No model in this folder (no {MANIFEST})", str(folder))
     contents = read_together(folder)
     if not {CONFIG, WEIGHTS} <= contents.keys():
         raise ValueError(f"{folder} holds {', '.join(contents)}, which is no ssbhash model")

@@ -60,7 +60,7 @@ class TrainingBatch:
     labels, known
         Labels [m, C] of 0 and 1, and which items [m] have one.
     n_in_batch
-        With several processes: items of the whole batch, of which these are a share.
+        With several processes: items of the whole batch; these are this process's share.
     beliefs
         Class probabilities [m, C] that were estimated before the training.
     n_pairs

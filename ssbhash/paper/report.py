@@ -58,9 +58,10 @@ class Table:
         return f"{name_of(self.dataset)}, {self.n_bits} bits: {self.figure}"
 
     def is_best(self, method: str, level: float) -> bool:
-        """Whether no method has a larger mean at this level."""
+        """Whether no method has a better mean at this level; of ties the fewest are best."""
         column = [self.cells[key].mean for key in self.cells if key[1] == level]
-        return self.cells[method, level].mean == max(column)
+        best = min if self.figure.startswith("tied") else max
+        return self.cells[method, level].mean == best(column)
 
     def rows(self, show: Callable[[Summary, bool], str], nothing: str) -> list[list[str]]:
         """Write the cells as text, a list for each method."""
@@ -156,9 +157,10 @@ def plot(rows: Sequence[Row], dataset: str, n_bits: int) -> Any:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13.5, 5.2), layout="constrained")
+    # One below the other: readable on a phone too.
+    figure = Figure(figsize=(4.8, 13.5), layout="constrained")
     here = [row for row in rows if (row["dataset"], row["n_bits"]) == (dataset, n_bits)]
-    panels = figure.subplots(1, 3)
+    panels = figure.subplots(len(_PANELS), 1)
     for draw, axes in zip(_PANELS, panels, strict=True):
         draw(axes, here)
     figure.suptitle(f"{name_of(dataset)}, {n_bits} bits")
@@ -187,8 +189,6 @@ def name_of(dataset: str) -> str:
 
 
 def _draw_by_level(axes: Any, rows: Sequence[Row]) -> None:
-    from matplotlib.ticker import PercentFormatter
-
     for own, style in _methods(rows):
         found = sorted((key[3], cell) for key, cell in summarise(own, "P@100").items())
         errors = [
@@ -202,9 +202,12 @@ def _draw_by_level(axes: Any, rows: Sequence[Row]) -> None:
     levels = sorted({row["supervision"] for row in rows})
     if levels[0] < 0.1:
         axes.set_xscale("log")
-        axes.set_xticks(levels)
+    if levels[0] < 0.1 or len(levels) < 6:
+        axes.set_xticks(levels, [f"{100 * level:g}%" for level in levels])
         axes.minorticks_off()
-    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    else:
+        _in_percent(axes.xaxis)
+    _in_percent(axes.yaxis)
     axes.set(xlabel="labels known", ylabel="P@100", title="precision by supervision")
     axes.grid(alpha=0.3)
 
@@ -215,6 +218,7 @@ def _draw_by_rank(axes: Any, rows: Sequence[Row]) -> None:
         axes.plot(CUTOFFS, [np.mean([row[f"P@{k}"] for row in own]) for k in CUTOFFS], **style)
     axes.set(xlabel="k", ylabel="P@k", title=f"precision by rank, {lowest:.0%} labels")
     axes.set_xscale("log")
+    _in_percent(axes.yaxis)
     axes.grid(alpha=0.3)
 
 
@@ -226,8 +230,16 @@ def _draw_by_radius(axes: Any, rows: Sequence[Row]) -> None:
             for name in ("recall", "precision")
         )
         axes.plot(recall, precision, **{**style, "marker": "."})
+    _in_percent(axes.xaxis, axes.yaxis)
     axes.set(xlabel="recall", ylabel="precision", title=f"by radius, {lowest:.0%} labels")
     axes.grid(alpha=0.3)
+
+
+def _in_percent(*axes: Any) -> None:
+    from matplotlib.ticker import PercentFormatter
+
+    for axis in axes:
+        axis.set_major_formatter(PercentFormatter(1, decimals=None))
 
 
 _PANELS = _draw_by_level, _draw_by_rank, _draw_by_radius

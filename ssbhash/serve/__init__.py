@@ -1,4 +1,4 @@
-"""An HTTP service over an index: search, change, look at it in a browser (docs/serving.md)."""
+"""An HTTP service over an index: search, changes, a page for browsers (docs/serving.md)."""
 
 from ssbhash.serve.app import create_app
 from ssbhash.serve.server import run

@@ -1,4 +1,4 @@
-"""The HTTP application: addresses, forms, keys, statuses. What it does is in `service.py`."""
+"""The HTTP application: routes, content types, keys, statuses; `service.py` does the work."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from ssbhash.serve import bodies, examples, metrics
 from ssbhash.serve.bodies import Asked
 from ssbhash.serve.knowledge import Catalogue, Encoder
 from ssbhash.serve.limits import time_limit
-from ssbhash.serve.service import Known, Service
+from ssbhash.serve.service import Known, Lists, Service
 from ssbhash.serve.settings import Settings
 from ssbhash.serve.source import FixedSource, FolderSource, Index
 from ssbhash.serve.writer import NoWriter, WriterSocket
 
 PAGE = Path(__file__).parent / "page"
-# A larger body is read on a thread, not to keep the others waiting.
+# A larger body is read and written on a thread, not to keep the others waiting.
 _LARGE = 1 << 16
 _STATUS = {
     bodies.Malformed: 400,
@@ -168,7 +168,7 @@ def _add_routes(app: FastAPI, settings: Settings, socket: WriterSocket) -> None:
     def post(
         path: str, body: type[Any], answer: type[Any], forms: tuple[str, ...] = (bodies.JSON,)
     ) -> Callable[[Answer], Answer]:
-        """Add an address that reads a body of any form and answers in one of `forms`."""
+        """Add a route that reads a body of any form and answers in one of `forms`."""
         changes = body in (bodies.Add, bodies.Remove)
         allow = may_write if changes else may_read
 
@@ -223,17 +223,22 @@ def _add_routes(app: FastAPI, settings: Settings, socket: WriterSocket) -> None:
         found = {"codes": to_hex(codes), "n_bits": service().index.n_bits, "classes": classes}
         return to_json(found)
 
+    async def neighbours(form: str, ids: Lists, distances: Lists) -> bytes:
+        write = partial(bodies.write, form, {"ids": ids, "distances": distances})
+        is_large = sum(len(part) for part in ids) >= _LARGE // 64
+        return await asyncio.to_thread(write) if is_large else write()
+
     @post("/search", bodies.Search, bodies.Neighbours, every)
     async def search(options: bodies.Search, asked: Asked, form: str) -> bytes:
         """Find the nearest items of each query, exactly."""
         distances, ids = await service().search(asked, options.k, options.max_distance)
-        return bodies.write(form, {"ids": ids, "distances": distances})
+        return await neighbours(form, ids, distances)
 
     @post("/within", bodies.Within, bodies.Neighbours, every)
     async def within(options: bodies.Within, asked: Asked, form: str) -> bytes:
         """Find all items within a radius of each query."""
         distances, ids = await service().within(asked, options.radius)
-        return bodies.write(form, {"ids": ids, "distances": distances})
+        return await neighbours(form, ids, distances)
 
     @post("/histogram", bodies.Encode, bodies.Histogram)
     async def histogram(_: bodies.Encode, asked: Asked, form: str) -> bytes:
@@ -243,8 +248,8 @@ def _add_routes(app: FastAPI, settings: Settings, socket: WriterSocket) -> None:
 
     @post("/items", bodies.Chosen, bodies.Described)
     async def items(_: bodies.Chosen, asked: Asked, form: str) -> bytes:
-        """Tell what is known of items: code, text, label, picture, class probabilities."""
-        return to_json({"items": await service().describe(list(asked.ids))})
+        """Describe items: code, text, label, picture, class probabilities."""
+        return to_json({"items": await service().describe(asked.ids)})
 
     @post("/add", bodies.Add, bodies.Added)
     async def add(options: bodies.Add, asked: Asked, form: str) -> bytes:
@@ -260,12 +265,12 @@ def _add_routes(app: FastAPI, settings: Settings, socket: WriterSocket) -> None:
 
     @app.get("/stats", dependencies=[reads], responses=_problems())
     async def stats() -> dict[str, Any]:
-        """Count items and bytes; tell the model, the limits."""
+        """Return the numbers of items and bytes, the model and the limits."""
         return service().stats()
 
     @app.get("/health")
     async def health() -> dict[str, bool]:
-        """Tell that the process answers."""
+        """Tell whether the process answers."""
         return {"healthy": True}
 
     @app.get("/ready", responses=_problems(503, only=True))
@@ -282,7 +287,7 @@ def _add_routes(app: FastAPI, settings: Settings, socket: WriterSocket) -> None:
         responses={200: {"content": {"text/plain": {}}}, **_problems()},
     )
     async def figures() -> Response:
-        """Tell Prometheus how it goes."""
+        """Return metrics for Prometheus."""
         return Response(metrics.text(), media_type=metrics.CONTENT_TYPE_LATEST)
 
     @app.get("/thumbnails/{name}", dependencies=[reads], include_in_schema=False)

@@ -48,7 +48,7 @@ class Items(_Body):
 
 
 class Queries(Items):
-    """What is asked about: give exactly one of texts, vectors, codes and ids."""
+    """The queries: exactly one of texts, vectors, codes and ids."""
 
     ids: Ids | None = None
 
@@ -89,7 +89,7 @@ class Remove(Chosen):
 
 
 class Codings(BaseModel):
-    """Codes, and what the model thinks of their classes."""
+    """Codes, and class probabilities by the model."""
 
     codes: list[str]
     n_bits: int
@@ -99,7 +99,7 @@ class Codings(BaseModel):
 
 
 class Neighbours(BaseModel):
-    """Of each query the neighbours, ascending by (distance, id)."""
+    """The neighbours of each query, ascending by (distance, id)."""
 
     ids: list[list[int | str]]
     distances: list[list[int]]
@@ -113,7 +113,7 @@ class Histogram(BaseModel):
 
 
 class Added(BaseModel):
-    """Ids of what was added."""
+    """Ids of the added items."""
 
     ids: list[int | str]
 
@@ -172,11 +172,11 @@ class Malformed(ValueError):
 
 
 class UnknownType(ValueError):
-    """A Content-Type that nobody here reads."""
+    """A Content-Type that the service cannot read."""
 
 
 class UnknownAnswer(ValueError):
-    """An Accept that nobody here writes."""
+    """An Accept without any form that the service can write."""
 
 
 Model = TypeVar("Model", bound=_Body)
@@ -214,8 +214,12 @@ def read(
             raise UnknownType(
                 f"the body's Content-Type must be {JSON}, {NPY} or {ARROW}, got {kind!r}"
             )
-        if new_ids is not None:
+        if issubclass(model, Chosen):
+            options["ids"] = asked.ids
+        elif model is Add:
             options["ids"] = new_ids
+            if asked.ids is not None:
+                raise Unreadable("the array must be codes or vectors, got ids")
         return model.model_validate(options), asked
     except ValidationError as error:
         is_json = all(one["type"] != "json_invalid" for one in error.errors())
@@ -254,7 +258,7 @@ def _of_array(array: npt.NDArray[Any]) -> Asked:
     if array.dtype.kind == "f" and array.ndim == 2:
         return Asked(vectors=array)
     if array.dtype.kind in "iu" and array.ndim == 1:
-        return Asked(ids=array)
+        return Asked(ids=array.tolist())
     raise Unreadable(
         "the array must be codes uint8 [n, n_bytes], vectors float [n, n_features] or ids "
         f"int64 [n], got {array.dtype} {list(array.shape)}"

@@ -1,4 +1,4 @@
-"""Concurrent small questions answered as one batch.
+"""Answers concurrent small questions as one batch.
 
 The engine answers a batch in far less time than its queries one by one. While a batch is
 answered the next one gathers by itself; the pause before it lets the clients that the last
@@ -66,7 +66,7 @@ class Gatherer(Generic[Question, Answer]):
         return await future
 
     def close(self) -> None:
-        """Answer who is waiting, then stop."""
+        """Answer all that wait, then stop."""
         self._waiting.put(None)
         self._thread.join()
 

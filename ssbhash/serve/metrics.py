@@ -1,4 +1,4 @@
-"""What Prometheus is told. Several workers share it through PROMETHEUS_MULTIPROC_DIR."""
+"""Metrics for Prometheus. Several workers share it through PROMETHEUS_MULTIPROC_DIR."""
 
 from __future__ import annotations
 

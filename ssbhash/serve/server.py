@@ -20,12 +20,13 @@ from ssbhash.serve.settings import Settings
 from ssbhash.threads import resolve
 
 _VARIABLE = "SSBHASH_SERVE"
-# Importing torch and opening a model takes a worker some seconds.
-_START_S = 60
+# Importing torch and opening a model takes a worker some seconds. uvicorn also waits so long
+# for a sign of life of a worker that died just when it was asked for one.
+_START_S = 15
 
 
 def run(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000, workers: int = 1) -> None:
-    """Serve until SIGTERM or SIGINT; requests that run are answered first.
+    """Serve until SIGTERM or SIGINT; running requests are answered first.
 
     Parameters
     ----------
@@ -34,12 +35,12 @@ def run(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000, worker
     host, port
         Where to listen.
     workers
-        Processes. One of them writes; SIGHUP replaces them one after the other.
+        Number of processes. One of them writes. SIGHUP replaces them one after the other.
 
     Raises
     ------
     ValueError
-        If anybody on the network could write.
+        If anybody on the network could change the index.
     """
     is_guarded = settings.write_keys or settings.read_keys or not settings.writes
     if not is_guarded and not _is_this_machine(host):

@@ -90,7 +90,7 @@ class Service:
         self._looking = asyncio.create_task(self._keep_looking())
 
     async def stop(self) -> None:
-        """Answer who waits, and let go of the index."""
+        """Answer all that wait, and close the index."""
         if self._looking is not None:
             self._looking.cancel()
             with suppress(asyncio.CancelledError):
@@ -216,7 +216,7 @@ class Service:
         return distances, ids
 
     async def histogram(self, asked: Asked) -> npt.NDArray[np.int64]:
-        """Count the items at each distance from one query: of all items, or of a sample."""
+        """Count the items at each distance from one query, among all items or a sample."""
         if len(asked) != 1:
             raise ValueError(f"a histogram is that of one query, got {len(asked)}")
         codes = await self.codes_of(asked)

@@ -13,7 +13,7 @@ class Settings:
     Parameters
     ----------
     folder : str, optional
-        The index; a symbolic link may be pointed at a new one while the service runs.
+        The index. A symbolic link may be changed to a new index while the service runs.
     model : str, optional
         Folder of a trained model, which encodes texts or vectors.
     items : str, optional
@@ -44,6 +44,11 @@ class Settings:
         Unix socket on which the worker that writes takes changes from the other workers.
     n_threads : int, optional
         Threads of a search at most.
+
+    Examples
+    --------
+    >>> Settings.from_json(Settings(folder="index", max_k=10).to_json()).max_k
+    10
     """
 
     folder: str | None = None
@@ -67,12 +72,29 @@ class Settings:
     n_threads: int | None = None
 
     def to_json(self) -> str:
-        """Write the settings as JSON, to hand them to another process."""
+        """Write the settings as JSON, to hand them to another process.
+
+        Returns
+        -------
+        str
+            For `from_json`.
+        """
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Settings:
-        """Read what `to_json` wrote."""
+        """Read what `to_json` wrote.
+
+        Parameters
+        ----------
+        text : str
+            JSON.
+
+        Returns
+        -------
+        Settings
+            Equal ones.
+        """
         values = json.loads(text)
         for name in ("read_keys", "write_keys"):
             values[name] = tuple(values[name])

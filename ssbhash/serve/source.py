@@ -136,7 +136,7 @@ class FixedSource:
         metrics.ITEMS.set(len(self.index))
 
     def close(self) -> None:
-        """Leave the index to who opened it."""
+        """Do nothing: whoever opened the index closes it."""
 
 
 def _for_writing(folder: Path) -> HammingIndex | None:

@@ -1,11 +1,12 @@
-"""What the labelled items tell of the others, before a network is trained.
+"""Guesses hidden labels from the known ones, before a network is trained.
 
-Candidates are logistic regressions on the first principal components, few or many, and
-label spreading over the graph of nearest neighbours (Zhou et al., NeurIPS 2003) in the same
-spaces. Which of them are right differs more between data sets than any network makes up
-for: on short titles with 5 labels a class a logistic regression on 20 components is right
-three times in four, on 400 one in two; on web snippets label spreading over all 400 beats
-both. Cross-validation on the labelled items chooses; the beliefs are the mean of the chosen.
+The candidates are logistic regressions on few or many principal components, and label
+spreading over the graph of nearest neighbours (Zhou et al., NeurIPS 2003) in the same spaces.
+The best one differs between data sets, by more than a network could make up for. On short
+titles with 5 labels a class, a logistic regression is right for 3 of 4 items on 20 components,
+but for 1 of 2 on 400. On web snippets label spreading over all 400 components beats both. So
+cross-validation on the labelled items chooses; the beliefs are the mean of the chosen
+candidates.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import scipy.sparse
 import torch
 from scipy.optimize import minimize
@@ -24,54 +24,51 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from ssbhash.arrays import Ids
+from ssbhash.arrays import Float32Array, Float64Array, Ids
 from ssbhash.inputs import ClassLabels, RowSource
 
-Floats = npt.NDArray[np.float32]
-Parameters = npt.NDArray[np.float64]
-
-# Neighbours of an item, by cosine: a twentieth of a class, within these bounds.
+# Neighbours of an item, by cosine: a twentieth of the items of a class, within these bounds.
 LEAST_NEIGHBOURS, MOST_NEIGHBOURS = 3, 10
-# Items among which neighbours are looked for, at most; labels spread over these.
+# Most anchors: the items among which neighbours are searched, and over which labels spread.
 N_ANCHORS = 1 << 14
-# Principal components, at most, below all of them.
+# Most principal components of a space that does not have all features.
 MOST_COMPONENTS = 128
-# Inverse strengths of the logistic regression, and shares that label spreading passes on.
+# Inverse strengths of regularisation, and shares that label spreading passes on.
 STRENGTHS = (0.1, 1.0)
 PASSED_ON = (0.8, 0.95)
-# Label spreading ends where this share of a label is still on its way.
+# Label spreading stops when this share of a label has not arrived yet.
 LEFT_TO_SPREAD = 0.1
-# Folds of the cross-validation, labelled items in it at most, and candidates in the mean.
+# Folds of the cross-validation, most labelled items in it, and candidates in the mean.
 N_FOLDS = 5
 MOST_VALIDATED = 4096
 N_CHOSEN = 3
-# Probabilities below count as this in the score: one sure mistake decides nothing.
+# Least probability in the score, so that a single sure mistake does not decide.
 LEAST_PROBABILITY = 1e-3
-# Classes from which on only the cheapest candidates are tried, on one fold, in fewer iterations.
+# With more classes only the cheapest candidates are tried, on one fold, with fewer iterations.
 MANY_CLASSES = 100
 MOST_ITERATIONS, MOST_ITERATIONS_OF_MANY = 60, 15
 _BLOCK_ROWS = 512
-# Most features whose covariance matrix is formed.
+# With more features, no covariance matrix is formed.
 _COVARIANCE_FEATURES = 1024
 
 
 @dataclass(frozen=True)
 class Beliefs:
-    """What is believed of all training items.
+    """Beliefs about all training items.
 
     Parameters
     ----------
     probabilities
-        Of the classes, float32 [n, n_classes].
+        Class probabilities, float32 [n, n_classes].
     neighbours
         Ids of the nearest items, int64 [n, n_neighbours].
     informative
-        Whether the candidates chosen predict held-out labels better than their frequencies.
+        Whether the chosen candidates predict held-out labels better than class frequencies.
     report
-        Candidates with their scores, and the chosen ones; for `report_`.
+        The candidates with their scores, and the chosen ones, for `report_`.
     """
 
-    probabilities: Floats
+    probabilities: Float32Array
     neighbours: Ids
     informative: bool
     report: dict[str, Any]
@@ -85,11 +82,16 @@ def believe(rows: RowSource, labels: ClassLabels, seed: int, verbose: bool = Fal
     rows
         Features, dense: float32 [n, n_features].
     labels
-        Of the same items, some of them known.
+        Labels of the same items, some of them known.
     seed
-        Of the folds, and of the anchors where there are more items.
+        Of the folds, and of the choice of anchors.
     verbose
         Whether to show how many classifiers are validated.
+
+    Returns
+    -------
+    Beliefs
+        Class probabilities and neighbours of all items.
     """
     rng = np.random.default_rng((seed, 2))
     all_known = np.flatnonzero(labels.numbers.reshape(len(labels.numbers), -1)[:, 0] >= 0)
@@ -127,21 +129,21 @@ def believe(rows: RowSource, labels: ClassLabels, seed: int, verbose: bool = Fal
         "n_validated": len(held),
         "neighbours_in_dimensions": space.width,
     }
-    # Without labels to spare, there is nothing that speaks against the candidates.
+    # With too few labels for a validation, the candidates are trusted.
     return Beliefs(probabilities, neighbours, not len(held) or mean < frequencies, report)
 
 
 class _Space:
-    """The items in the first principal components of the anchors, or in all of them.
+    """A space of items: the first principal components of the anchors, or all features.
 
     Parameters
     ----------
     x
         Anchors, float32 [n_anchors, n_features].
     mean, axes
-        Of the anchors; axes [n_features, width], or None for all features as they are.
+        Mean and principal axes [n_features, width] of the anchors; axes None for all features.
     n_neighbours
-        Of an item in the graph.
+        Neighbours of an item in the graph.
     """
 
     def __init__(self, x: Tensor, mean: Tensor, axes: Tensor | None, n_neighbours: int) -> None:
@@ -161,13 +163,14 @@ class _Space:
         return centred if self.axes is None else centred @ self.axes
 
     def coordinates(self, x: Tensor) -> Tensor:
-        """Coordinates of unit scale [m, width]."""
+        """Compute the coordinates [m, width] of items, of unit scale."""
         return self._projected(x) * self.scale
 
     def nearest(self, x: Tensor, place: Ids) -> tuple[Tensor, Tensor]:
-        """Cosines and places of the nearest anchors [m, n_neighbours], without the item itself.
+        """Find cosines and places of the nearest anchors [m, n_neighbours].
 
-        `place` [m] is that of each item among the anchors, -1 where it is none.
+        `place` [m] is the place of each item among the anchors, -1 if it is none. An item is
+        not its own neighbour.
         """
         cosine = F.normalize(self._projected(x), dim=1) @ self.unit.t()
         own = torch.from_numpy(np.flatnonzero(place >= 0))
@@ -178,7 +181,7 @@ class _Space:
 
     @cached_property
     def graph(self) -> Any:
-        """Symmetric, normalised weights of neighbouring anchors, scipy CSR."""
+        """Symmetric, normalised weights between neighbouring anchors, scipy CSR."""
         n = len(self.anchors)
         ids, weights = [], []
         for start in range(0, n, _BLOCK_ROWS):
@@ -203,8 +206,8 @@ def _edge_weights(cosine: Tensor) -> Tensor:
 
 
 class _Fitted(Protocol):
-    def predict(self, x: Tensor, place: Ids) -> Floats:
-        """Probabilities of items [m, C]; `place` is theirs among the anchors, -1 if none."""
+    def predict(self, x: Tensor, place: Ids) -> Float32Array:
+        """Predict class probabilities of items [m, C]; `place` as in `_Space.nearest`."""
 
 
 @dataclass(frozen=True)
@@ -215,13 +218,13 @@ class _Regression:
     strength: float
     multilabel: bool
 
-    def fit(self, target: Floats, known: Ids) -> _FittedRegression:
+    def fit(self, target: Float32Array, known: Ids) -> _FittedRegression:
         """Minimise strength * cross-entropy + squared weights / 2."""
         x = self.space.coordinates(self.space.anchors[known]).numpy()
         y = target[known]
         n_weights = x.shape[1] * y.shape[1]
 
-        def loss(parameters: Parameters) -> tuple[float, Parameters]:
+        def loss(parameters: Float64Array) -> tuple[float, Float64Array]:
             weight, bias = np.split(parameters.astype(np.float32), [n_weights])
             weight = weight.reshape(x.shape[1], y.shape[1])
             scores = torch.from_numpy(x @ weight + bias)
@@ -255,7 +258,7 @@ class _FittedRegression:
     weight: Tensor
     bias: Tensor
 
-    def predict(self, x: Tensor, place: Ids) -> Floats:
+    def predict(self, x: Tensor, place: Ids) -> Float32Array:
         scores = torch.addmm(self.bias, self.method.space.coordinates(x), self.weight)
         found = torch.sigmoid(scores) if self.method.multilabel else torch.softmax(scores, 1)
         return np.asarray(found.numpy())
@@ -269,9 +272,10 @@ class _Spreading:
     strength: float
     multilabel: bool
 
-    def fit(self, target: Floats, known: Ids) -> _FittedSpreading:
-        """Pass labels on, `strength` of what arrives at each anchor."""
-        # A further column spreads from all known anchors: what share of it is a class's?
+    def fit(self, target: Float32Array, known: Ids) -> _FittedSpreading:
+        """Spread labels; each anchor passes on the share `strength` of what it gets."""
+        # The last column spreads from all known anchors. With several labels, a class's share of
+        # it is its probability.
         given = np.zeros((len(target), target.shape[1] + 1), np.float32)
         given[known, :-1], given[known, -1] = target[known], 1
         spread = given
@@ -280,7 +284,8 @@ class _Spreading:
         share, total = spread[:, :-1], spread[:, -1:]
         if self.multilabel:
             return _FittedSpreading(self, (share / np.maximum(total, 1e-12)).clip(0, 1))
-        # Classes get the mass that their labels have (Zhu, Ghahramani and Lafferty, ICML 2003).
+        # Class mass normalisation: classes get the shares that they have among the labels (Zhu,
+        # Ghahramani and Lafferty, ICML 2003).
         mass = target[known].sum(0) + 1
         share = share * (mass / np.maximum(share.sum(0), 1e-9)) + 1e-9 * mass
         return _FittedSpreading(self, share / share.sum(1, keepdims=True))
@@ -289,9 +294,9 @@ class _Spreading:
 @dataclass(frozen=True)
 class _FittedSpreading:
     method: _Spreading
-    anchors: Floats
+    anchors: Float32Array
 
-    def predict(self, x: Tensor, place: Ids) -> Floats:
+    def predict(self, x: Tensor, place: Ids) -> Float32Array:
         found = self.anchors[place]
         others = np.flatnonzero(place < 0)
         if len(others):
@@ -304,11 +309,11 @@ class _FittedSpreading:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A method, and what it predicted of labelled anchors while their labels were hidden."""
+    """A method, and its predictions for labelled anchors whose labels were hidden."""
 
     method: Any
-    held_out: Floats
-    target: Floats
+    held_out: Float32Array
+    target: Float32Array
     multilabel: bool
 
     @property
@@ -318,7 +323,7 @@ class _Candidate:
 
     @property
     def description(self) -> dict[str, Any]:
-        """Form for `report_`."""
+        """Its entry in `report_`."""
         name = "logistic regression" if isinstance(self.method, _Regression) else "label spreading"
         return {
             "method": name,
@@ -330,13 +335,13 @@ class _Candidate:
 
 def _candidates(
     x: Tensor,
-    target: Floats,
+    target: Float32Array,
     known: Ids,
     folds: list[Ids],
     multilabel: bool,
     verbose: bool,
 ) -> list[_Candidate]:
-    """Cross-validate the logistic regressions, then label spreading where they were best."""
+    """Cross-validate logistic regressions, then label spreading in their best space."""
     many = target.shape[1] > MANY_CLASSES
     spaces = _spaces(x, target.shape[1])
     spaces = [spaces[-2], spaces[-1]] if many and len(spaces) > 1 else spaces
@@ -360,7 +365,7 @@ def _candidates(
 
 
 def _spaces(x: Tensor, n_classes: int) -> list[_Space]:
-    """As many components as classes, twice as many, 64, 128, and all features."""
+    """Make the spaces: as many components as classes, twice as many, 64, 128; all features."""
     mean = x.mean(0)
     most = min(MOST_COMPONENTS, *x.shape)
     axes = _principal_axes(x - mean, most)
@@ -372,7 +377,7 @@ def _spaces(x: Tensor, n_classes: int) -> list[_Space]:
 
 
 def _principal_axes(centred: Tensor, n_axes: int) -> Tensor:
-    """Directions of the largest variance [n_features, n_axes]."""
+    """Find the directions of the largest variance [n_features, n_axes]."""
     if centred.shape[1] <= _COVARIANCE_FEATURES:
         vectors: Tensor = torch.linalg.eigh(centred.t() @ centred).eigenvectors
         return vectors.flip(1)[:, :n_axes]
@@ -383,7 +388,10 @@ def _principal_axes(centred: Tensor, n_axes: int) -> Tensor:
 
 
 def _chosen(candidates: list[_Candidate]) -> list[_Candidate]:
-    """Choose candidates, perhaps one twice, whose mean has the least log loss."""
+    """Choose candidates one by one, so that their mean has the least log loss.
+
+    A candidate may be chosen more than once.
+    """
     chosen: list[_Candidate] = []
     for _ in range(N_CHOSEN):
         chosen.append(min(candidates, key=lambda c: _mean_loss([*chosen, c])))
@@ -391,13 +399,13 @@ def _chosen(candidates: list[_Candidate]) -> list[_Candidate]:
 
 
 def _mean_loss(chosen: list[_Candidate]) -> float:
-    """Log loss of the mean of what candidates predicted."""
+    """Compute the log loss of the mean of some candidates' predictions."""
     mean = np.mean([c.held_out for c in chosen], axis=0)
     return _loss(mean, chosen[0].target, chosen[0].multilabel)
 
 
-def _loss(probabilities: Floats, target: Floats, multilabel: bool) -> float:
-    """Mean log loss over items, summed over the labels of an item; 0 without items."""
+def _loss(probabilities: Float32Array, target: Float32Array, multilabel: bool) -> float:
+    """Compute the log loss, a sum over the labels of an item, mean over items; 0 without items."""
     if not len(target):
         return 0.0
     likelihood = target * np.log(np.maximum(probabilities, LEAST_PROBABILITY))
@@ -409,7 +417,7 @@ def _loss(probabilities: Floats, target: Floats, multilabel: bool) -> float:
 
 
 def _anchors(n_items: int, known: Ids, rng: np.random.Generator) -> Ids:
-    """All items, or half of the most allowed labelled and the rest drawn from all others."""
+    """Choose the anchors: all items, or N_ANCHORS of them, up to half of these labelled."""
     if n_items <= N_ANCHORS:
         return np.arange(n_items)
     labelled = rng.permutation(known)[: N_ANCHORS // 2]
@@ -417,16 +425,16 @@ def _anchors(n_items: int, known: Ids, rng: np.random.Generator) -> Ids:
     return np.sort(np.concatenate([labelled, rng.choice(others, N_ANCHORS - len(labelled), False)]))
 
 
-def _target(labels: ClassLabels, ids: Ids) -> Floats:
-    """Labels [m, C] of 0 and 1, rows of 0 where hidden."""
+def _target(labels: ClassLabels, ids: Ids) -> Float32Array:
+    """Return labels [m, C] of 0 and 1; rows of hidden labels are 0."""
     numbers = labels.numbers[ids]
     if labels.multilabel:
         return np.asarray(np.maximum(numbers, 0), np.float32)
     return np.asarray(np.equal.outer(numbers, np.arange(len(labels.classes))), np.float32)
 
 
-def _folds(known: Ids, target: Floats, rng: np.random.Generator) -> list[Ids]:
-    """Deal labelled anchors out to folds, class by class; none where there are too few."""
+def _folds(known: Ids, target: Float32Array, rng: np.random.Generator) -> list[Ids]:
+    """Divide labelled anchors into folds, class by class; no folds if there are too few."""
     if len(known) < 2 * N_FOLDS:
         return []
     order = rng.permutation(known)[:MOST_VALIDATED]

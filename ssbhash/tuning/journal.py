@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from ssbhash.atomic import naming
+
 VERSION = 1
 
 
@@ -84,7 +86,7 @@ class Journal:
 
     @contextmanager
     def _locked(self, mode: str) -> Iterator[IO[bytes]]:
-        with self._path.open(mode) as file:
+        with naming(self._path), self._path.open(mode) as file:
             fcntl.flock(file, fcntl.LOCK_SH if mode == "rb" else fcntl.LOCK_EX)
             yield file
 

@@ -15,7 +15,7 @@ extern const TrainingKernels training_kernels;
 
 namespace avx512 {
 
-// Sampling and training work on vectors of 32 bytes: AVX2's kernels serve.
+// Sampling and training work on vectors of 32 bytes, so they use AVX2's kernels.
 extern const InstructionSet instruction_set;
 const InstructionSet instruction_set = {"avx512", search_kernels, avx2::sampling_kernels,
                                         avx2::training_kernels};

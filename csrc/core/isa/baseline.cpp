@@ -1,4 +1,4 @@
-// Any CPU that the compiler's default flags serve.
+// Any CPU of the architecture: the compiler's default flags.
 #define SSBHASH_ISA baseline
 #define SSBHASH_WORD_BYTES 16
 #include "core/isa/tables.hpp"

@@ -98,7 +98,7 @@ def measure(
         ]
         pool = ThreadPoolExecutor(options.threads)
         print(f"{'batch':>6} {'one index':>12} {'shards':>12} {'cluster':>12} {'overhead':>9}")
-        for n_queries in (1, 64, 1024, 8192):
+        for n_queries in (n for n in (1, 64, 1024, 8192) if n <= len(queries)):
             some = queries[:n_queries]
             taken = np.empty((3, 7))
             for turn in range(taken.shape[1]):
@@ -113,6 +113,8 @@ def measure(
                 f"{100 * (whole / inside - 1):7.1f} %"
             )
         del shards
+    if not options.kills:
+        return
     with ShardedIndex.open(folder, n_replicas=2, timeout_s=600) as index:
         taken = []
         for number in range(options.kills):

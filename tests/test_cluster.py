@@ -310,6 +310,15 @@ def test_kills_lose_nothing_and_answers_are_whole(
             n_rounds += 1
         return n_rounds
 
+    # One that is silent without being dead: the other replica answers.
+    index.add(make_codes(50, 1), np.arange(10**6, 10**6 + 50))
+    one.add(make_codes(50, 1), np.arange(10**6, 10**6 + 50))
+    silent = members(index)[0]
+    os.kill(silent.process, signal.SIGSTOP)
+    for _ in range(2):
+        assert_same(index, one, queries)
+    os.kill(silent.process, signal.SIGCONT)
+
     working = ThreadPoolExecutor(1).submit(work)
     for number in range(n_kills):
         wait_until(lambda: all_serve(index))

@@ -139,35 +139,55 @@ def check(hasher: SSBVAE, n_bits: int, data: Dataset, labels: Any) -> None:
         raise AssertionError(f"a training at {n_bits} bits gives other codes")
 
 
+def mean_of(
+    options: argparse.Namespace, dataset: str, supervision: float, n_bits: int, method: str
+) -> dict[str, float]:
+    """Mean of each figure over the seeds that have run, and "deviation" of P@100 among them."""
+    cell = dataset, supervision, n_bits, method
+    paths = [options.out / name_of(*cell, seed) for seed in SEEDS[: options.seeds]]
+    rows = [files.parse_json(p.read_bytes(), p) for p in paths if p.is_file()]
+    found = {name: float(np.mean([row[name] for row in rows])) for name in FIGURES if rows}
+    if len(rows) > 1:
+        found["deviation"] = float(np.std([row["P@100"] for row in rows], ddof=1))
+    return found | {"seeds": len(rows)}
+
+
+def line(*cells: Any) -> str:
+    shown = ("" if c is None else format(c, ".3f") if isinstance(c, float) else c for c in cells)
+    return f"| {' | '.join(map(str, shown))} |"
+
+
 def tables(options: argparse.Namespace) -> str:
-    """Mean over seeds of every figure; standard deviations of P@100 over seeds."""
-    lines = [
-        f"| data | labels | bits | method | seeds | {' | '.join(FIGURES)} |",
-        "| --- | ---: | ---: | --- | ---: |" + " ---: |" * len(FIGURES),
-    ]
-    for dataset, supervision, n_bits in product(options.dataset, options.supervision, options.bits):
-        for method in options.methods:
-            paths = [
-                options.out / name_of(dataset, supervision, n_bits, method, seed)
-                for seed in SEEDS[: options.seeds]
-            ]
-            rows = [files.parse_json(p.read_bytes(), p) for p in paths if p.is_file()]
-            if not rows:
+    """P@100 of each method, then what the default's codes keep of the items."""
+    lines: list[str] = []
+    for n_bits in options.bits:
+        precision = [line("P@100", "labels", *options.methods, "cosine", "seeds", "deviation")]
+        precision.append(line("---", *["---:"] * (len(options.methods) + 4)))
+        kept = [
+            line("default", "labels", *FIGURES[1:], "ITQ: distinct", "neighbours", "cosine P@10")
+        ]
+        kept.append(line("---", *["---:"] * (len(FIGURES) + 3)))
+        for dataset, level in product(options.dataset, options.supervision):
+            found = {m: mean_of(options, dataset, level, n_bits, m) for m in options.methods}
+            own, itq = found[DEFAULT], found.get(UNSUPERVISED, {})
+            if not own["seeds"]:
                 continue
-            cells = [f"{np.mean([row[name] for row in rows]):.3f}" for name in FIGURES]
-            if len(rows) > 1:
-                cells[0] += f" ± {np.std([row['P@100'] for row in rows], ddof=1):.3f}"
-            lines.append(
-                f"| {Path(dataset).stem} | {supervision:.0%} | {n_bits} | {method} | {len(rows)} "
-                f"| {' | '.join(cells)} |"
+            path = options.out / f"{Path(dataset).stem}_cosine.json"
+            cosines = files.parse_json(path.read_bytes(), path)
+            head = Path(dataset).stem, f"{level:.0%}"
+            each = [row.get("P@100") for row in found.values()]
+            precision.append(
+                line(*head, *each, cosines["P@100"], int(own["seeds"]), own.get("deviation"))
             )
-        path = options.out / f"{Path(dataset).stem}_cosine.json"
-        if path.is_file():
-            row = files.parse_json(path.read_bytes(), path)
-            lines.append(
-                f"| {Path(dataset).stem} | {supervision:.0%} | {n_bits} | cosine | "
-                f"| {row['P@100']:.3f} | {row['P@10']:.3f} |" + " |" * (len(FIGURES) - 2)
+            kept.append(
+                line(
+                    *head,
+                    *(own[name] for name in FIGURES[1:]),
+                    *(itq.get(name) for name in ("distinct", "neighbours@100")),
+                    cosines["P@10"],
+                )
             )
+        lines += [f"{n_bits} bits", "", *precision, "", *kept, ""]
     return "\n".join(lines)
 
 

@@ -96,6 +96,8 @@ def n_axes(array: Any) -> int:
 
 def on_accelerator(*arrays: Any) -> bool:
     """Whether one of the arrays is a torch tensor on a CUDA device."""
+    if "torch" not in sys.modules:
+        return False
     return any(is_torch(array) and array.is_cuda for array in arrays)
 
 

@@ -129,6 +129,10 @@ def test_parquet(tmp_path: Path) -> None:
     assert vectors.labels == Y.tolist()
     numbers = read_items(written({"a": X[:, 0], "b": X[:, 1], "label": Y}))
     np.testing.assert_array_equal(numbers.features, X[:, :2])
+    places = read_items(written({"X": X[:, 0], "Y": X[:, 1]}))
+    assert places.columns == ["X", "Y"], "numbers, whatever their name"
+    one = read_items(written({"length": X[:, 0], "label": Y}))
+    np.testing.assert_array_equal(one.features, X[:, :1])
     for wrong in ({"text": ["a", None]}, {"X": [[1.0], [1.0, 2.0]]}, {"a": ["s"], "b": ["t"]}):
         with pytest.raises(ValueError, match="text"):
             read_items(written(wrong))
@@ -320,6 +324,10 @@ def test_vectors_in_a_field(tmp_path: Path, name: str) -> None:
         ("t.csv", "a,b\n1\n", "line 2 has 1 cells, line 1 has 2"),
         ("t.csv", "a,a\n1,2\n", "line 1: a field is named twice"),
         ("t.csv", "a,b\n1,x\n", "line 2: 'b' is 'x', no number"),
+        ("t.jsonl", '{"text": "a", "label": {"b": 1}}', r"line 1: label {'b': 1} is no class"),
+        ("t.jsonl", '{"text": "a", "label": [[1]]}', r"line 1: label \[1\] is no class"),
+        ("t.jsonl", '{"text": "a", "label": 1.5}', "line 1: label 1.5 is no class"),
+        ("t.jsonl", '{"text": "a", "label": 1e300}', r"line 1: label 1e\+300 is no class"),
         ("t.csv", 'text\n"open', "unexpected end of data"),
         ("t.csv", "label\na\n", "has no field but labels and ids"),
         ("t.jsonl", '{"text": "a", "label": "x"}\n{"text": "b", "label": 3}', "line 2: label 3 is a number, line 1's is text"),

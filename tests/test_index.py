@@ -504,6 +504,81 @@ def test_large_segments_find_the_same(layout: str, n_bits: int) -> None:
         assert (found.distances == expected.distances).all()
 
 
+@pytest.mark.parametrize("n_queries", [1, 100])
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.9])
+def test_filters_of_large_segments_find_the_same(n_queries: int, share: float) -> None:
+    rng = np.random.default_rng(0)
+    codes, queries = random_codes(rng, 40_000, 64), random_codes(rng, n_queries, 64)
+    codes[::2] ^= queries[rng.integers(0, n_queries, 20_000)] & random_codes(rng, 20_000, 64, 0.9)
+    for ids in (np.arange(40_000), np.arange(40_000) * 3 + 5):
+        index = HammingIndex(64, layout="postings")
+        index.add(codes, ids)
+        mask = rng.random(40_000) < share
+        mask[-10:] = False
+        by_id = np.zeros(ids[-10], bool)  # the last ids lie beyond its end
+        by_id[ids[:-10]] = mask[:-10]
+        found = index.search(queries, 10, mask=by_id)
+        expected = ssbhash.search(codes, queries, 10, mask=mask)
+        assert (found.ids == ids[expected.ids]).all()
+        assert (found.distances == expected.distances).all()
+
+
+def test_sparse_segments_are_made_anew(tmp_path: Path, small_parts: None) -> None:
+    codes = random_codes(np.random.default_rng(0), 1000, 16)
+    with HammingIndex.open(tmp_path / "index", "a", n_bits=16) as index:
+        index.add(codes)
+        index.remove(np.arange(499))
+        assert index.stats()["n_removed"] == 499
+        index.remove([499, 500])
+        assert index.stats()["n_removed"] == 0
+        index.remove(np.arange(501, 1000))
+        assert (len(index), index.stats()["segments"]) == (0, [])
+    assert len(HammingIndex.open(tmp_path / "index")) == 0
+
+
+SHARER = """
+import sys
+import ssbhash
+index = ssbhash.HammingIndex.open(sys.argv[1])
+for part in index._store.state.parts:  # reads every byte
+    for array in (part.segment.rows, *(array for table in part.segment.tables for array in table)):
+        array.max()
+print("ready", flush=True)
+sys.stdin.readline()
+is_ours, kilobytes = False, 0
+for line in open("/proc/self/smaps"):
+    name, *rest = line.split()
+    if not name.endswith(":"):
+        is_ours = "segment-" in line
+    elif is_ours and name == "Pss:":
+        kilobytes += int(rest[0])
+print(kilobytes, flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="Linux tells the shares")
+def test_processes_share_one_copy(tmp_path: Path) -> None:
+    index = HammingIndex(64)
+    index.add(random_codes(np.random.default_rng(0), 400_000, 64))
+    index.save(tmp_path / "index")
+    size = max(path.stat().st_size for path in (tmp_path / "index").iterdir())
+    command = [sys.executable, "-c", SHARER, str(tmp_path / "index")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen(command, **pipes) for _ in range(4)]  # type: ignore[call-overload]
+    try:
+        assert [process.stdout.readline() for process in processes] == ["ready\n"] * 4
+        for process in processes:
+            process.stdin.write("\n")
+            process.stdin.flush()
+        shares = [1024 * int(process.stdout.readline()) for process in processes]
+    finally:
+        for process in processes:
+            process.communicate("\n")
+    assert all(0 < share < 0.4 * size for share in shares)
+    assert sum(shares) <= 1.1 * size
+
+
 def test_arguments_are_checked(small_parts: None) -> None:
     index = HammingIndex(12)
     codes = np.zeros((3, 2), np.uint8)

@@ -64,6 +64,22 @@ def test_planes_serve_on_any_instruction_set(backend: str) -> None:
         same(found, ssbhash.search(CODES, QUERIES, 5, backend="reference"))
 
 
+@pytest.mark.parametrize("share", [0.99, 0.6, 0.2])
+def test_filtered_prepared_codes_are_those_allowed_alone(backend: str, share: float) -> None:
+    """Clusters: many codes that a filter refuses lie closer than those that it allows."""
+    mask = np.random.default_rng(1).random(len(CODES)) < share
+    mask[:40] = False  # the queries themselves
+    allowed = np.flatnonzero(mask)
+    prepared = ssbhash.prepare(CODES, backend=backend)
+    for k in (1, 30):
+        found = ssbhash.search(prepared, QUERIES, k, mask=mask, backend=backend)
+        alone = ssbhash.search(CODES[allowed], QUERIES, k, backend="reference")
+        same(found, ssbhash.SearchResult(alone.distances, allowed[alone.ids]))
+    found = ssbhash.within(prepared, QUERIES, 2, mask=mask, backend=backend)
+    alone = ssbhash.within(CODES[allowed], QUERIES, 2, backend="reference")
+    np.testing.assert_array_equal(found.ids, allowed[alone.ids])
+
+
 def test_queries_are_checked_against_the_bits_of_prepared_codes(backend: str) -> None:
     prepared = ssbhash.prepare(CODES & 0x0F, n_bits=60, backend=backend)
     query = np.full(8, 255, np.uint8)

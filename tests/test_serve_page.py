@@ -137,10 +137,12 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def test_words_find_texts_by_keyboard_alone(notes: Any, new_page: Any, width: int) -> None:
     page = new_page(notes, width=width)
     page.wait_for_selector("text=45 items")
+    expect(page.locator("#status")).to_contain_text("Some items to begin with")
+    assert 3 <= page.locator("#results li").count() <= 12
     keep(page, f"start-{width}")
     page.keyboard.type("a cup of tea")  # the box has the focus from the start
     page.keyboard.press("Enter")
-    page.wait_for_selector("#results li")
+    expect(page.locator("#status")).to_contain_text("The 20 nearest to")
     assert page.locator("#results li").count() == 20
     assert "tea" in page.locator("#results li .text").first.inner_text()
     assert page.locator("#asked meter").count() >= 1
@@ -167,7 +169,7 @@ def test_ids_and_files_find_pictures(pictures: Any, new_page: Any, width: int) -
     page.wait_for_selector("text=400 items")
     page.fill("#query", "5")
     page.keyboard.press("Enter")
-    page.wait_for_selector("#results li")
+    expect(page.locator("#status")).to_contain_text("The 20 nearest to item 5")
     page.evaluate("window.scrollTo(0, document.body.scrollHeight)")  # pictures load when seen
     eventually(
         lambda: page.evaluate(
@@ -223,3 +225,12 @@ def test_texts_are_never_markup(tmp_path: Path, new_page: Any) -> None:
         page.wait_for_selector("#results li")
         assert page.locator("#results .text").inner_text() == "<img src=x onerror=alert(1)>"
         assert page.locator("#results img").count() == 0
+
+
+def test_ids_that_look_like_numbers_may_be_strings(new_page: Any) -> None:
+    index = ssbhash.HammingIndex(8)
+    index.add(np.array([[1], [2]], np.uint8), ids=["7", "8"])
+    with serving(create_app(index)) as client:
+        page = new_page(client, "/?id=7")
+        page.wait_for_selector("#results li")
+        assert page.locator("#results .meta").inner_text() == "id 8"

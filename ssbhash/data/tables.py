@@ -89,8 +89,9 @@ def read_parquet(path: Path, fields: Fields) -> Items:
             return Items(texts=texts, **known)
         names = [name for name in names if name not in (fields.label, fields.id)]
         vector = fields.vector
-        if vector is None and ("X" in names or len(names) == 1):
-            vector = "X" if "X" in names else names[0]
+        if vector is None:
+            lists = [name for name in names if _is_list(schema.field(name).type)]
+            vector = "X" if "X" in lists else lists[0] if lists and len(names) == 1 else None
         if vector is not None:
             if vector not in names:
                 raise _no_field(vector, names, "--vector-field")
@@ -100,7 +101,8 @@ def read_parquet(path: Path, fields: Fields) -> Items:
         if not columns or any(column.dtype.kind not in "biuf" for column in columns):
             raise Malformed(
                 f"must have a column of text, of vectors 'X', or only numbers; it has "
-                f"{sorted(names)}. Name the one to read with --text-field or --vector-field"
+                f"{sorted(names)}. Name the one to read with --text-field or --vector-field, labels "
+                "with --label-field, ids with --id-field"
             )
         return Items(features=np.column_stack(columns), columns=names, **known)
 
@@ -112,15 +114,17 @@ def _pandas_index(schema: Any) -> set[str]:
     return {name for name in kept if isinstance(name, str)}
 
 
+def _is_list(kind: Any) -> bool:
+    from pyarrow import types
+
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+
+
 def _vectors_of_column(column: Any, name: str) -> Array:
-    from pyarrow import compute, types
+    from pyarrow import compute
 
     array = column.combine_chunks()
-    if not (
-        types.is_list(array.type)
-        or types.is_large_list(array.type)
-        or types.is_fixed_size_list(array.type)
-    ):
+    if not _is_list(array.type):
         raise Malformed(f"column {name!r} must hold text, or vectors of one length")
     lengths = set(compute.list_value_length(array).to_pylist()) if len(array) else {0}
     values = array.flatten()
@@ -301,6 +305,11 @@ def _checked_labels(labels: Iterable[tuple[int, Any]], place: str) -> list[Any] 
             kind = _kind(one)
             if kind is None:
                 continue
+            if kind == "a number" and not _is_class_id(one):
+                raise Malformed(
+                    f"{place} {number}: label {one!r} is no class: text, a whole number of 64 bits "
+                    "or a truth value, or a list of them"
+                )
             first = first or (number, kind)
             if kind != first[1]:
                 raise Malformed(
@@ -316,6 +325,10 @@ def _kind(label: Any) -> str | None:
     if label is None or label in ("", -1) or (isinstance(label, float) and math.isnan(label)):
         return None
     return "text" if isinstance(label, str) else "a number"
+
+
+def _is_class_id(label: Any) -> bool:
+    return isinstance(label, int | float) and label == label // 1 and abs(label) < 2**63
 
 
 def _label_of_cell(cell: str, are_numbers: bool) -> Any:

@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from ssbhash.arrays import Codes, Distances, Ids
 from ssbhash.engines import (
-    MISSING_DISTANCE,
     MISSING_ID,
     Database,
     get,
@@ -46,24 +45,18 @@ def nearest(
             n_threads=n_threads,
         )
         return found
-    shape = (len(queries), k)
-    all_distances, all_ids = [np.full(shape, MISSING_DISTANCE)], [np.full(shape, MISSING_ID)]
+    engine = get(backend)
+    nothing = len(queries), 0
+    rankings = [(np.empty(nothing, np.int32), np.empty(nothing, np.int64))]
     for part in parts:
-        database, ids = _database(part)
-        n_wanted = min(k + (excluded is not None), len(ids))
-        distances, rows = get(backend).search(database, queries, n_wanted, n_threads)
-        part_ids = ids[rows]
-        lost = distances > max_distance
+        database, part_ids = _database(part)
+        n_wanted = min(k + (excluded is not None), len(database))
+        distances, rows = engine.search(database, queries, n_wanted, n_threads, max_distance)
+        ids = np.where(rows < 0, MISSING_ID, part_ids[rows])
         if excluded is not None:
-            lost |= part_ids == excluded[:, None]
-        all_distances.append(np.where(lost, MISSING_DISTANCE, distances))
-        all_ids.append(np.where(lost, MISSING_ID, part_ids))
-    joined, joined_ids = np.concatenate(all_distances, axis=1), np.concatenate(all_ids, axis=1)
-    order = np.lexsort((joined_ids, joined), axis=1)[:, :k]
-    return (
-        np.take_along_axis(joined, order, axis=1).astype(np.int32),
-        np.take_along_axis(joined_ids, order, axis=1),
-    )
+            ids[ids == excluded[:, None]] = MISSING_ID
+        rankings.append((distances, ids))
+    return engine.merge(rankings, k, n_threads)
 
 
 def within(
@@ -108,10 +101,12 @@ def _native(parts: Sequence[Part]) -> list[tuple[Any, Any]]:
 
 
 def _database(part: Part) -> tuple[Database, Ids]:
-    """Return the codes that are alive as a matrix by ascending id, and these ids."""
+    """Return the codes that are alive by ascending id, and the id of each row."""
+    segment = part.segment
+    if segment.members is None and segment.ascending:
+        return Database(segment.rows, allowed=part.alive), segment.all_ids()
     items = part.items()
-    ids = part.segment.ids_of(items)
-    if not part.segment.ascending:
-        order = np.argsort(ids)
-        items, ids = items[order], ids[order]
-    return Database(np.ascontiguousarray(part.segment.codes_of(items))), ids
+    ids = segment.ids_of(items)
+    order = np.argsort(ids)
+    codes = np.ascontiguousarray(segment.codes_of(items[order]))
+    return Database(codes), ids[order]

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ssbhash.arrays import BoolArray, Codes, Ids, Int64Array
+from ssbhash.arrays import BoolArray, Codes, Ids, Int64Array, count_bits
 from ssbhash.engines import native_module
 
 Plane: TypeAlias = npt.NDArray[np.uint8]  # bit i % 8 of byte i // 8 stands for item i
@@ -116,6 +116,16 @@ class Segment:
         """Return the ids of all items."""
         return self.ids_of(np.arange(len(self))) if self.ids is None else self.ids
 
+    def masked(self, mask: BoolArray) -> BoolArray:
+        """Return mask[id] of each item; False beyond its end."""
+        end = self.first_id + len(self)
+        if self.ids is None and end <= len(mask):
+            return mask[self.first_id : end]
+        ids = self.all_ids()
+        are_masked = ids < len(mask)
+        are_masked[are_masked] = mask[ids[are_masked]]
+        return are_masked
+
     def find(self, ids: Ids) -> tuple[Int64Array, BoolArray]:
         """Return the item of each id, and whether the segment has that id."""
         n = len(self)
@@ -193,6 +203,11 @@ class Part:
         """Make a part with every item alive."""
         return cls(segment, None, len(segment))
 
+    @property
+    def is_sparse(self) -> bool:
+        """Whether most items were removed, so that a new segment of the others pays."""
+        return 2 * self.n_alive < len(self.segment)
+
     def are_alive(self, items: Int64Array) -> BoolArray:
         """Tell for each of some items whether it is alive."""
         if self.alive is None:
@@ -204,7 +219,10 @@ class Part:
         if len(items) == 0:
             return self
         n = len(self.segment)
-        alive = np.full((n + 7) // 8, 255, np.uint8) if self.alive is None else self.alive.copy()
+        if self.alive is None:
+            alive = np.packbits(np.ones(n, bool), bitorder="little")
+        else:
+            alive = self.alive.copy()
         np.bitwise_and.at(alive, items // 8, ~(1 << (items % 8)).astype(np.uint8))
         return Part(self.segment, alive, self.n_alive - len(items))
 
@@ -213,8 +231,7 @@ class Part:
         plane = np.packbits(counts, bitorder="little")
         if self.alive is not None:
             plane &= self.alive
-        n_alive = int(np.unpackbits(plane, count=len(self.segment), bitorder="little").sum())
-        return Part(self.segment, plane, n_alive)
+        return Part(self.segment, plane, count_bits(plane))
 
     def items(self) -> Int64Array:
         """Return the items that are alive."""

@@ -86,12 +86,7 @@ class State:
 
     def masked(self, mask: npt.NDArray[np.bool_]) -> tuple[Part, ...]:
         """Return parts with only the items with mask[id]."""
-        parts = []
-        for part in self.all_parts():
-            ids = part.segment.all_ids()
-            counts = ids < len(mask)
-            counts[counts] = mask[ids[counts]]
-            parts.append(part.only(counts))
+        parts = [part.only(part.segment.masked(mask)) for part in self.all_parts()]
         return tuple(part for part in parts if part.n_alive)
 
 
@@ -100,39 +95,34 @@ def empty_tail(n_bytes: int) -> Part:
     return Part.whole(Segment(np.empty((0, n_bytes), np.uint8), np.empty(0, np.int64)))
 
 
-def join(
-    parts: Sequence[Part], codes: Codes, ids: Ids, layout: Layout, n_threads: int
-) -> Part | None:
-    """Make one part of the items that are alive in some parts, and of new items."""
-    items = [part.items() for part in parts]
-    pairs = list(zip(parts, items, strict=True))
-    ids = np.concatenate([*(part.segment.ids_of(some) for part, some in pairs), ids])
-    codes = np.concatenate([*(part.segment.codes_of(some) for part, some in pairs), codes])
-    if len(ids) == 0:
-        return None
+def join(parts: Sequence[Part], layout: Layout, n_threads: int) -> tuple[Part, ...]:
+    """Make one part of the items that are alive in some parts; none if there are none."""
+    if not any(part.n_alive for part in parts):
+        return ()
+    pairs = [(part.segment, part.items()) for part in parts]
+    ids = np.concatenate([segment.ids_of(items) for segment, items in pairs])
+    codes = np.concatenate([segment.codes_of(items) for segment, items in pairs])
     if np.any(ids[1:] < ids[:-1]):
         order = np.argsort(ids)
         ids, codes = ids[order], codes[order]
-    return Part.whole(build(np.ascontiguousarray(codes), ids, layout, n_threads))
+    return (Part.whole(build(np.ascontiguousarray(codes), ids, layout, n_threads)),)
 
 
 def settle(parts: Sequence[Part], layout: Layout, n_threads: int) -> tuple[Part, ...]:
-    """Drop empty parts; merge parts of about one size if there are many."""
-    kept = sorted((part for part in parts if part.n_alive), key=lambda part: -part.n_alive)
+    """Make sparse parts anew; merge parts of about one size if there are many."""
+    kept: list[Part] = []
+    for part in parts:
+        kept.extend(join([part], layout, n_threads) if part.is_sparse else [part])
     while True:
+        kept.sort(key=lambda part: -part.n_alive)
         levels: dict[int, list[Part]] = {}
         for part in kept:
             levels.setdefault(_level(part.n_alive), []).append(part)
         many = [some for some in levels.values() if len(some) >= _FANOUT]
         if not many or sum(part.n_alive for part in many[-1]) > MAX_ITEMS:
             return tuple(kept)
-        n_bytes = kept[0].segment.rows.shape[1]
-        nothing = np.empty((0, n_bytes), np.uint8)
-        merged = join(many[-1], nothing, np.empty(0, np.int64), layout, n_threads)
         kept = [part for part in kept if not any(part is one for one in many[-1])]
-        if merged is not None:
-            kept.append(merged)
-        kept.sort(key=lambda part: -part.n_alive)
+        kept.extend(join(many[-1], layout, n_threads))
 
 
 def _level(n: int) -> int:

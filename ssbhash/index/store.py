@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ssbhash.arrays import Codes, Ids
+from ssbhash.arrays import Ids
 from ssbhash.index.folder import Folder
 from ssbhash.index.log import Change
 from ssbhash.index.names import MAX_ID, Names, are_names, as_ids, as_names, first_repeated
@@ -62,7 +62,8 @@ class Store:
             if change.names is not None:
                 names = Names() if names is None else names.copy()
                 names.add(change.ids, change.names)
-            added = self._join([rest.tail], change.codes, change.ids)
+            new = Part.whole(Segment(change.codes, change.ids))
+            added = join([rest.tail, new], self.layout, resolve(None))
             self._install(rest.advanced(change.ids).next_id, (*rest.parts, *added), names)
             return
         if len(self.state.tail.segment) + len(change.ids) > TAIL_ITEMS:
@@ -71,22 +72,17 @@ class Store:
         if self.folder is not None:
             self.folder.append(change)
         self._replay(change)
+        if any(part.is_sparse for part in self.state.parts):
+            self._install(self.state.next_id, self.sealed(), self.names)
 
     def sealed(self) -> tuple[Part, ...]:
         """Return all parts, the growing one laid out as a segment."""
-        return (*self.state.parts, *self._join([self.state.tail]))
+        return (*self.state.parts, *join([self.state.tail], self.layout, resolve(None)))
 
     def compact(self) -> None:
         """Merge all parts into one."""
-        self._install(self.state.next_id, self._join(self.state.all_parts()), self.names)
-
-    def _join(
-        self, parts: Sequence[Part], codes: Codes | None = None, ids: Ids | None = None
-    ) -> tuple[Part, ...]:
-        codes = self.no_codes if codes is None else codes
-        ids = np.empty(0, np.int64) if ids is None else ids
-        made = join(parts, codes, ids, self.layout, resolve(None))
-        return () if made is None else (made,)
+        whole = join(self.state.all_parts(), self.layout, resolve(None))
+        self._install(self.state.next_id, whole, self.names)
 
     def _install(self, next_id: int, parts: Sequence[Part], names: Names | None) -> None:
         """Replace the parts, on disk and in memory; nothing grows then."""

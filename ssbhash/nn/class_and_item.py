@@ -66,6 +66,8 @@ class ClassAndItemNetwork(Autoencoder):
         self.rotation: Tensor
         self.register_buffer("rotation", torch.zeros(width, n_item_bits))
         self.average: ClassAndItemNetwork | None = None
+        # The tensors of the average, and those that they follow.
+        self.averaged: tuple[list[Tensor], list[Tensor]] = [], []
         self.n_steps = 0
 
     def begin(self) -> None:
@@ -75,6 +77,8 @@ class ClassAndItemNetwork(Autoencoder):
             state = self.state_dict()
             self.average.load_state_dict({name: state[name] for name in self.average.state_dict()})
         self.average.eval().requires_grad_(False).to(self.rotation.device)
+        own, averages = _state(self), _state(self.average)
+        self.averaged = list(averages.values()), [own[name] for name in averages]
 
     @torch.no_grad()
     def stepped(self) -> None:
@@ -82,16 +86,13 @@ class ClassAndItemNetwork(Autoencoder):
         assert self.average is not None
         self.n_steps += 1
         share = max(1 - AVERAGE_DECAY, 1 / (self.n_steps + 1))
-        weights = self.state_dict()
-        for name, value in self.average.state_dict().items():
-            if torch.is_tensor(value) and value.is_floating_point():
-                value.lerp_(weights[name], share)
+        torch._foreach_lerp_(*self.averaged, share)
 
     def finish(self) -> None:
         """Keep the average."""
         assert self.average is not None
         self.load_state_dict(self.state_dict() | self.average.state_dict())
-        self.average = None
+        self.average, self.averaged = None, ([], [])
 
     def train(self, mode: bool = True) -> ClassAndItemNetwork:
         """Set the mode; the average is always in evaluation mode."""
@@ -161,6 +162,12 @@ class ClassAndItemNetwork(Autoencoder):
         if self.shape.multilabel:
             return F.binary_cross_entropy_with_logits(scores, belief, reduction="none").sum(1)
         return -(belief * F.log_softmax(scores, 1)).sum(1)
+
+
+def _state(network: ClassAndItemNetwork) -> dict[str, Tensor]:
+    """Parameters and statistics by name."""
+    every = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    return {name: value for name, value in every.items() if value.is_floating_point()}
 
 
 def contrast(items: Tensor, neighbours: Tensor) -> Tensor:

@@ -15,8 +15,8 @@ using Found = std::vector<std::vector<Neighbour>>;
 
 constexpr std::size_t kQueriesATask = 8;
 // Measured at 64 bits: up to this share of all codes, reading lists costs less than a scan. Many
-// queries share a scan, which is eight times as fast for each. A few of them are tried first, to see
-// whether lists serve the others.
+// queries share a scan, which is eight times as fast for each. A few of them are tried first, to
+// see whether lists serve the others.
 constexpr std::size_t kScanShare = 4, kBatchShare = 32;
 constexpr std::size_t kBatch = 64, kTrials = 4;
 
@@ -43,7 +43,8 @@ class SegmentSearch {
 
   private:
     // Rows are in the order of their first items, so the k nearest rows hold the k nearest items;
-    // not so where first items are left out.
+    // Rows are in the order of their first items, so the k nearest rows hold the k nearest items.
+    // This fails if first items are left out.
     bool in_order() const {
         return segment_.members ? !segment_.allowed && !queries_.excluded : segment_.ascending;
     }

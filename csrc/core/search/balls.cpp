@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <numeric>
 
 namespace ssbhash {
 namespace {
@@ -211,13 +212,12 @@ double Balls::share_skipped(const Codes &codes, const SearchKernels &kernels) co
         std::copy_n(trial_query(codes, i), n_bytes_, rows.data() + i * n_bytes_);
     const Database database{codes};
     Bounds bounds(*this, database, {rows.data(), kTrialQueries, n_bytes_}, kernels);
+    const std::vector<std::int32_t> limits =
+        bounds.first_limits(kTrialK, std::min(kTrialCodes, codes.n / 16));
     std::size_t skipped = 0;
-    for (std::size_t query = 0; query < kTrialQueries; ++query) {
-        const std::int32_t limit =
-            bounds.first_limit(query, kTrialK, std::min(kTrialCodes, codes.n / 16));
+    for (std::size_t query = 0; query < kTrialQueries; ++query)
         for (const Ball &ball : balls_)
-            skipped += !ball.can_hold(bounds.distance(query, ball.centre), limit);
-    }
+            skipped += !ball.can_hold(bounds.distance(query, ball.centre), limits[query]);
     return static_cast<double>(skipped) / static_cast<double>(kTrialQueries * balls_.size());
 }
 
@@ -235,17 +235,24 @@ Bounds::Bounds(const Balls &balls, const Database &database, const Codes &querie
     }
 }
 
-std::size_t Bounds::nearest_centre(std::size_t query) const {
-    std::size_t best = 0;
-    for (std::size_t i = 1; i < balls_.centres().n; ++i)
-        if (distance(query, i) < distance(query, best))
-            best = i;
-    return best;
+// Returns for each query the first centre at the least distance.
+std::vector<std::uint32_t> Bounds::nearest_centres() const {
+    std::vector<std::uint32_t> nearest(queries_.n, 0);
+    std::vector<std::int16_t> least(distances_.begin(),
+                                    distances_.begin() + static_cast<std::ptrdiff_t>(queries_.n));
+    for (std::uint32_t centre = 1; centre < balls_.centres().n; ++centre) {
+        const std::int16_t *from = distances_.data() + centre * queries_.n;
+        for (std::size_t query = 0; query < queries_.n; ++query) {
+            nearest[query] = from[query] < least[query] ? centre : nearest[query];
+            least[query] = std::min(least[query], from[query]);
+        }
+    }
+    return nearest;
 }
 
 // Takes up to n allowed codes from position `begin` on. If few are allowed there, takes evenly
 // spaced ones of all rows instead.
-void Bounds::take_allowed(std::size_t begin, std::size_t n) {
+void Bounds::take_sample(std::size_t begin, std::size_t n) {
     const std::size_t n_codes = database_.codes.n;
     const std::uint32_t *order = balls_.order();
     ids_.clear();
@@ -259,26 +266,33 @@ void Bounds::take_allowed(std::size_t begin, std::size_t n) {
     if (ids_.size() < n / 2)
         for (ids_.clear(), begin = 0; begin < n_codes && ids_.size() < n; begin += step)
             take(begin);
+    rows_.resize(ids_.size() * database_.codes.n_bytes);
+    gather(database_.codes, ids_.data(), ids_.size(), rows_.data());
 }
 
-std::int32_t Bounds::first_limit(std::size_t query, std::size_t k, std::size_t n) {
+std::vector<std::int32_t> Bounds::first_limits(std::size_t k, std::size_t n) {
     const Codes &codes = database_.codes;
-    const std::size_t begin = std::min(balls_.first(nearest_centre(query)), codes.n - n);
-    const std::uint32_t *ids = balls_.order() + begin;
-    if (database_.allowed) {
-        take_allowed(begin, n);
-        n = ids_.size();
-        ids = ids_.data();
-    }
-    if (n < k)
-        return static_cast<std::int32_t>(8 * codes.n_bytes) + 1;
-    rows_.resize(n * codes.n_bytes);
-    gather(codes, ids, n, rows_.data());
+    const std::vector<std::uint32_t> nearest = nearest_centres();
+    std::vector<std::uint32_t> queries(queries_.n);
+    std::iota(queries.begin(), queries.end(), 0u);
+    std::sort(queries.begin(), queries.end(), // those around one centre share its sample
+              [&](std::uint32_t a, std::uint32_t b) { return nearest[a] < nearest[b]; });
+    std::vector<std::int32_t> limits(queries_.n, static_cast<std::int32_t>(8 * codes.n_bytes) + 1);
     std::vector<std::uint16_t> distances(n);
-    kernels_.row_distances(rows_.data(), n, codes.n_bytes, queries_.row(query), distances.data());
-    const auto kth = distances.begin() + static_cast<std::ptrdiff_t>(k - 1);
-    std::nth_element(distances.begin(), kth, distances.end());
-    return *kth + 1;
+    for (std::size_t i = 0; i < queries.size(); ++i) {
+        const std::uint32_t query = queries[i], centre = nearest[query];
+        if (i == 0 || centre != nearest[queries[i - 1]])
+            take_sample(std::min(balls_.first(centre), codes.n - n), n);
+        if (ids_.size() < k)
+            continue;
+        kernels_.row_distances(rows_.data(), ids_.size(), codes.n_bytes, queries_.row(query),
+                               distances.data());
+        const auto kth = distances.begin() + static_cast<std::ptrdiff_t>(k - 1);
+        std::nth_element(distances.begin(), kth,
+                         distances.begin() + static_cast<std::ptrdiff_t>(ids_.size()));
+        limits[query] = *kth + 1;
+    }
+    return limits;
 }
 
 void Bounds::choose(std::size_t block, Tile &tile) {

@@ -69,9 +69,9 @@ class Bounds {
     Bounds(const Balls &balls, const Database &database, const Codes &queries,
            const SearchKernels &kernels);
 
-    // Returns one more than the k-th distance among `n` allowed codes around the centre that is
-    // nearest to a query; one more than any distance if there are fewer than k.
-    std::int32_t first_limit(std::size_t query, std::size_t k, std::size_t n);
+    // Returns for each query one more than the k-th distance among `n` allowed codes around the
+    // centre that is nearest to it; one more than any distance if there are fewer than k.
+    std::vector<std::int32_t> first_limits(std::size_t k, std::size_t n);
 
     // Chooses the slots (slot i is query i) that may find something in a block.
     void choose(std::size_t block, Tile &tile);
@@ -81,8 +81,8 @@ class Bounds {
     }
 
   private:
-    std::size_t nearest_centre(std::size_t query) const;
-    void take_allowed(std::size_t begin, std::size_t n);
+    std::vector<std::uint32_t> nearest_centres() const;
+    void take_sample(std::size_t begin, std::size_t n);
 
     const Balls &balls_;
     const Database &database_;
@@ -91,8 +91,8 @@ class Bounds {
     std::vector<std::int16_t> distances_; // [n_centres][n_queries]
     std::vector<std::int16_t> limits_;    // when last read: never lower than they are now
     std::vector<std::int16_t> passed_;
-    std::vector<std::uint32_t> ids_;
-    Scratch rows_;
+    std::vector<std::uint32_t> ids_; // of the sample
+    Scratch rows_;                   // its codes
 };
 
 // Copies rows ids[0] ... ids[n - 1].

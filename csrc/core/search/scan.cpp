@@ -102,8 +102,9 @@ void set_first_limits(const ScanTask &task, std::size_t k, const Sinks &sinks, B
         sinks[q]->limit = std::min(sinks[q]->limit, limit);
     };
     if (bounds) {
+        const std::vector<std::int32_t> limits = bounds->first_limits(k, n_sample);
         for (std::size_t q = 0; q < task.queries.n; ++q)
-            lower(q, bounds->first_limit(q, k, n_sample));
+            lower(q, limits[q]);
         return;
     }
     Sample sample(task, n_sample);

@@ -175,7 +175,7 @@ async function ask(question, name, isFile = false) {
       call("search", { ...query, k: Math.min(K, state.stats.limits.max_k) }), call("histogram", { codes: [code] }),
     ]);
     const items = await details(found.ids[0]);
-    if (turn !== state.asked) return;
+    if (turn !== state.asked) return undefined;
     const classes = coded.classes ? coded.classes[0] : null;
     const asked = { text: question.texts ? question.texts[0] : isFile ? name : undefined, classes, ...own, code };
     find("asked-item").replaceChildren(shown(asked));
@@ -186,10 +186,12 @@ async function ask(question, name, isFile = false) {
     const more = coded.codes.length > 1 ? ` (the first of ${coded.codes.length} queries in the file)` : "";
     find("status").textContent = items.length ? `The ${items.length} nearest to ${name}${more}` : "Nothing is in the index.";
   } catch (error) {
-    if (turn !== state.asked) return;
-    find("status").className = "wrong";
-    find("status").textContent = error.message;
+    if (turn !== state.asked) return undefined;
+    const isNumber = question.ids && typeof question.ids[0] === "number";
+    if (isNumber && error.message.includes("are strings")) return ask({ ids: [String(question.ids[0])] }, name);
+    tell(error);
   }
+  return undefined;
 }
 
 function result(item, distance, code) {
@@ -197,7 +199,9 @@ function result(item, distance, code) {
   const button = make("button", { type: "button" }, "More like this");
   button.setAttribute("aria-label", `More like item ${item.id}`);
   button.addEventListener("click", () => go({ id: String(item.id) }));
-  return make("li", {}, make("div", { className: "distance" }, make("b", {}, String(distance)), `${unit} apart`), shown(item, code), button);
+  const apart = make("div", { className: "distance" });
+  if (distance !== null) apart.append(make("b", {}, String(distance)), `${unit} apart`);
+  return make("li", {}, apart, shown(item, code), button);
 }
 
 // The address keeps the question, so that Back works and a link can be sent.
@@ -221,31 +225,55 @@ function follow() {
     if (!readsTexts()) find("query").value = id;
     return ask({ ids: [idOf(id)] }, `item ${id}`);
   }
-  return undefined;
+  return offer();
 }
 
 async function take(file) {
   if (!file) return;
   if (file.name.endsWith(".npy")) await ask(await file.arrayBuffer(), file.name, true);
   else if (readsTexts()) go({ text: (await file.text()).slice(0, 2000) });
-  else {
-    find("status").className = "wrong";
-    find("status").textContent = `${file.name} is no .npy file of codes or vectors.`;
-  }
+  else tell(new Error(`${file.name} is no .npy file of codes or vectors.`));
 }
 
-async function anyItem() {
-  // Any code leads to an item: the nearest one.
+function randomCode() {
   const { n_bits: nBits } = state.stats.index;
   const bytes = crypto.getRandomValues(new Uint8Array(Math.ceil(nBits / 8)));
   if (nBits % 8) bytes[bytes.length - 1] &= (1 << (nBits % 8)) - 1;
-  const code = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+// Any code leads to an item, the nearest one. Several may lead to the same.
+async function anyItems(n) {
+  const { ids } = await call("search", { codes: Array.from({ length: 4 * n }, randomCode), k: 1 });
+  return [...new Set(ids.flat())].slice(0, n);
+}
+
+function tell(error) {
+  find("status").className = "wrong";
+  find("status").textContent = error.message;
+}
+
+async function goToAny() {
   try {
-    const { ids } = await call("search", { codes: [code], k: 1 });
-    if (ids[0].length) go({ id: String(ids[0][0]) });
+    const ids = await anyItems(1);
+    if (ids.length) go({ id: String(ids[0]) });
   } catch (error) {
-    find("status").className = "wrong";
-    find("status").textContent = error.message;
+    tell(error);
+  }
+}
+
+// Without a question, show some items to begin with.
+async function offer() {
+  const turn = ++state.asked;
+  try {
+    const items = await details(await anyItems(12));
+    if (turn !== state.asked) return;
+    find("asked").hidden = find("legend").hidden = true;
+    find("results").replaceChildren(...items.map((item) => result(item, null)));
+    find("status").className = "";
+    find("status").textContent = items.length ? "Some items to begin with" : "Nothing is in the index.";
+  } catch (error) {
+    tell(error);
   }
 }
 
@@ -253,8 +281,7 @@ async function start() {
   try {
     state.stats = await call("stats");
   } catch (error) {
-    find("status").className = "wrong";
-    find("status").textContent = error.message;
+    tell(error);
     return;
   }
   find("unlock").hidden = true;
@@ -285,7 +312,7 @@ find("unlock").addEventListener("submit", (event) => {
   sessionStorage.setItem("key", find("key").value);
   start();
 });
-find("random").addEventListener("click", () => { if (state.stats) anyItem(); });
+find("random").addEventListener("click", () => { if (state.stats) goToAny(); });
 find("file").addEventListener("change", (event) => take(event.target.files[0]));
 addEventListener("popstate", follow);
 addEventListener("dragover", (event) => { event.preventDefault(); document.body.classList.add("dropping"); });

@@ -90,63 +90,47 @@ void scan_segment(const Tile &tile, const Segment &segment, State<kHigh> &state)
     state.n_slots = kept;
 }
 
-// Selects the allowed codes among those that were hit. The first hits are looked up one by one.
-// Then a plane of all allowed codes of the block is built, which costs about as much as kLookUps
-// look-ups.
+// The filter of one block. A code is looked up only if its distance qualifies, for most hits are
+// ties that lose. A refused code lowers no limit, so other queries hit it too. After kMaxRefused of
+// them the plane of all allowed codes is built and anded to the hits.
 template <typename Lane>
 class AllowedHits {
   public:
     static constexpr std::size_t kLanesOf = sizeof(Word) / sizeof(Lane);
-    static constexpr std::size_t kLookUps = kBlockCodes / 8;
+    static constexpr std::size_t kMaxRefused = kBlockCodes / 8;
 
     explicit AllowedHits(const Block &block) : block_(block) {}
 
     void keep(Lane *hits) {
-        if (!block_.allowed)
+        if (n_refused_ < kMaxRefused)
             return;
-        if (n_looked_up_ < kLookUps) {
-            for (std::size_t lane = 0; lane < kLanesOf; ++lane)
-                for (Lane left = hits[lane]; left; left &= left - 1, ++n_looked_up_) {
-                    const auto bit = static_cast<std::size_t>(__builtin_ctzll(left));
-                    if (!is_allowed_at(bit * kLanesOf + lane))
-                        hits[lane] ^= left & -left;
-                }
-            return;
-        }
         if (!has_plane_)
             build();
         for (std::size_t lane = 0; lane < kLanesOf; ++lane)
             hits[lane] &= plane_[lane];
     }
 
+    bool allows(std::size_t position) {
+        if (has_plane_ || is_allowed(block_, position))
+            return true;
+        ++n_refused_;
+        return false;
+    }
+
   private:
-    bool is_allowed_at(std::size_t position) const {
-        return position < block_.n && is_allowed(block_, position);
-    }
-
     void build() {
-        if (block_.order)
-            build_by([&](std::size_t position) { return std::size_t{block_.order[position]}; });
-        else
-            build_by([&](std::size_t position) {
-                return static_cast<std::size_t>(id_at(block_, position));
-            });
-        has_plane_ = true;
-    }
-
-    template <typename IdOf>
-    SSBHASH_INLINE void build_by(const IdOf &id_of) {
         const std::uint8_t *allowed = block_.allowed;
         std::size_t position = 0;
         for (std::size_t bit = 0; bit < 8 * sizeof(Lane); ++bit)
             for (std::size_t lane = 0; lane < kLanesOf && position < block_.n; ++lane) {
-                const std::size_t id = id_of(position++);
+                const auto id = static_cast<std::size_t>(id_at(block_, position++));
                 plane_[lane] |= static_cast<Lane>(allowed[id / 8] >> id % 8 & 1) << bit;
             }
+        has_plane_ = true;
     }
 
     const Block &block_;
-    std::size_t n_looked_up_ = 0;
+    std::size_t n_refused_ = 0;
     bool has_plane_ = false;
     Lane plane_[kLanesOf] = {};
 };
@@ -170,9 +154,13 @@ void offer_hits(const Tile &tile, const Block &block, std::size_t slot, const Wo
         const std::size_t bit = static_cast<std::size_t>(__builtin_ctzll(any));
         for (std::size_t lane = 0; lane < lanes; ++lane) {
             const std::size_t position = bit * lanes + lane;
-            if ((hits[lane] >> bit & 1) && position < block.n)
-                offer(sink, distance(row_at(block, position, tile.n_bytes), query, tile.n_bytes),
-                      id_at(block, position));
+            if (!(hits[lane] >> bit & 1) || position >= block.n)
+                continue;
+            const std::int32_t found =
+                distance(row_at(block, position, tile.n_bytes), query, tile.n_bytes);
+            const std::int64_t id = id_at(block, position);
+            if (is_wanted(sink, found, id) && allowed.allows(position))
+                take(sink, found, id);
         }
     }
 }

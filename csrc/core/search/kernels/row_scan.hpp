@@ -37,8 +37,9 @@ template <std::size_t kBytes = 0> // 0: any
     const std::size_t n_bytes = kBytes ? kBytes : width;
     for (std::size_t i = begin; i < end; ++i) {
         const std::int32_t found = distance(row_at(block, i, n_bytes), query, n_bytes);
-        if (found < sink.limit && is_allowed(block, i))
-            offer(sink, found, id_at(block, i));
+        const std::int64_t id = id_at(block, i);
+        if (is_wanted(sink, found, id) && is_allowed(block, i))
+            take(sink, found, id);
     }
 }
 

@@ -16,9 +16,11 @@ inline void lower_limit(Sink &sink) {
 
 // If codes come in ascending order of id, a later code at the k-th distance loses its tie, so the
 // limit is the k-th distance. Otherwise it is one more.
-SSBHASH_INLINE void offer(Sink &sink, std::int32_t distance, std::int64_t id) {
-    if (distance >= sink.limit || (distance + 1 == sink.limit && id >= sink.last_id))
-        return;
+SSBHASH_INLINE bool is_wanted(const Sink &sink, std::int32_t distance, std::int64_t id) {
+    return distance < sink.limit && (distance + 1 < sink.limit || id < sink.last_id);
+}
+
+SSBHASH_INLINE void take(Sink &sink, std::int32_t distance, std::int64_t id) {
     if (sink.n_found == sink.capacity)
         sink.make_room(sink);
     sink.found[sink.n_found++] = {distance, id};

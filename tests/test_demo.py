@@ -11,11 +11,10 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("typer")
 from typer.testing import CliRunner
 
-from ssbhash import HammingIndex
+from ssbhash import HammingIndex, load
 from ssbhash.cli import demo
 from ssbhash.cli.app import application
 from ssbhash.data.files import read_items
-from ssbhash.models import methods
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +61,7 @@ def test_files(ran: tuple[Path, dict, str]) -> None:
         len(HammingIndex.open(out / "index-12")) == len(list((out / "pictures").iterdir())) == 1497
     )
     queries = read_items(out / "queries.npz")
-    codes = methods.load(out / "model").transform(queries.features)
+    codes = load(out / "model").transform(queries.features)
     assert codes.shape == (300, 2)
     evaluate = ["evaluate", f"{out}/database.npz", f"{out}/queries.npz", "--model", f"{out}/model"]
     result = CliRunner().invoke(application, [*evaluate, "--json"])

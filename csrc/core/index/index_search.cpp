@@ -132,6 +132,8 @@ class SegmentSearch {
         const Codes codes{some.data(), which.size(), n_bytes};
         Database database{segment_.codes};
         database.allowed = segment_.allowed;
+        FilterMemory memory;
+        choose_filter(database, codes.n, memory);
         if (queries_.k == 0) {
             const std::vector<std::int64_t> radii(which.size(),
                                                   static_cast<std::int64_t>(queries_.max_distance));

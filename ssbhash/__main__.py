@@ -17,9 +17,12 @@ def main() -> int:
         if missing.name != "typer":
             raise
         return _without_typer(sys.argv[1:])
-    # `ssbhash/__init__.py` has let Ctrl-C end the process while modules were read.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    application()
+    try:
+        # `ssbhash/__init__.py` has let Ctrl-C end the process while modules were read.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        application()
+    except KeyboardInterrupt:  # before typer has begun to catch it
+        return 128 + signal.SIGINT
     return 0
 
 

@@ -163,7 +163,7 @@ def test_sparse_training_equals_dense_training(items: Any) -> None:
         assert left["loss"] == pytest.approx(right["loss"], rel=1e-3)
 
 
-@pytest.mark.parametrize(("n_units", "expected"), [(16, 1), (1500, 2)])
+@pytest.mark.parametrize(("n_units", "expected"), [(16, 1), (2500, 2)])
 def test_small_products_run_on_one_thread(
     items: Any, n_units: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

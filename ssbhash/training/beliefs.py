@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from ssbhash.arrays import Float32Array, Float64Array, Ids
 from ssbhash.inputs import ClassLabels, RowSource
+from ssbhash.training.torch_threads import as_many_as_pay
 
 # Neighbours of an item, by cosine: a twentieth of the items of a class, within these bounds.
 LEAST_NEIGHBOURS, MOST_NEIGHBOURS = 3, 10
@@ -244,9 +245,10 @@ class _Regression:
         n = MOST_ITERATIONS_OF_MANY if y.shape[1] > MANY_CLASSES else MOST_ITERATIONS
         # Not torch's: its optimisers import the compiler, which takes a second and 100 MB.
         start = np.zeros(n_weights + y.shape[1])
-        found = minimize(
-            loss, start, jac=True, method="L-BFGS-B", options={"maxiter": n, "ftol": 1e-7}
-        )
+        with as_many_as_pay(2 * len(x) * n_weights):
+            found = minimize(
+                loss, start, jac=True, method="L-BFGS-B", options={"maxiter": n, "ftol": 1e-7}
+            )
         parameters = torch.from_numpy(found.x.astype(np.float32))
         weight, bias = parameters[:n_weights], parameters[n_weights:]
         return _FittedRegression(self, weight.view(x.shape[1], y.shape[1]), bias)

@@ -172,7 +172,9 @@ class Training:
         finished: tuple[int, dict[str, Tensor]] | None = None
         spare: dict[str, Tensor] = {}
         try:
-            with bar, as_many_as_pay(options.batch_size, self.network.shape.n_hidden_units):
+            # Of the second layer's product.
+            n_operations = 2 * options.batch_size * self.network.shape.n_hidden_units**2
+            with bar, as_many_as_pay(n_operations):
                 if self._resume():
                     finished = len(outcome.history), self._weights()
                     bar.update(len(outcome.history) * n_batches)

@@ -21,7 +21,7 @@ from ssbhash.cluster.manifest import Manifest
 from ssbhash.cluster.replica import How
 from ssbhash.engines import MISSING_DISTANCE, MISSING_ID
 from ssbhash.hamming import RangeResult, SearchResult, merge
-from ssbhash.index import HammingIndex, Reranker
+from ssbhash.index import HammingIndex, Reranker, as_ids, check_one_for_each
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -283,8 +283,7 @@ class ShardedIndex:
             raise TypeError(
                 f"{name} must be integers: a sharded index has no strings. Keep them in a table"
             )
-        self._empty.contains(ids)
-        return np.atleast_1d(as_numpy(ids, name)).astype(np.int64)
+        return as_ids(ids, name)
 
     def _checked(self, codes: Any, ids: Any) -> tuple[Codes, Ids]:
         rows = as_numpy(codes, "codes")
@@ -292,12 +291,7 @@ class ShardedIndex:
         if ids is None:
             return rows, np.arange(self._next_id, self._next_id + len(rows), dtype=np.int64)
         numbers = self._as_ids(ids)
-        if len(numbers) != len(rows):
-            raise ValueError(f"there are {len(rows)} codes but {len(numbers)} ids")
-        ordered = np.sort(numbers)
-        twice = ordered[1:][ordered[1:] == ordered[:-1]]
-        if len(twice):
-            raise ValueError(f"id {int(twice[0])} is given twice")
+        check_one_for_each(numbers, len(rows))
         return rows, numbers
 
     def _apply(self, ids: Ids, codes: Codes | None) -> None:

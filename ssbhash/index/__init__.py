@@ -2,6 +2,14 @@
 
 from ssbhash.index.groups import groups_within
 from ssbhash.index.hamming_index import HammingIndex
+from ssbhash.index.names import as_ids, check_one_for_each
 from ssbhash.index.two_stages import Reranker, rerank
 
-__all__ = ["HammingIndex", "Reranker", "groups_within", "rerank"]
+__all__ = [
+    "HammingIndex",
+    "Reranker",
+    "as_ids",
+    "check_one_for_each",
+    "groups_within",
+    "rerank",
+]

@@ -90,7 +90,16 @@ def as_ids(ids: Any, name: str = "ids") -> Ids:
     return np.ascontiguousarray(numbers, np.int64)
 
 
-def first_repeated(ids: Sequence[Any] | Ids) -> Any:
+def check_one_for_each(ids: Sequence[Any] | Ids, n: int) -> None:
+    """Check that each of n codes has an id, and that none is given twice."""
+    if len(ids) != n:
+        raise ValueError(f"there are {n} codes but {len(ids)} ids")
+    repeated = _first_repeated(ids)
+    if repeated is not None:
+        raise ValueError(f"id {repeated!r} is given twice")
+
+
+def _first_repeated(ids: Sequence[Any] | Ids) -> Any:
     """Return an id that is given twice, or None."""
     if isinstance(ids, np.ndarray):
         if len(ids) < 2 or bool(np.all(ids[1:] > ids[:-1])):

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ssbhash.arrays import Ids
 from ssbhash.index.folder import Folder
 from ssbhash.index.log import Change
-from ssbhash.index.names import MAX_ID, Names, are_names, as_ids, as_names, first_repeated
+from ssbhash.index.names import MAX_ID, Names, are_names, as_ids, as_names, check_one_for_each
 from ssbhash.index.segments import Layout, Part, Segment
 from ssbhash.index.state import TAIL_ITEMS, State, empty_tail, join, settle
 from ssbhash.threads import resolve
@@ -136,11 +136,7 @@ class Store:
             raise TypeError(f"the ids of this index are {kind}")
         given: Any = as_ids(ids) if ids is not None and names is None else names
         if given is not None:
-            if len(given) != n:
-                raise ValueError(f"there are {n} codes but {len(given)} ids")
-            repeated = first_repeated(given)
-            if repeated is not None:
-                raise ValueError(f"id {repeated!r} is given twice")
+            check_one_for_each(given, n)
         if isinstance(given, np.ndarray):
             return given, None
         if next_id + n - 1 > MAX_ID:

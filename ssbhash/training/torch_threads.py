@@ -8,11 +8,11 @@ from contextlib import contextmanager
 import torch
 from threadpoolctl import threadpool_limits
 
-# Operations of a product that takes two milliseconds at most. Threads spin as long again while
-# they wait for the next one. Batches of 100 and 500 units took twice the CPU time with two threads,
-# and hardly less wall time. On a machine with other work two threads are worse: each product
-# waits until the other thread gets a core. A default SSB-VAE of 1,597 digits then took 73 s and 64 s
-# of CPU time with two threads, 16 s and 9 s with one.
+# Operations of a matrix product that takes about two milliseconds. After a product the threads of
+# OpenMP wait for the next one in a busy loop. With batches of 100 and 500 units two threads took
+# twice the CPU time of one, and hardly less wall time. Beside other programs it is worse: each
+# product waits until its second thread gets a core. A default SSB-VAE of 1,597 digits then took 73 s
+# with two threads and 10 s with one (64 and 8.5 CPU s).
 SMALL_PRODUCT = 2e8
 
 

@@ -292,10 +292,8 @@ class ITQ(_Hasher):
         n_iterations = as_count(self.n_iterations, "n_iterations", 0)
         n_bits = int(self.n_bits)
         pca = _principal_components(x, n_bits, self.seed)
-        projected = np.zeros((x.shape[0], n_bits))
-        projected[:, : pca.n_components_] = pca.transform(x)
-        rotation = rotation_to_signs(projected, n_iterations, self.seed)
-        self.weights_ = pca.components_.T @ rotation[: pca.n_components_]
+        rotation = rotation_to_signs(pca.transform(x), n_bits, n_iterations, self.seed)
+        self.weights_ = pca.components_.T @ rotation
         self.offsets_ = pca.mean_ @ self.weights_
         return self
 

@@ -94,24 +94,24 @@ def test_what_remains_is_the_average_of_the_weights() -> None:
 
 
 @pytest.mark.parametrize("n_bits", [1, 13, 40, 100])
-@pytest.mark.parametrize("class_share", [0.0, 0.42, 0.9])
-def test_the_class_has_its_share_of_the_variance(n_bits: int, class_share: float) -> None:
+@pytest.mark.parametrize("class_weight", [0.0, 0.5, 2.0])
+def test_logits_are_a_rotation_of_probabilities_and_embedding(
+    n_bits: int, class_weight: float
+) -> None:
     X, y = clusters(90, 3)
-    hasher = SSBVAE(n_bits, class_share=class_share, n_epochs=1, n_hidden_units=8).fit(X, y)
-    assert hasher.report_["class_share"] == class_share
+    hasher = SSBVAE(n_bits, class_weight=class_weight, n_epochs=1, n_hidden_units=8).fit(X, y)
+    assert hasher.report_["class_weight"] == class_weight
     logits = hasher.logits(X)
     assert logits.shape == (90, n_bits)
     assert hasher.transform(X).shape == (90, -(-n_bits // 8))
     np.testing.assert_allclose(logits.mean(0), 0, atol=1e-5)
-    if n_bits == 100:  # every axis has its place, so the rotation keeps the variance
+    if n_bits == 100:  # no axis is left out, so distances are those before the rotation
         network = hasher._model.network
         rows = hasher._model.rows(X)
         both = hasher._model.encode(network.both, rows, len(network.mean))
-        only_class = both.copy()
-        only_class[:, 3:] = network.mean[3:]
-        logits_of_class = (only_class - network.mean.numpy()) @ network.projection.numpy()
-        assert logits.var(0).sum() == pytest.approx(1, rel=1e-3)
-        assert logits_of_class.var(0).sum() == pytest.approx(class_share, rel=1e-3)
+        both[:, :3] *= class_weight
+        found, expected = (((a[:, None] - a) ** 2).sum(2) for a in (logits, both))
+        np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_codes_know_the_class_and_the_cluster() -> None:
@@ -129,14 +129,38 @@ def test_codes_know_the_class_and_the_cluster() -> None:
     assert own["P@10 by class"] > precision_at(*sides, k=10) - 0.05
 
 
-def test_labels_without_meaning_have_no_share(caplog: pytest.LogCaptureFixture) -> None:
+def test_labels_without_meaning_have_no_weight(caplog: pytest.LogCaptureFixture) -> None:
     X, _ = clusters(300, 3)
     y = np.where(np.arange(300) < 60, np.random.default_rng(0).integers(0, 3, 300), -1)
     with caplog.at_level(logging.WARNING):
         hasher = SSBVAE(16, n_epochs=1, n_hidden_units=8).fit(X, y)
-    assert hasher.report_["class_share"] == 0
+    assert hasher.report_["class_weight"] == 0
     assert "codes keep the item alone" in caplog.text
     assert hasher.logits(X).shape == (300, 16)
+
+
+def test_columns_in_large_units_do_not_hide_the_others() -> None:
+    X, y = clusters(900, 4)
+    shown = np.where(np.arange(900) < 60, y, -1)
+    amounts = np.random.default_rng(1).lognormal(10, 1, (900, 1)).astype(np.float32)
+    table = np.hstack([amounts, X])
+    plain = SSBVAE(32).fit(X[:800], shown[:800])
+    hasher = SSBVAE(32).fit(table[:800], shown[:800])
+    assert hasher.report_["log_loss_own_scales"] < hasher.report_["log_loss_one_scale"]
+    assert (hasher.predict(table[800:]) == y[800:]).mean() > (
+        plain.predict(X[800:]) == y[800:]
+    ).mean() - 0.1
+
+
+def test_features_of_one_unit_keep_their_scale() -> None:
+    # Only the first coordinates say anything; the small ones are noise.
+    X, y = clusters(600, 4)
+    noise = np.random.default_rng(1).normal(0, 0.1, (600, 60)).astype(np.float32)
+    hasher = SSBVAE(16, n_epochs=1, n_hidden_units=8)
+    hasher.fit(np.hstack([X, noise]), np.where(np.arange(600) < 60, y, -1))
+    assert hasher.report_["log_loss_own_scales"] > hasher.report_["log_loss_one_scale"]
+    scale = hasher._model.statistics["scale"]
+    assert (scale == scale[0]).all()
 
 
 @pytest.mark.parametrize("sparse", [False, True])
@@ -186,7 +210,7 @@ def test_a_handful_of_items(n: int) -> None:
     [
         {"preset": "best"},
         {"dropout": 1},
-        {"class_share": 1},
+        {"class_weight": -1},
         {"n_labelled": -1},
         {"n_lsa_components": 0},
         {"batch_size": 0},

@@ -12,7 +12,15 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from ssbhash.inputs import DenseRows, Raw, RowSource, fit_lsa, fit_scale, in_memory
+from ssbhash.inputs import (
+    ClassLabels,
+    DenseRows,
+    Raw,
+    RowSource,
+    fit_lsa,
+    in_memory,
+    one_scale_and_each,
+)
 from ssbhash.models.base import ClassifyingHasher, Hasher
 from ssbhash.models.fitted import Model
 from ssbhash.models.projections import (
@@ -30,7 +38,7 @@ from ssbhash.nn import (
     VDSHSNetwork,
     Weights,
 )
-from ssbhash.training import Data, Options, believe, split
+from ssbhash.training import Data, Options, believe, better_form, split
 
 logger = logging.getLogger(__name__)
 
@@ -58,9 +66,10 @@ class SSBVAE(ClassifyingHasher):
         By default 30 with preset "paper", else 10 or as many as make 500 steps.
     batch_size
         By default 100 with preset "paper", else 200.
-    class_share
-        Preset "default" only: share of the code's variance that belongs to the class. It is
-        0 if the labels predict held-out labels no better than class frequencies do.
+    class_weight
+        Preset "default" only: weight of the class probabilities in the code, beside an
+        embedding of unit length. It counts as 0 if the labels predict held-out labels no
+        better than class frequencies do.
     contrast_weight
         Preset "default" only: weight of telling an item's neighbour from other items.
     dropout
@@ -88,7 +97,8 @@ class SSBVAE(ClassifyingHasher):
     ----------
     report_
         Preset "default", after `fit`: the classifiers that were tried, their log losses on
-        held-out labels, which were chosen, and the share of the class.
+        held-out labels, which were chosen, the same for the scale of the features, and the
+        weight of the class.
 
     Examples
     --------
@@ -105,7 +115,7 @@ class SSBVAE(ClassifyingHasher):
     network: ClassVar[type[Autoencoder]] = ClassAndItemNetwork
     only: ClassVar[dict[str, tuple[str, ...]]] = {
         "default": (
-            "class_share",
+            "class_weight",
             "contrast_weight",
             "dropout",
             "n_lsa_components",
@@ -118,7 +128,7 @@ class SSBVAE(ClassifyingHasher):
     n_epochs: int | None = None  # type: ignore[assignment]
     preset: str = "default"
     batch_size: int | None = None  # type: ignore[assignment]
-    class_share: float = 0.42
+    class_weight: float = 1.0
     contrast_weight: float = 1.0
     dropout: float = 0.3
     n_lsa_components: int = 400
@@ -159,17 +169,14 @@ class SSBVAE(ClassifyingHasher):
         n = min(len(rows), PROJECTED_ITEMS)
         some = np.arange(n, dtype=np.int64) * len(rows) // n
         both = model.encode(network.both, rows, len(network.mean), some)
-        mean = both.mean(0)
-        centred = both - mean
-        variance = np.square(centred, dtype=np.float64).mean(0)
-        is_class = np.arange(len(mean)) < network.shape.n_classes
-        share = np.where(is_class, self.report_["class_share"], 1 - self.report_["class_share"])
-        part = np.where(is_class, variance[is_class].sum(), variance[~is_class].sum())
-        scale = np.sqrt(share / np.maximum(part, 1e-12))
-        axes = principal_axes(centred * scale, network.shape.n_bits)
-        rotation = rotation_to_signs(centred * scale @ axes, network.shape.n_bits, ITQ_ITERATIONS, int(self.seed))
+        mean, n_bits = both.mean(0), network.shape.n_bits
+        weight = np.ones(len(mean))
+        weight[: network.shape.n_classes] = self.report_["class_weight"]
+        centred = (both - mean) * weight
+        axes = principal_axes(centred, n_bits)
+        rotation = rotation_to_signs(centred @ axes, n_bits, ITQ_ITERATIONS, int(self.seed))
         network.mean.copy_(torch.from_numpy(mean))
-        network.projection.copy_(torch.from_numpy(scale[:, None] * axes @ rotation))
+        network.projection.copy_(torch.from_numpy(weight[:, None] * axes @ rotation))
 
     def _network(self) -> type[Autoencoder]:
         return SSBVAENetwork if self.preset == "paper" else ClassAndItemNetwork
@@ -183,11 +190,15 @@ class SSBVAE(ClassifyingHasher):
             dropout=float(self.dropout),
         )
 
-    def _inputs(self, rows: Raw, reconstruction: str) -> RowSource:
+    def _inputs(self, rows: Raw, reconstruction: str, labels: ClassLabels | None) -> RowSource:
         if self.preset == "paper":
-            return super()._inputs(rows, reconstruction)
+            return super()._inputs(rows, reconstruction, labels)
         if isinstance(rows, DenseRows):
-            return fit_scale(rows)
+            assert labels is not None
+            forms = one_scale_and_each(rows)
+            chosen, self.report_ = better_form(*forms, self._seen(labels), int(self.seed))
+            return chosen
+        self.report_ = {}
         return fit_lsa(rows, int(self.n_lsa_components), int(self.seed), bool(self.verbose))
 
     def _prepared(self, data: Data, shape: Shape) -> tuple[Data, Shape]:
@@ -195,21 +206,24 @@ class SSBVAE(ClassifyingHasher):
             return data, shape
         assert data.labels is not None
         rows = in_memory(data.x)
-        held_out = split(len(data), float(self.validation_fraction), int(self.seed))[1]
-        seen = data.labels.without(held_out)
-        beliefs = believe(rows, seen, int(self.seed), bool(self.verbose))
-        class_share = float(self.class_share)
+        beliefs = believe(rows, self._seen(data.labels), int(self.seed), bool(self.verbose))
+        class_weight = float(self.class_weight)
         if not beliefs.informative:
-            class_share = 0.0
+            class_weight = 0.0
             logger.warning(
                 "the labels do not predict held-out labels better than class frequencies do "
                 "(log loss %.3f, %.3f): codes keep the item alone",
                 beliefs.report["log_loss"],
                 beliefs.report["log_loss_of_frequencies"],
             )
-        self.report_ = beliefs.report | {"class_share": class_share}
+        self.report_ |= beliefs.report | {"class_weight": class_weight}
         data = replace(data, x=rows, target=rows, beliefs=beliefs)
         return data, replace(shape, n_targets=0)
+
+    def _seen(self, labels: ClassLabels) -> ClassLabels:
+        """Hide the labels of the validation items."""
+        n_items, share = len(labels.numbers), float(self.validation_fraction)
+        return labels.without(split(n_items, share, int(self.seed))[1])
 
     def _options(self, device: str, data: Data) -> Options:
         options = super()._options(device, data)

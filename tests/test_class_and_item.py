@@ -94,13 +94,13 @@ def test_what_remains_is_the_average_of_the_weights() -> None:
 
 
 @pytest.mark.parametrize("n_bits", [1, 13, 40, 100])
-@pytest.mark.parametrize("class_weight", [0.0, 0.5, 2.0])
+@pytest.mark.parametrize("class_scale", [0.0, 0.5, 2.0])
 def test_logits_are_a_rotation_of_probabilities_and_embedding(
-    n_bits: int, class_weight: float
+    n_bits: int, class_scale: float
 ) -> None:
     X, y = clusters(90, 3)
-    hasher = SSBVAE(n_bits, class_weight=class_weight, n_epochs=1, n_hidden_units=8).fit(X, y)
-    assert hasher.report_["class_weight"] == class_weight
+    hasher = SSBVAE(n_bits, class_scale=class_scale, n_epochs=1, n_hidden_units=8).fit(X, y)
+    assert hasher.report_["class_scale"] == class_scale
     logits = hasher.logits(X)
     assert logits.shape == (90, n_bits)
     assert hasher.transform(X).shape == (90, -(-n_bits // 8))
@@ -109,7 +109,7 @@ def test_logits_are_a_rotation_of_probabilities_and_embedding(
         network = hasher._model.network
         rows = hasher._model.rows(X)
         both = hasher._model.encode(network.both, rows, len(network.mean))
-        both[:, :3] *= class_weight
+        both[:, :3] *= class_scale
         found, expected = (((a[:, None] - a) ** 2).sum(2) for a in (logits, both))
         np.testing.assert_allclose(found, expected, atol=1e-4)
 
@@ -134,7 +134,7 @@ def test_labels_without_meaning_have_no_weight(caplog: pytest.LogCaptureFixture)
     y = np.where(np.arange(300) < 60, np.random.default_rng(0).integers(0, 3, 300), -1)
     with caplog.at_level(logging.WARNING):
         hasher = SSBVAE(16, n_epochs=1, n_hidden_units=8).fit(X, y)
-    assert hasher.report_["class_weight"] == 0
+    assert hasher.report_["class_scale"] == 0
     assert "codes keep the item alone" in caplog.text
     assert hasher.logits(X).shape == (300, 16)
 
@@ -210,7 +210,7 @@ def test_a_handful_of_items(n: int) -> None:
     [
         {"preset": "best"},
         {"dropout": 1},
-        {"class_weight": -1},
+        {"class_scale": -1},
         {"n_labelled": -1},
         {"n_lsa_components": 0},
         {"batch_size": 0},

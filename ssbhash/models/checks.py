@@ -30,7 +30,7 @@ _WEIGHTS = (
     "alpha",
     "beta",
     "gamma",
-    "class_weight",
+    "class_scale",
     "contrast_weight",
 )
 _SHARES = ("validation_fraction", "dropout")

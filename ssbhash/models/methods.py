@@ -66,8 +66,8 @@ class SSBVAE(ClassifyingHasher):
         By default 30 with preset "paper", else 10 or as many as make 500 steps.
     batch_size
         By default 100 with preset "paper", else 200.
-    class_weight
-        Preset "default" only: weight of the class probabilities in the code, beside an
+    class_scale
+        Preset "default" only: scale of the class probabilities in the code, beside an
         embedding of unit length. It counts as 0 if the labels predict held-out labels no
         better than class frequencies do.
     contrast_weight
@@ -98,7 +98,7 @@ class SSBVAE(ClassifyingHasher):
     report_
         Preset "default", after `fit`: the classifiers that were tried, their log losses on
         held-out labels, which were chosen, the same for the scale of the features, and the
-        weight of the class.
+        scale of the class probabilities.
 
     Examples
     --------
@@ -115,7 +115,7 @@ class SSBVAE(ClassifyingHasher):
     network: ClassVar[type[Autoencoder]] = ClassAndItemNetwork
     only: ClassVar[dict[str, tuple[str, ...]]] = {
         "default": (
-            "class_weight",
+            "class_scale",
             "contrast_weight",
             "dropout",
             "n_lsa_components",
@@ -128,7 +128,7 @@ class SSBVAE(ClassifyingHasher):
     n_epochs: int | None = None  # type: ignore[assignment]
     preset: str = "default"
     batch_size: int | None = None  # type: ignore[assignment]
-    class_weight: float = 1.0
+    class_scale: float = 1.0
     contrast_weight: float = 1.0
     dropout: float = 0.3
     n_lsa_components: int = 400
@@ -170,13 +170,13 @@ class SSBVAE(ClassifyingHasher):
         some = np.arange(n, dtype=np.int64) * len(rows) // n
         both = model.encode(network.both, rows, len(network.mean), some)
         mean, n_bits = both.mean(0), network.shape.n_bits
-        weight = np.ones(len(mean))
-        weight[: network.shape.n_classes] = self.report_["class_weight"]
-        centred = (both - mean) * weight
+        scale = np.ones(len(mean))
+        scale[: network.shape.n_classes] = self.report_["class_scale"]
+        centred = (both - mean) * scale
         axes = principal_axes(centred, n_bits)
         rotation = rotation_to_signs(centred @ axes, n_bits, ITQ_ITERATIONS, int(self.seed))
         network.mean.copy_(torch.from_numpy(mean))
-        network.projection.copy_(torch.from_numpy(weight[:, None] * axes @ rotation))
+        network.projection.copy_(torch.from_numpy(scale[:, None] * axes @ rotation))
 
     def _network(self) -> type[Autoencoder]:
         return SSBVAENetwork if self.preset == "paper" else ClassAndItemNetwork
@@ -207,16 +207,16 @@ class SSBVAE(ClassifyingHasher):
         assert data.labels is not None
         rows = in_memory(data.x)
         beliefs = believe(rows, self._seen(data.labels), int(self.seed), bool(self.verbose))
-        class_weight = float(self.class_weight)
+        class_scale = float(self.class_scale)
         if not beliefs.informative:
-            class_weight = 0.0
+            class_scale = 0.0
             logger.warning(
                 "the labels do not predict held-out labels better than class frequencies do "
                 "(log loss %.3f, %.3f): codes keep the item alone",
                 beliefs.report["log_loss"],
                 beliefs.report["log_loss_of_frequencies"],
             )
-        self.report_ |= beliefs.report | {"class_weight": class_weight}
+        self.report_ |= beliefs.report | {"class_scale": class_scale}
         data = replace(data, x=rows, target=rows, beliefs=beliefs)
         return data, replace(shape, n_targets=0)
 

@@ -114,6 +114,15 @@ def test_logits_are_a_rotation_of_probabilities_and_embedding(
         np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+@pytest.mark.parametrize(("n_bits", "n_classes"), [(5, 3), (37, 7), (64, 11)])
+def test_logits_of_an_item_do_not_depend_on_the_others(n_bits: int, n_classes: int) -> None:
+    X, y = clusters(130, n_classes)
+    hasher = SSBVAE(n_bits, n_epochs=1, n_hidden_units=24).fit(X, y)
+    together = hasher.logits(X)
+    for rows in (slice(0, 1), slice(7, 9), slice(40, 130), slice(3, 120, 9)):
+        np.testing.assert_array_equal(hasher.logits(X[rows]), together[rows])
+
+
 def test_codes_know_the_class_and_the_cluster() -> None:
     X, y = clusters(900, 4)
     shown = np.where(np.arange(900) < 60, y, -1)

@@ -33,7 +33,7 @@ from torch.nn import functional as F
 
 from ssbhash.inputs import Batch
 from ssbhash.nn.autoencoder import Autoencoder, Shape, Terms, TrainingBatch, Weights, weighted
-from ssbhash.nn.layers import Linear
+from ssbhash.nn.layers import Linear, affine
 
 # Factor of the cosines before the softmax over the batch.
 CONTRAST_SCALE = 7.0
@@ -117,7 +117,8 @@ class ClassAndItemNetwork(Autoencoder):
 
     def code_logits(self, x: Batch) -> Tensor:
         """Project class probabilities and embedding together."""
-        return (self.both(x) - self.mean) @ self.projection
+        centred = self.both(x) - self.mean
+        return affine(centred, self.projection, centred.new_zeros(self.shape.n_bits))
 
     def _embedded(self, x: Batch, hidden: Tensor) -> Tensor:
         """Compute the embedding [m, width], of unit length."""

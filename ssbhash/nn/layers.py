@@ -24,8 +24,7 @@ class Linear(nn.Module):
     """Linear layer with Glorot-uniform weights and zero biases, Keras' defaults.
 
     The weight is stored by input feature, [n_in, n_out], so that a sparse batch uses whole rows
-    and the optimiser updates only these. In evaluation the output is padded to whole tiles. With
-    5, 7 or 11 columns MKL would round the rows of a batch differently.
+    and the optimiser updates only these.
     """
 
     def __init__(self, n_in: int, n_out: int, generator: torch.Generator) -> None:
@@ -37,15 +36,25 @@ class Linear(nn.Module):
         """Map [m, n_in] to [m, n_out]."""
         if isinstance(x, SparseBatch):
             return x.product(self.weight) + self.bias
-        if self.training or self.bias.shape[0] % TILE == 0:
+        if self.training:
             return torch.addmm(self.bias, x, self.weight)
-        n_out = self.bias.shape[0]
-        padding = (0, -n_out % TILE)
-        return torch.addmm(F.pad(self.bias, padding), x, F.pad(self.weight, padding))[:, :n_out]
+        return affine(x, self.weight, self.bias)
 
     def product(self, x: Batch) -> Tensor:
         """Map without the bias."""
         return x.product(self.weight) if isinstance(x, SparseBatch) else torch.mm(x, self.weight)
+
+
+def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Compute x weight + bias [m, n_out], so that a row does not depend on the others.
+
+    With 5, 7 or 11 columns MKL rounds the rows of a batch differently. So there are whole tiles.
+    """
+    n_out = bias.shape[0]
+    padding = (0, -n_out % TILE)
+    if padding[1]:
+        weight, bias = F.pad(weight, padding), F.pad(bias, padding)
+    return torch.addmm(bias, x, weight)[:, :n_out]
 
 
 class Decoder(nn.Module):

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ssbhash.arrays import Codes, Distances, Float32Array, Ids
+from ssbhash.arrays import BoolArray, Codes, Distances, Float32Array, Ids
 
 _Places: TypeAlias = npt.NDArray[np.uint32]
 
@@ -65,15 +65,15 @@ class Segment:
         ids: Ids | None = None,
         first_id: int = 0,
         members: tuple[_Places, _Places] | None = None,
-        tables: Sequence[tuple[_Places, _Places, Codes]] = ...,
+        tables: Sequence[tuple[_Places, Codes, Codes | None]] = ...,
         ascending: bool = True,
     ) -> None: ...
 
 def group_equal(codes: Codes, *, most: int) -> tuple[Codes, _Places, _Places] | None: ...
 def tables_for(*, n: int, n_bits: int) -> int: ...
 def build_tables(
-    codes: Codes, *, n_tables: int, n_threads: int
-) -> list[tuple[_Places, _Places, Codes]]: ...
+    codes: Codes, *, n_tables: int, copies: bool, n_threads: int
+) -> list[tuple[_Places, Codes, Codes | None]]: ...
 def share_probed(segment: Segment, queries: Codes, *, k: int) -> float: ...
 def index_search(
     segments: Sequence[tuple[Segment, Codes | None]],
@@ -82,6 +82,7 @@ def index_search(
     k: int,
     max_distance: int,
     excluded: Ids | None,
+    mask: BoolArray | None,
     n_threads: int,
 ) -> tuple[Distances, Ids]: ...
 def index_within(
@@ -90,6 +91,7 @@ def index_within(
     *,
     radius: int,
     excluded: Ids | None,
+    mask: BoolArray | None,
     n_threads: int,
 ) -> tuple[Ids, Distances, Ids]: ...
 def near_groups(codes: Codes, *, radius: int, n_threads: int) -> Ids: ...

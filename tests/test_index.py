@@ -65,7 +65,7 @@ class Machine(RuleBasedStateMachine):
 
     @initialize(
         n_bits=st.sampled_from([5, 16, 20, 64, 90]),
-        layout=st.sampled_from(["auto", "flat", "distinct", "postings"]),
+        layout=st.sampled_from(["auto", "flat", "distinct", "postings", "compact"]),
         seed=st.integers(0, 2**32 - 1),
     )
     def start(self, n_bits: int, layout: str, seed: int) -> None:
@@ -478,7 +478,7 @@ def test_string_ids(tmp_path: Path, small_parts: None) -> None:
     assert found.ids.tolist() == [names[7]]
 
 
-@pytest.mark.parametrize("layout", ["auto", "flat", "distinct", "postings"])
+@pytest.mark.parametrize("layout", ["auto", "flat", "distinct", "postings", "compact"])
 @pytest.mark.parametrize("n_bits", [32, 64, 128])
 def test_large_segments_find_the_same(layout: str, n_bits: int) -> None:
     rng = np.random.default_rng(n_bits)

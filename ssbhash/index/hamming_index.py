@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssbhash.arrays import Codes, Ids, as_array, as_codes, as_count, as_numpy, like
-from ssbhash.engines import get
+from ssbhash.engines import MISSING_ID, get
 from ssbhash.hamming import RangeResult, SearchResult
 from ssbhash.index import searching
 from ssbhash.index.folder import Folder
@@ -42,8 +42,9 @@ class HammingIndex:
     ----------
     n_bits : int
         Bits in a code.
-    layout : {"auto", "flat", "distinct", "postings"}
-        Layout of the segments; "auto" chooses by measured speed. Results are the same.
+    layout : {"auto", "flat", "distinct", "postings", "compact"}
+        Layout of the segments; "auto" chooses by measured speed. "compact" is "postings" in less
+        than half of the memory, and slower. Results are the same.
     device : str, optional
         A CUDA device, such as "cuda" or "cuda:1". The parts are copied there at their first
         search, and searched there unless `backend` names another engine. Queries that are
@@ -361,20 +362,26 @@ class HammingIndex:
         queries, is_single = self._queries(query, tensors=rerank is None)
         k = as_count(k, "k", 1)
         n_candidates = max(k, as_count(candidates, "candidates", 1))
-        state, parts, excluded = self._asked(mask, ids, exclude, len(queries))
-        n = sum(part.n_alive for part in parts)
-        engine = excluded, self._engine(backend), resolve(n_threads)
+        state, parts, only = self._asked(mask, ids, exclude, len(queries))
+        engine = self._engine(backend), resolve(n_threads)
         most = 8 * self.n_bytes
         if max_distance is not None:
             most = min(most, as_count(max_distance, "max_distance", 0))
         found: tuple[Any, Ids]
         if rerank is None:
-            found = searching.nearest(parts, queries, min(k, n), most, *engine)
+            n = sum(part.n_alive for part in parts)
+            found = searching.nearest(parts, queries, min(k, n), most, only, *engine)
+            if only.mask is not None and bool((found[1][:, -1:] == MISSING_ID).any()):
+                n = sum(part.n_alive for part in only.parts(parts))  # counted only if it matters
+                found = found[0][:, :n], found[1][:, :n]
         else:
+            n = sum(part.n_alive for part in only.parts(parts))
             found = Reranker(*rerank, metric, len(queries), state.codes_of)(
-                lambda some, n_wanted: searching.nearest(parts, some, n_wanted, most, *engine),
+                lambda some, n_wanted: searching.nearest(
+                    parts, some, n_wanted, most, only, *engine
+                ),
                 lambda some, which, radius: searching.within(
-                    parts, some, radius, None if excluded is None else excluded[which], *engine[1:]
+                    parts, some, radius, only.of(which), *engine
                 ),
                 queries,
                 min(k, n),
@@ -416,12 +423,12 @@ class HammingIndex:
             If an argument has the wrong dtype, shape or range.
         """
         queries, _ = self._queries(query, tensors=True)
-        _, parts, excluded = self._asked(mask, ids, exclude, len(queries))
+        _, parts, only = self._asked(mask, ids, exclude, len(queries))
         lims, distances, numbers = searching.within(
             parts,
             queries,
             min(as_count(radius, "radius", 0), 8 * self.n_bytes),
-            excluded,
+            only,
             self._engine(backend),
             resolve(n_threads),
         )
@@ -457,13 +464,12 @@ class HammingIndex:
         """
         queries, is_single = self._queries(query)
         radius = min(as_count(radius, "radius", 0), 8 * self.n_bytes)
-        _, parts, excluded = self._asked(mask, ids, exclude, len(queries))
+        _, parts, only = self._asked(mask, ids, exclude, len(queries))
+        engine = self._engine(backend), resolve(n_threads)
         counts = np.zeros(len(queries), np.int64)
         for first in range(0, len(queries), _COUNTED_AT_ONCE):
             some = slice(first, first + _COUNTED_AT_ONCE)
-            own = None if excluded is None else excluded[some]
-            engine = own, self._engine(backend), resolve(n_threads)
-            lims = searching.within(parts, queries[some], radius, *engine)[0]
+            lims = searching.within(parts, queries[some], radius, only.of(some), *engine)[0]
             counts[some] = np.diff(lims)
         return int(counts[0]) if is_single else like(counts, query)
 
@@ -564,10 +570,11 @@ class HammingIndex:
 
     def _asked(
         self, mask: Any, ids: Any, exclude: Any, n_queries: int
-    ) -> tuple[State, tuple[Part, ...], Ids | None]:
+    ) -> tuple[State, tuple[Part, ...], searching.Filter]:
         """Take the state, its items that count, and what each query leaves out."""
         state = self._store.state
         parts = state.all_parts()
+        bits = None
         if mask is not None:
             if ids is not None:
                 raise ValueError("give mask or ids, not both")
@@ -576,16 +583,17 @@ class HammingIndex:
                 raise ValueError(
                     f"mask must be bool [n] over integer ids, got {bits.dtype} {list(bits.shape)}"
                 )
-            parts = state.masked(bits)
+            bits = np.ascontiguousarray(bits)
         elif ids is not None:
             numbers, is_present = self._store.present(ids, state)
             parts = state.only(numbers[is_present])
         if exclude is None:
-            return state, parts, None
+            return state, parts, searching.Filter(None, bits)
         numbers, _ = self._store.present(exclude, state)
         if len(numbers) not in (1, n_queries):
             raise ValueError(f"there are {n_queries} queries but {len(numbers)} ids to exclude")
-        return state, parts, np.ascontiguousarray(np.broadcast_to(numbers, n_queries))
+        excluded = np.ascontiguousarray(np.broadcast_to(numbers, n_queries))
+        return state, parts, searching.Filter(excluded, bits)
 
     def _shown(self, numbers: Ids, query: Any) -> Any:
         return like(numbers, query) if self._store.names is None else self._store.shown(numbers)

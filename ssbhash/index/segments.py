@@ -14,8 +14,9 @@ from ssbhash.engines import native_module
 
 Plane: TypeAlias = npt.NDArray[np.uint8]  # bit i % 8 of byte i // 8 stands for item i
 Places: TypeAlias = npt.NDArray[np.uint32]
-Layout: TypeAlias = Literal["auto", "flat", "distinct", "postings"]
-LAYOUTS = ("auto", "flat", "distinct", "postings")
+Table: TypeAlias = tuple[Places, Codes, Codes | None]  # starts, rows, and copies of codes
+Layout: TypeAlias = Literal["auto", "flat", "distinct", "postings", "compact"]
+LAYOUTS = ("auto", "flat", "distinct", "postings", "compact")
 
 # Below this number of rows a scan is as fast as postings.
 _MIN_TABLE_ROWS = 1 << 15
@@ -32,11 +33,12 @@ MAX_ITEMS = (1 << 32) - 2  # an item's number has 32 bits
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """Items with their ids and codes, in one of three layouts.
+    """Items with their ids and codes, in one of four layouts.
 
         flat       rows[i] is the code of item i
         distinct   rows are the distinct codes; `members` lists the items of each
         postings   as flat or distinct, with tables that find near rows without a scan
+        compact    as postings; the tables hold no copies of the codes
 
     Attributes
     ----------
@@ -60,7 +62,7 @@ class Segment:
     ids: Ids | None = None
     first_id: int = 0
     members: tuple[Places, Places] | None = None
-    tables: tuple[tuple[Places, Places, Codes], ...] = ()
+    tables: tuple[Table, ...] = ()
     ascending: bool = True
     native: Any = field(init=False, repr=False, default=None)
 
@@ -84,14 +86,15 @@ class Segment:
     def layout(self) -> str:
         """Name of the layout."""
         if self.tables:
-            return "postings"
+            return "compact" if self.tables[0][2] is None else "postings"
         return "flat" if self.members is None else "distinct"
 
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays, in memory or mapped."""
-        arrays = [self.rows, *(self.members or ()), *(a for table in self.tables for a in table)]
-        return int(sum(a.nbytes for a in arrays)) + (0 if self.ids is None else self.ids.nbytes)
+        tables = (array for table in self.tables for array in table)
+        arrays = (self.rows, self.ids, *(self.members or ()), *tables)
+        return sum(int(array.nbytes) for array in arrays if array is not None)
 
     @cached_property
     def _row_of_item(self) -> Places | None:
@@ -171,7 +174,9 @@ def build(codes: Codes, ids: Ids, layout: Layout, n_threads: int) -> Segment:
     n_tables = core.tables_for(n=len(rows), n_bits=8 * rows.shape[1])
     if layout == "auto" and (len(rows) < _MIN_TABLE_ROWS or n_tables > _MAX_TABLES):
         return distinct
-    tables = tuple(core.build_tables(rows, n_tables=n_tables, n_threads=n_threads))
+    copies = layout != "compact"
+    made = core.build_tables(rows, n_tables=n_tables, copies=copies, n_threads=n_threads)
+    tables = tuple(made)
     posted = Segment(rows, kept, first_id, members, tables)
     if layout == "auto":
         trials = rows[np.linspace(0, len(rows) - 1, _TRIALS).astype(np.int64)]

@@ -52,7 +52,7 @@ class EqualParts {
     // Calls emit(first, second, distance) for each pair once, from several threads.
     template <typename Emit>
     void for_pairs(const Schedule &schedule, Emit &&emit) {
-        rows_.resize(codes_.n);
+        rows_.resize(codes_.n * row_bytes(codes_.n));
         copies_.resize(codes_.n * codes_.n_bytes);
         for (table_ = 0; table_ <= radius_; ++table_) {
             starts_.resize((std::size_t{1} << parts_.width(table_)) + 1);
@@ -132,14 +132,20 @@ class EqualParts {
         for (std::size_t t = 0; t < table_; ++t)
             if (parts_.key(t, one) == parts_.key(t, two))
                 return; // an earlier table had this pair
-        emit(std::min(rows_[a], rows_[b]), std::max(rows_[a], rows_[b]), distance);
+        const std::uint32_t first = row(a), second = row(b);
+        emit(std::min(first, second), std::max(first, second), distance);
+    }
+
+    std::uint32_t row(std::size_t place) const {
+        return static_cast<std::uint32_t>(row_at(rows_.data(), place, row_bytes(codes_.n)));
     }
 
     Codes codes_;
     std::size_t radius_;
     Parts parts_;
     std::size_t table_ = 0;
-    std::vector<std::uint32_t> starts_, rows_;
+    std::vector<std::uint32_t> starts_;
+    std::vector<std::uint8_t> rows_;
     Scratch copies_;
 };
 

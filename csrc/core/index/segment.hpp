@@ -31,6 +31,9 @@ struct Segment {
     bool is_allowed(std::size_t item) const {
         return !allowed || (allowed[item / 8] >> item % 8 & 1);
     }
+    std::size_t row(std::size_t table, std::size_t place) const {
+        return row_at(tables[table].rows, place, row_bytes(codes.n));
+    }
 };
 
 // Thrown by a search that meets an index outside its array: the file was damaged.

@@ -1,6 +1,6 @@
 """The C++ extension (csrc/python, one file for each room); arrays are C-contiguous by default."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -48,7 +48,12 @@ def count_within(
     database: Database, queries: Codes, *, radii: Ids, n_threads: int
 ) -> npt.NDArray[np.int64]: ...
 def pairs_within(
-    database: Database, *, radius: int, max_results: int, n_threads: int
+    database: Database,
+    *,
+    radius: int,
+    max_results: int,
+    n_threads: int,
+    progress: Callable[[float], None] | None,
 ) -> tuple[Ids, Ids, Distances]: ...
 def distances(codes: Codes, queries: Codes, *, n_threads: int) -> npt.NDArray[np.uint16]: ...
 def paired_distances(first: Codes, second: Codes, *, n_threads: int) -> npt.NDArray[np.uint16]: ...
@@ -94,7 +99,9 @@ def index_within(
     mask: BoolArray | None,
     n_threads: int,
 ) -> tuple[Ids, Distances, Ids]: ...
-def near_groups(codes: Codes, *, radius: int, n_threads: int) -> Ids: ...
+def near_groups(
+    codes: Codes, *, radius: int, n_threads: int, progress: Callable[[float], None] | None
+) -> Ids: ...
 
 # ---- the machine
 

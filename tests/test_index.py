@@ -11,6 +11,7 @@ import threading
 import time
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -377,6 +378,23 @@ def test_one_writer_and_any_readers(folder: Path) -> None:
     HammingIndex.open(folder, "a").close()
 
 
+def test_refresh_reads_new_records_alone(folder: Path) -> None:
+    with HammingIndex.open(folder, "a") as writer:
+        writer.commit()
+        writer.add(np.zeros((1, 3), np.uint8), ids=[10**6])
+        reader = HammingIndex.open(folder)
+        log = next(folder.glob("log-*"))
+        whole = log.read_bytes()
+        log.write_bytes(whole[:20] + bytes(len(whole) - 20))  # what was read already
+        writer.add(np.zeros((1, 3), np.uint8), ids=[10**6 + 1])
+        writer.remove([10**6])
+        assert reader.refresh()
+        assert not reader.refresh()
+        assert 10**6 + 1 in reader
+        assert 10**6 not in reader
+        assert len(reader) == len(writer)
+
+
 def test_a_full_disk_harms_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     codes = random_codes(np.random.default_rng(2), 100, 20)
     with HammingIndex.open(folder, "a") as index:
@@ -679,6 +697,35 @@ def test_groups_and_pairs_are_those_of_all_pairs(n_bits: int, n: int, backend: s
         if len(order) > 1:
             with pytest.raises(ValueError, match=str(len(order))):
                 ssbhash.pairs_within(codes, radius, max_results=1, backend=backend)
+
+
+@pytest.mark.parametrize("near", [ssbhash.groups_within, ssbhash.pairs_within])
+def test_progress_ends_at_one(near: Any, backend: str) -> None:
+    codes = random_codes(np.random.default_rng(0), 300, 64)
+    shares: list[float] = []
+    near(codes, 3, progress=shares.append, backend=backend)
+    assert shares[-1] == 1.0
+    assert shares == sorted(shares)
+
+
+@pytest.mark.parametrize("near", [ssbhash.groups_within, ssbhash.pairs_within])
+@pytest.mark.parametrize("radius", [3, 12])
+def test_an_error_of_progress_ends_the_call(near: Any, radius: int) -> None:
+    if "native" not in ssbhash.backends():
+        pytest.skip("other engines call it at the end only")
+    shares: list[float] = []
+
+    def stop_at_the_second(share: float) -> None:
+        shares.append(share)
+        if len(shares) == 2:
+            raise RuntimeError("enough")
+
+    n = 1_000_000 if radius == 3 else 120_000  # some tenths of a second
+    codes = np.random.default_rng(0).integers(0, 256, (n, 8), np.uint8)
+    with pytest.raises(RuntimeError, match="enough"):
+        near(codes, radius, progress=stop_at_the_second, n_threads=1)
+    assert len(shares) == 2
+    assert 0 <= shares[0] <= shares[1] < 1
 
 
 def test_groups_of_equal_codes_take_no_pairs() -> None:

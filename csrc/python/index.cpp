@@ -95,10 +95,7 @@ std::optional<std::tuple<Bytes, Indices, Indices>> py_group_equal(const Bytes &c
     const Codes rows = view(codes);
     require(rows.n < std::numeric_limits<std::uint32_t>::max(), "at most 2^32 - 2 codes");
     Distinct found;
-    {
-        py::gil_scoped_release release;
-        found = group_equal(rows, most);
-    }
+    released([&] { found = group_equal(rows, most, scheduled(1).check()); });
     if (found.codes.empty())
         return std::nullopt;
     const auto n = static_cast<py::ssize_t>(found.first_member.size() - 1);
@@ -134,8 +131,9 @@ std::vector<TableArrays> build_tables(const Bytes &codes, std::size_t n_tables, 
         const Schedule schedule = scheduled(n_threads);
         parallel_for(
             n_tables, n_threads,
-            [&](std::size_t t, const Check &) {
-                build_table(rows, parts, t, places[t].starts, places[t].rows, places[t].codes);
+            [&](std::size_t t, const Check &check) {
+                build_table(rows, parts, t, places[t].starts, places[t].rows, places[t].codes,
+                            check);
             },
             schedule.poll);
     });
@@ -215,11 +213,13 @@ py::tuple py_within(const Parted &segments, const Bytes &query, std::size_t radi
                           as_array(std::move(ids)));
 }
 
-Array<std::int64_t> py_near_groups(const Bytes &codes, std::size_t radius, std::size_t n_threads) {
+Array<std::int64_t> py_near_groups(const Bytes &codes, std::size_t radius, std::size_t n_threads,
+                                   const py::object &progress) {
     const Codes rows = view(codes);
     require(rows.n < std::numeric_limits<std::uint32_t>::max(), "at most 2^32 - 2 codes");
     std::vector<std::int64_t> groups;
-    released([&] { groups = near_groups(rows, radius, scheduled(n_threads)); });
+    const Schedule schedule = scheduled(n_threads, progress);
+    released([&] { groups = near_groups(rows, radius, schedule); });
     return as_array(std::move(groups));
 }
 
@@ -244,7 +244,7 @@ void bind_index(py::module_ &m) {
         },
         py::arg("segment"), py::arg("queries").noconvert(), py::kw_only(), py::arg("k"));
     m.def("near_groups", &py_near_groups, py::arg("codes").noconvert(), py::kw_only(),
-          py::arg("radius"), py::arg("n_threads"));
+          py::arg("radius"), py::arg("n_threads"), py::arg("progress"));
     m.def("index_search", &py_search, py::arg("segments"), py::arg("queries").noconvert(),
           py::kw_only(), py::arg("k"), py::arg("max_distance"), py::arg("excluded").noconvert(),
           py::arg("mask").noconvert(), py::arg("n_threads"));

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from ssbhash.arrays import Codes, Ids, as_array, as_codes, as_count, as_numpy, like
-from ssbhash.engines import MISSING_ID, get
-from ssbhash.hamming import RangeResult, SearchResult
+from ssbhash.arrays import (
+    AnyArray,
+    ArrayIn,
+    BoolArray,
+    Codes,
+    Distances,
+    Float64Array,
+    Ids,
+    Int64Array,
+    as_array,
+    as_codes,
+    as_count,
+    as_numpy,
+    like,
+    n_axes,
+)
+from ssbhash.engines import MISSING_ID, EngineOptions, get
+from ssbhash.hamming import RangeResult, SearchResult, TorchRange, TorchSearch
 from ssbhash.index import searching
 from ssbhash.index.folder import Folder
 from ssbhash.index.log import Change
@@ -22,12 +37,35 @@ from ssbhash.index.two_stages import Reranker
 from ssbhash.threads import resolve
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from torch import Tensor
+    from typing_extensions import Self, Unpack
 
     from ssbhash.index.on_device import OnDevice
 
 # Queries whose neighbours are held at once, to be counted.
 _COUNTED_AT_ONCE = 64
+
+
+# Integers, or strings; an index has ids of one kind.
+OneOrMoreIds: TypeAlias = "int | str | AnyArray"
+# int64, or strings as objects.
+IdsOut: TypeAlias = npt.NDArray[Any]
+
+
+class IndexOptions(EngineOptions, total=False):
+    """Keywords of a search in an index, as overloads share them."""
+
+    mask: AnyArray | None
+    ids: AnyArray | None
+    exclude: OneOrMoreIds | None
+
+
+class SearchOptions(IndexOptions, total=False):
+    """Keywords of `HammingIndex.search`, as its overloads share them."""
+
+    max_distance: int | None
+    candidates: int
+    metric: str
 
 
 class HammingIndex:
@@ -138,7 +176,7 @@ class HammingIndex:
     def __len__(self) -> int:
         return len(self._store.state)
 
-    def __contains__(self, one: Any) -> bool:
+    def __contains__(self, one: int | str) -> bool:
         if isinstance(one, str) != (self._store.names is not None):
             return False
         return bool(self._store.present([one], self._store.state)[1][0])
@@ -150,7 +188,7 @@ class HammingIndex:
 
     # Changes
 
-    def add(self, codes: Any, ids: Any = None) -> Any:
+    def add(self, codes: AnyArray, ids: AnyArray | None = None) -> Ids | list[str]:
         """Add codes.
 
         Parameters
@@ -190,7 +228,7 @@ class HammingIndex:
             self._store.apply(Change(np.empty(0, np.int64), new, rows, names))
         return new if names is None else names
 
-    def remove(self, ids: Any) -> None:
+    def remove(self, ids: OneOrMoreIds) -> None:
         """Remove items by their ids.
 
         Parameters
@@ -207,7 +245,7 @@ class HammingIndex:
             gone = np.unique(self._store.existing(ids, state))
             self._store.apply(Change(gone, np.empty(0, np.int64), self._store.no_codes, None))
 
-    def update(self, codes: Any, ids: Any) -> None:
+    def update(self, codes: AnyArray, ids: OneOrMoreIds) -> None:
         """Replace the codes of items; add those that are not in the index.
 
         All of it happens at once: no search sees a part.
@@ -260,10 +298,7 @@ class HammingIndex:
         """
         folder = self._store.folder
         with self._store.writing:
-            if folder is None or folder.writes or not folder.has_changed():
-                return False
-            self._store.load()
-            return True
+            return folder is not None and not folder.writes and self._store.refresh()
 
     def save(self, path: str | Path) -> None:
         """Write a copy of the index as a folder.
@@ -303,21 +338,48 @@ class HammingIndex:
 
     # Questions
 
+    @overload
     def search(
         self,
-        query: Any,
+        query: Tensor,
+        k: int = ...,
+        *,
+        rerank: tuple[AnyArray, AnyArray] | None = ...,
+        **options: Unpack[SearchOptions],
+    ) -> TorchSearch: ...
+    @overload
+    def search(
+        self,
+        query: ArrayIn,
+        k: int = ...,
+        *,
+        rerank: None = ...,
+        **options: Unpack[SearchOptions],
+    ) -> SearchResult[Distances, IdsOut]: ...
+    @overload
+    def search(
+        self,
+        query: ArrayIn,
+        k: int = ...,
+        *,
+        rerank: tuple[AnyArray, AnyArray],
+        **options: Unpack[SearchOptions],
+    ) -> SearchResult[Float64Array, IdsOut]: ...
+    def search(
+        self,
+        query: AnyArray,
         k: int = 10,
         *,
-        mask: Any = None,
-        ids: Any = None,
-        exclude: Any = None,
+        mask: AnyArray | None = None,
+        ids: AnyArray | None = None,
+        exclude: OneOrMoreIds | None = None,
         max_distance: int | None = None,
-        rerank: tuple[Any, Any] | None = None,
+        rerank: tuple[AnyArray, AnyArray] | None = None,
         candidates: int = 100,
         metric: str = "cosine",
         backend: str = "auto",
         n_threads: int | None = None,
-    ) -> SearchResult[Any, Any]:
+    ) -> Any:
         """Find the k nearest codes of each query, exactly.
 
         Parameters
@@ -390,17 +452,23 @@ class HammingIndex:
         distances, numbers = (part[0] for part in found) if is_single else found
         return SearchResult(like(distances, query), self._shown(numbers, query))
 
+    @overload
+    def within(self, query: Tensor, radius: int, **options: Unpack[IndexOptions]) -> TorchRange: ...
+    @overload
+    def within(
+        self, query: ArrayIn, radius: int, **options: Unpack[IndexOptions]
+    ) -> RangeResult[Distances, IdsOut]: ...
     def within(
         self,
-        query: Any,
+        query: AnyArray,
         radius: int,
         *,
-        mask: Any = None,
-        ids: Any = None,
-        exclude: Any = None,
+        mask: AnyArray | None = None,
+        ids: AnyArray | None = None,
+        exclude: OneOrMoreIds | None = None,
         backend: str = "auto",
         n_threads: int | None = None,
-    ) -> RangeResult[Any, Any]:
+    ) -> Any:
         """Find all codes at most `radius` bits from each query (inclusive).
 
         Parameters
@@ -434,14 +502,22 @@ class HammingIndex:
         )
         return RangeResult(like(lims, query), like(distances, query), self._shown(numbers, query))
 
+    @overload
+    def count_within(
+        self, query: Tensor, radius: int, **options: Unpack[IndexOptions]
+    ) -> Tensor | int: ...
+    @overload
+    def count_within(
+        self, query: ArrayIn, radius: int, **options: Unpack[IndexOptions]
+    ) -> Int64Array | int: ...
     def count_within(
         self,
-        query: Any,
+        query: AnyArray,
         radius: int,
         *,
-        mask: Any = None,
-        ids: Any = None,
-        exclude: Any = None,
+        mask: AnyArray | None = None,
+        ids: AnyArray | None = None,
+        exclude: OneOrMoreIds | None = None,
         backend: str = "auto",
         n_threads: int | None = None,
     ) -> Any:
@@ -473,7 +549,7 @@ class HammingIndex:
             counts[some] = np.diff(lims)
         return int(counts[0]) if is_single else like(counts, query)
 
-    def get(self, ids: Any) -> Codes:
+    def get(self, ids: OneOrMoreIds) -> Codes:
         """Return the codes of items.
 
         Parameters
@@ -492,12 +568,12 @@ class HammingIndex:
             If an id is not in the index.
         """
         state = self._store.state
-        is_single = isinstance(ids, str) or np.ndim(ids) == 0
+        is_single = isinstance(ids, (int, str)) or n_axes(ids) == 0
         codes = state.codes_of(self._store.existing([ids] if is_single else ids, state))
         single: Codes = codes[0] if is_single else codes
         return single
 
-    def contains(self, ids: Any) -> npt.NDArray[np.bool_]:
+    def contains(self, ids: OneOrMoreIds) -> BoolArray:
         """Tell which ids are in the index.
 
         Parameters
@@ -512,12 +588,12 @@ class HammingIndex:
         """
         return self._store.present(ids, self._store.state)[1]
 
-    def ids(self) -> Any:
+    def ids(self) -> IdsOut:
         """Return all ids.
 
         Returns
         -------
-        int64 [n] or list of str
+        int64 [n], or str [n] as objects
             Integers ascending; strings in the order of insertion.
         """
         parts = self._store.state.all_parts()
@@ -553,11 +629,11 @@ class HammingIndex:
             ],
         }
 
-    def _rows(self, codes: Any) -> Codes:
+    def _rows(self, codes: AnyArray) -> Codes:
         rows = as_numpy(codes, "codes")
         return as_codes(rows[None] if rows.ndim == 1 else rows, "codes", self.n_bits)
 
-    def _queries(self, query: Any, *, tensors: bool = False) -> tuple[Codes, bool]:
+    def _queries(self, query: AnyArray, *, tensors: bool = False) -> tuple[Codes, bool]:
         """Check queries; with `tensors` those on a device stay there, where the index is on one."""
         tensors = tensors and self._device is not None
         queries = as_array(query, "query", tensors)
@@ -569,7 +645,11 @@ class HammingIndex:
         return backend if self._device is None or backend != "auto" else self._device
 
     def _asked(
-        self, mask: Any, ids: Any, exclude: Any, n_queries: int
+        self,
+        mask: AnyArray | None,
+        ids: AnyArray | None,
+        exclude: OneOrMoreIds | None,
+        n_queries: int,
     ) -> tuple[State, tuple[Part, ...], searching.Filter]:
         """Take the state, its items that count, and what each query leaves out."""
         state = self._store.state
@@ -595,7 +675,7 @@ class HammingIndex:
         excluded = np.ascontiguousarray(np.broadcast_to(numbers, n_queries))
         return state, parts, searching.Filter(excluded, bits)
 
-    def _shown(self, numbers: Ids, query: Any) -> Any:
+    def _shown(self, numbers: Ids, query: AnyArray) -> Any:
         return like(numbers, query) if self._store.names is None else self._store.shown(numbers)
 
 

@@ -42,7 +42,7 @@ struct Built {
             starts.emplace_back((std::size_t{1} << parts.width(t)) + 1);
             rows.emplace_back(codes.n * row_bytes(codes.n));
             copies.emplace_back(codes.n * kBytes);
-            build_table(codes, parts, t, starts[t].data(), rows[t].data(), copies[t].data());
+            build_table(codes, parts, t, starts[t].data(), rows[t].data(), copies[t].data(), [] {});
             segment.tables.push_back({starts[t].data(), rows[t].data(), copies[t].data()});
         }
     }

@@ -18,7 +18,7 @@ constexpr std::size_t kQueriesATask = 8;
 // queries share a scan, which is eight times as fast for each. A few of them are tried first, to
 // see whether lists serve the others.
 constexpr std::size_t kScanShare = 4, kBatchShare = 32;
-constexpr std::size_t kBatch = 64, kTrials = 4;
+constexpr std::size_t kBatch = 64, kTrials = 2;
 constexpr std::size_t kSample = 256, kGatherCost = 8; // of a row, in rows scanned in order
 
 // Searches one segment for all queries; merges what it finds into `found`.

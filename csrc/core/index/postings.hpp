@@ -12,6 +12,7 @@
 #pragma once
 
 #include "core/base/codes.hpp"
+#include "core/base/threads.hpp"
 
 #include <cstddef>
 #include <cstdint>
@@ -21,6 +22,7 @@ namespace ssbhash {
 
 constexpr std::size_t kMaxTables = 16;
 constexpr std::size_t kMaxKeyBits = 24;
+constexpr std::size_t kRowsACheck = 1 << 16; // rows that are built between two checks
 
 // Which bits of a code make the key of each table: runs of bits, as even as possible. If a run is
 // longer than `most_width`, its first bits are the key. Codes that are equal in the run have equal
@@ -67,7 +69,7 @@ std::size_t tables_for(std::size_t n, std::size_t n_bits);
 
 // Fill the arrays of one table; without `copies` if they are null.
 void build_table(const Codes &codes, const Parts &parts, std::size_t table, std::uint32_t *starts,
-                 std::uint8_t *rows, std::uint8_t *copies);
+                 std::uint8_t *rows, std::uint8_t *copies, const Check &check);
 
 // All numbers of `width` bits, sorted by their number of ones; those with r ones begin at first[r].
 struct Masks {

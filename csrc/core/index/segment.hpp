@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/base/codes.hpp"
+#include "core/base/threads.hpp"
 #include "core/index/postings.hpp"
 
 #include <cstddef>
@@ -49,6 +50,6 @@ struct Distinct {
 
 // Groups equal codes, of which there are fewer than 2^32. `codes` is empty if more than `most` are
 // distinct.
-Distinct group_equal(const Codes &codes, std::size_t most);
+Distinct group_equal(const Codes &codes, std::size_t most, const Check &check);
 
 } // namespace ssbhash

@@ -10,7 +10,7 @@ namespace {
 // Measured at 64 bits: the overhead of a list, in codes that could be read instead.
 constexpr std::size_t kListCost = 80;
 constexpr std::size_t kRunBytes = 1 << 16;              // between two checks whether to stop
-constexpr std::size_t kListsAhead = 8, kRowsAhead = 32; // fetched from memory
+constexpr std::size_t kListsAhead = 8, kRowsAhead = 64; // fetched from memory
 constexpr std::size_t kOffered = 64;                    // small, so that the limit falls soon
 constexpr std::size_t kRowsAtOnce = 16;                 // whose items are prefetched
 constexpr std::size_t kNever = std::numeric_limits<std::size_t>::max();
@@ -176,10 +176,10 @@ const std::uint8_t *Collector::gather(std::size_t begin, std::size_t end) {
         return codes.row(found);
     };
     for (std::size_t i = 0; i < std::min(n, kRowsAhead); ++i)
-        __builtin_prefetch(row(i));
+        __builtin_prefetch(row(i), 0, 2); // to the second level, which takes more at a time
     for (std::size_t i = 0; i < n; ++i) {
         if (i + kRowsAhead < n)
-            __builtin_prefetch(row(i + kRowsAhead));
+            __builtin_prefetch(row(i + kRowsAhead), 0, 2);
         if (codes.n_bytes == 8) // a constant size, so that the copy is one move
             std::memcpy(gathered_.data() + 8 * i, row(i), 8);
         else

@@ -18,6 +18,7 @@ constexpr std::size_t kQueriesATask = 8;
 // queries share a scan, which is eight times as fast for each. A few of them are tried first, to
 // see whether lists serve the others.
 constexpr std::size_t kScanShare = 4, kBatchShare = 32;
+constexpr std::size_t kCompactCost = 4; // of a code in a list without copies, in codes with one
 constexpr std::size_t kBatch = 64, kTrials = 2;
 constexpr std::size_t kSample = 256, kGatherCost = 8; // of a row, in rows scanned in order
 
@@ -105,7 +106,8 @@ class SegmentSearch {
     std::vector<std::size_t> probe_tables() {
         const std::size_t n = queries_.codes.n;
         const bool is_batch = n >= kBatch && in_order();
-        const std::size_t most_read = n_scanned() / (is_batch ? kBatchShare : kScanShare);
+        const std::size_t cost = segment_.tables[0].codes ? 1 : kCompactCost;
+        const std::size_t most_read = n_scanned() / cost / (is_batch ? kBatchShare : kScanShare);
         std::vector<std::uint8_t> is_proved(n);
         const auto probe = [&](std::size_t begin, std::size_t end) {
             for_queries(end - begin, [&](std::size_t i, const Check &check) {

@@ -378,6 +378,35 @@ def test_one_writer_and_any_readers(folder: Path) -> None:
     HammingIndex.open(folder, "a").close()
 
 
+@pytest.mark.parametrize("layout", ["flat", "distinct", "postings", "compact"])
+@pytest.mark.parametrize("share", [0.0, 0.002, 0.1, 1.0])
+def test_masks_of_any_length_on_every_engine(layout: Any, share: float, backend: str) -> None:
+    rng = np.random.default_rng(0)
+    codes = random_codes(rng, 3000, 24, 0.3)
+    index = HammingIndex(24, layout=layout)
+    index.add(codes[:2900])
+    index.compact()
+    index.remove(np.arange(5, 900))
+    index.add(codes[2900:])
+    for n in (2000, 3000, 4000):
+        mask = rng.random(n) < share
+        wanted = np.zeros(3000, bool)
+        wanted[: min(n, 3000)] = mask[:3000]
+        wanted[5:900] = False
+        expected = ssbhash.search(codes, codes[:4], 40, mask=wanted)
+        found = index.search(codes[:4], 40, mask=mask, backend=backend)
+        np.testing.assert_array_equal(found.ids, expected.ids)
+        near = index.within(codes[:4], 6, mask=mask, backend=backend)
+        np.testing.assert_array_equal(
+            near.ids, ssbhash.within(codes, codes[:4], 6, mask=wanted).ids
+        )
+        options = {"mask": mask, "exclude": [1000], "max_distance": 4}
+        np.testing.assert_array_equal(
+            index.search(codes[:4], 40, backend=backend, **options).ids,
+            index.search(codes[:4], 40, backend="reference", **options).ids,
+        )
+
+
 def test_refresh_reads_new_records_alone(folder: Path) -> None:
     with HammingIndex.open(folder, "a") as writer:
         writer.commit()

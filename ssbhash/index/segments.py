@@ -24,6 +24,7 @@ _MIN_TABLE_ROWS = 1 << 15
 _MAX_TABLES = 8
 # Grouping equal codes costs 4 bytes an item. It pays if at most this share is distinct.
 _MOST_DISTINCT = 0.7
+_SAMPLE = 1 << 17
 # "auto" searches this many rows for _TRIAL_K neighbours. It keeps the postings if they serve half
 # of these searches without a scan.
 _TRIALS = 64
@@ -165,7 +166,9 @@ def build(codes: Codes, ids: Ids, layout: Layout, n_threads: int) -> Segment:
         return flat
     rows, members = codes, None
     most = len(codes) if layout == "distinct" else int(_MOST_DISTINCT * len(codes))
-    grouped = core.group_equal(codes, most=most)
+    grouped = None
+    if layout == "distinct" or not _seem_distinct(codes):
+        grouped = core.group_equal(codes, most=most)
     if grouped is not None:
         rows, members = grouped[0], grouped[1:]
     distinct = flat if members is None else Segment(rows, kept, first_id, members)
@@ -175,6 +178,8 @@ def build(codes: Codes, ids: Ids, layout: Layout, n_threads: int) -> Segment:
     if layout == "auto" and (len(rows) < _MIN_TABLE_ROWS or n_tables > _MAX_TABLES):
         return distinct
     copies = layout != "compact"
+    if not copies:  # reading a code costs more, so longer keys and shorter lists pay
+        n_tables = max(1, n_tables - 1)
     made = core.build_tables(rows, n_tables=n_tables, copies=copies, n_threads=n_threads)
     tables = tuple(made)
     posted = Segment(rows, kept, first_id, members, tables)
@@ -183,6 +188,18 @@ def build(codes: Codes, ids: Ids, layout: Layout, n_threads: int) -> Segment:
         if core.share_probed(posted.native, trials, k=_TRIAL_K) < 0.5:
             return distinct
     return posted
+
+
+def _seem_distinct(codes: Codes) -> bool:
+    """Tell by a sample whether too few codes are equal for grouping to pay."""
+    n = len(codes)
+    if n < 4 * _SAMPLE:
+        return False
+    sample = np.ascontiguousarray(codes[:: n // _SAMPLE])
+    n_equal = len(sample) - len(native_module().group_equal(sample, most=len(sample))[0])
+    # If each item that could be saved has one equal item, so many pairs fall into the sample.
+    expected = (1 - _MOST_DISTINCT) * len(sample) ** 2 / n
+    return n_equal < expected / 3
 
 
 @dataclass(frozen=True, eq=False)

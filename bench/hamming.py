@@ -39,6 +39,8 @@ from ssbhash.engines import native_module
 
 Search = Callable[[], Any]
 CORE = native_module()
+# Weight of the prior. Of codes of 64 bits with the larger one, nearly all are distinct.
+BETAS = {"learned": 0.003, "soft": 0.03}
 
 
 def cpu_name() -> str:
@@ -77,24 +79,24 @@ def logic_limit(n_bits: int, bits_per_second: float) -> float:
 
 
 @functools.cache
-def learned_logits(n_bits: int) -> tuple[np.ndarray, np.ndarray]:
+def learned_logits(n_bits: int, beta: float = BETAS["learned"]) -> tuple[np.ndarray, np.ndarray]:
     """Compute logits of digits that a model was trained on, and of others."""
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
     known = np.random.default_rng(0).random(1500) < 0.1
     # The logits of the default preset are no posterior.
-    hasher = ssbhash.SSBVAE(n_bits, preset="paper", beta=0.003, seed=0, verbose=False)
+    hasher = ssbhash.SSBVAE(n_bits, preset="paper", beta=beta, seed=0, verbose=False)
     hasher.fit(images[:1500], np.where(known, labels[:1500], -1))
     return hasher.logits(images[:1500]), hasher.logits(images[1500:])
 
 
 def make_codes(n: int, n_bits: int, kind: str, queries: bool) -> np.ndarray:
-    """Draw codes [n, n_bytes], uniform or from a trained model's posterior."""
+    """Draw codes [n, n_bytes], uniform or from a trained model's posterior (a key of BETAS)."""
     rng = np.random.default_rng((n_bits, queries))
     if kind == "uniform":
         return rng.integers(0, 256, (n, n_bits // 8), dtype=np.uint8)
-    logits = learned_logits(n_bits)[queries]
+    logits = learned_logits(n_bits, BETAS[kind])[queries]
     codes = np.empty((n, n_bits // 8), np.uint8)
     for first in range(0, n, 1 << 18):
         some = logits[rng.integers(0, len(logits), min(1 << 18, n - first))]

@@ -2,12 +2,13 @@
 
     python bench/index.py                              # 10 million codes of 64 bits, some minutes
     python bench/index.py --n 1000000 --bits 64 128 --codes learned uniform real --k 1 10 100
+    python bench/index.py --codes learned --parts queries --peers hnsw multihash    # one cell
 
 One thread. Each exact contender must find what `ssbhash.search` finds before it is timed. An
 approximate one is timed with the first setting that reaches a recall of 0.95, else with its last;
-a neighbour counts if it is as near as the true k-th. Graphs take minutes a million to build, so
-they run up to --graphs codes. Learned codes are those of `bench/hamming.py`: sampled from a
-trained posterior, queries from that of other items. Real codes are the image hashes of
+a neighbour counts if it is as near as the true k-th. Graphs take minutes a million to build.
+Learned codes are those of `bench/hamming.py`: sampled from a trained posterior, queries from that
+of other items. Of soft ones nearly all are distinct. Real codes are the image hashes of
 `codes64_image_text.npz` in --data; every 100th is a query.
 """
 
@@ -30,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from hamming import best_seconds, make_codes
 
 Search = Callable[[np.ndarray, int], Any]  # (queries, k) -> distances, ids
+PEERS = ["multihash", "ivf", "hnsw", "usearch"]
 SECONDS = 3.0  # of single queries, at most
 
 
@@ -42,7 +44,7 @@ def codes_and_queries(kind: str, n: int, n_bits: int, data: str) -> tuple[np.nda
     return codes[~is_query], codes[is_query][:1024]
 
 
-def approximate(codes: np.ndarray, with_graphs: bool) -> Iterator[tuple[str, list[Search]]]:
+def approximate(codes: np.ndarray, peers: list[str]) -> Iterator[tuple[str, list[Search]]]:
     """Names of approximate indexes, each with searches from fast to thorough."""
     import faiss
 
@@ -58,31 +60,33 @@ def approximate(codes: np.ndarray, with_graphs: bool) -> Iterator[tuple[str, lis
 
         return [at(value) for value in values]
 
-    multi = faiss.IndexBinaryMultiHash(n_bits, 4, min(16, n_bits // 4))
-    multi.add(codes)
-    yield "faiss MultiHash", settings(multi, multi, "nflip", [0, 1, 2])
-    lists = faiss.IndexBinaryIVF(faiss.IndexBinaryFlat(n_bits), n_bits, 1024)
-    lists.train(codes[:: max(1, len(codes) // 100_000)])
-    lists.add(codes)
-    yield "faiss IVF", settings(lists, lists, "nprobe", [1, 4, 16, 64, 256])
-    if not with_graphs:
-        return
-    graph = faiss.IndexBinaryHNSW(n_bits, 16)
-    graph.add(codes)
-    yield "faiss HNSW", settings(graph, graph.hnsw, "efSearch", [16, 64, 256])
-    try:
+    if "multihash" in peers:
+        for n_hashes, n_hash_bits in ((4, 16), (3, 20)):
+            multi = faiss.IndexBinaryMultiHash(n_bits, n_hashes, n_hash_bits)
+            multi.add(codes)
+            name = f"MultiHash {n_hashes}x{n_hash_bits}"
+            yield name, settings(multi, multi, "nflip", [0, 1, 2, 3])
+    if "ivf" in peers:
+        lists = faiss.IndexBinaryIVF(faiss.IndexBinaryFlat(n_bits), n_bits, 1024)
+        lists.train(codes[:: max(1, len(codes) // 100_000)])
+        lists.add(codes)
+        yield "faiss IVF", settings(lists, lists, "nprobe", [1, 4, 16, 64, 256])
+    if "hnsw" in peers:
+        graph = faiss.IndexBinaryHNSW(n_bits, 32)
+        graph.add(codes)
+        yield "faiss HNSW", settings(graph, graph.hnsw, "efSearch", [16, 64, 256, 1024, 4096])
+    if "usearch" in peers:
         from usearch.index import Index
-    except ImportError:
-        return
-    other = Index(ndim=n_bits, metric="hamming", dtype="b1")
-    other.add(np.arange(len(codes)), codes, threads=1)
 
-    def expanded(queries: np.ndarray, k: int) -> Any:
-        found = other.search(queries, k, threads=1)
-        return found.distances.reshape(len(queries), -1), found.keys
+        other = Index(ndim=n_bits, metric="hamming", dtype="b1", connectivity=32)
+        other.add(np.arange(len(codes)), codes, threads=1)
 
-    usearch = argparse.Namespace(search=expanded)
-    yield "usearch", settings(usearch, other, "expansion_search", [16, 64, 256])
+        def expanded(queries: np.ndarray, k: int) -> Any:
+            found = other.search(queries, k, threads=1)
+            return found.distances.reshape(len(queries), -1), found.keys
+
+        usearch = argparse.Namespace(search=expanded)
+        yield "usearch", settings(usearch, other, "expansion_search", [16, 64, 256, 1024, 4096])
 
 
 def recall(search: Search, queries: np.ndarray, k: int, expected: Any) -> float:
@@ -119,7 +123,7 @@ def bench_queries(
         "ssbhash flat": lambda some, k: ssbhash.search(codes, some, k),
         "faiss Flat": flat.search,
     }
-    others = dict(approximate(codes, len(codes) <= options.graphs)) if options.graphs else {}
+    others = dict(approximate(codes, options.peers))
     for k in options.k:
         expected = ssbhash.search(codes, queries[:100], k)
         check(index.search(queries[:100], k), expected)
@@ -162,6 +166,14 @@ def bench_filters(index: ssbhash.HammingIndex, codes: np.ndarray, queries: np.nd
     share = best_seconds(lambda: index.search(queries, 10, mask=mask), 3) / whole
     one = singles(lambda some, k: index.search(some, k, mask=mask), queries, 10)
     print(f"{'90% filtered away':24} {share:13.2f} {one}", flush=True)
+    own = ssbhash.HammingIndex(8 * codes.shape[1])
+    own.add(codes[mask], ids=np.flatnonzero(mask))
+    check(own.search(queries[:50], 10), expected)
+    share = best_seconds(lambda: own.search(queries, 10), 3) / whole
+    print(
+        f"{'index of these 10% alone':24} {share:13.2f} {singles(own.search, queries, 10)}",
+        flush=True,
+    )
     gone = 0
     for percent in (1, 90):
         stop = len(codes) * percent // 100
@@ -201,7 +213,7 @@ def main() -> None:
     parser.add_argument("--codes", nargs="+", default=["learned", "uniform"])
     parser.add_argument("--layout", default="auto")
     parser.add_argument("--parts", nargs="+", default=["queries", "batches", "filters", "folder"])
-    parser.add_argument("--graphs", type=int, default=1_000_000, help="0: no approximate ones")
+    parser.add_argument("--peers", nargs="*", choices=PEERS, default=[], help="approximate ones")
     parser.add_argument("--data", default=os.environ.get("SSBHASH_DATA", "."))
     options = parser.parse_args()
     import faiss

@@ -1,12 +1,12 @@
 """The C++ extension (csrc/python, one file for each room); arrays are C-contiguous by default."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from ssbhash.arrays import Codes, Distances, Float32Array, Ids
+from ssbhash.arrays import BoolArray, Codes, Distances, Float32Array, Ids
 
 _Places: TypeAlias = npt.NDArray[np.uint32]
 
@@ -48,7 +48,12 @@ def count_within(
     database: Database, queries: Codes, *, radii: Ids, n_threads: int
 ) -> npt.NDArray[np.int64]: ...
 def pairs_within(
-    database: Database, *, radius: int, max_results: int, n_threads: int
+    database: Database,
+    *,
+    radius: int,
+    max_results: int,
+    n_threads: int,
+    progress: Callable[[float], None] | None,
 ) -> tuple[Ids, Ids, Distances]: ...
 def distances(codes: Codes, queries: Codes, *, n_threads: int) -> npt.NDArray[np.uint16]: ...
 def paired_distances(first: Codes, second: Codes, *, n_threads: int) -> npt.NDArray[np.uint16]: ...
@@ -65,15 +70,15 @@ class Segment:
         ids: Ids | None = None,
         first_id: int = 0,
         members: tuple[_Places, _Places] | None = None,
-        tables: Sequence[tuple[_Places, _Places, Codes]] = ...,
+        tables: Sequence[tuple[_Places, Codes, Codes | None]] = ...,
         ascending: bool = True,
     ) -> None: ...
 
 def group_equal(codes: Codes, *, most: int) -> tuple[Codes, _Places, _Places] | None: ...
 def tables_for(*, n: int, n_bits: int) -> int: ...
 def build_tables(
-    codes: Codes, *, n_tables: int, n_threads: int
-) -> list[tuple[_Places, _Places, Codes]]: ...
+    codes: Codes, *, n_tables: int, copies: bool, n_threads: int
+) -> list[tuple[_Places, Codes, Codes | None]]: ...
 def share_probed(segment: Segment, queries: Codes, *, k: int) -> float: ...
 def index_search(
     segments: Sequence[tuple[Segment, Codes | None]],
@@ -82,6 +87,7 @@ def index_search(
     k: int,
     max_distance: int,
     excluded: Ids | None,
+    mask: BoolArray | None,
     n_threads: int,
 ) -> tuple[Distances, Ids]: ...
 def index_within(
@@ -90,9 +96,12 @@ def index_within(
     *,
     radius: int,
     excluded: Ids | None,
+    mask: BoolArray | None,
     n_threads: int,
 ) -> tuple[Ids, Distances, Ids]: ...
-def near_groups(codes: Codes, *, radius: int, n_threads: int) -> Ids: ...
+def near_groups(
+    codes: Codes, *, radius: int, n_threads: int, progress: Callable[[float], None] | None
+) -> Ids: ...
 
 # ---- the machine
 

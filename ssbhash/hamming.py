@@ -38,6 +38,7 @@ from ssbhash.engines import (
     Database,
     EngineOptions,
     PreparedCodes,
+    Progress,
     get,
 )
 from ssbhash.threads import resolve
@@ -605,7 +606,12 @@ def _check_width(codes: Codes) -> None:
 
 @overload
 def pairs_within(
-    codes: Tensor, radius: int, *, max_results: int | None = ..., **options: Unpack[CodeOptions]
+    codes: Tensor,
+    radius: int,
+    *,
+    max_results: int | None = ...,
+    progress: Progress | None = ...,
+    **options: Unpack[CodeOptions],
 ) -> TorchPairs: ...
 @overload
 def pairs_within(
@@ -613,6 +619,7 @@ def pairs_within(
     radius: int,
     *,
     max_results: int | None = ...,
+    progress: Progress | None = ...,
     **options: Unpack[CodeOptions],
 ) -> NumpyPairs: ...
 def pairs_within(
@@ -620,6 +627,7 @@ def pairs_within(
     radius: int,
     *,
     max_results: int | None = None,
+    progress: Progress | None = None,
     n_bits: int | None = None,
     backend: str = "auto",
     n_threads: int | None = None,
@@ -636,6 +644,9 @@ def pairs_within(
         The largest distance.
     max_results : int, optional
         Refuse to return more pairs than this.
+    progress : callable, optional
+        Called now and then with the share of the work that is done, from 0 to 1. Engines other
+        than the native one call it at the end only.
     n_bits, backend, n_threads
         As in `search`.
 
@@ -664,7 +675,10 @@ def pairs_within(
     database = _as_database(codes, _n_bits(codes, n_bits), engine.NAME)
     radius = min(as_count(radius, "radius", 0), 8 * database.codes.shape[1])
     most = None if max_results is None else as_count(max_results, "max_results", 0)
-    found = engine.pairs_within(database, radius, resolve(n_threads), most)
+    told = {"progress": progress} if engine.NAME == "native" else {}
+    found = engine.pairs_within(database, radius, resolve(n_threads), most, **told)
+    if progress is not None:
+        progress(1.0)
     return PairsResult(*(like(part, codes) for part in found))
 
 

@@ -11,6 +11,7 @@ import threading
 import time
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,7 +66,7 @@ class Machine(RuleBasedStateMachine):
 
     @initialize(
         n_bits=st.sampled_from([5, 16, 20, 64, 90]),
-        layout=st.sampled_from(["auto", "flat", "distinct", "postings"]),
+        layout=st.sampled_from(["auto", "flat", "distinct", "postings", "compact"]),
         seed=st.integers(0, 2**32 - 1),
     )
     def start(self, n_bits: int, layout: str, seed: int) -> None:
@@ -377,6 +378,52 @@ def test_one_writer_and_any_readers(folder: Path) -> None:
     HammingIndex.open(folder, "a").close()
 
 
+@pytest.mark.parametrize("layout", ["flat", "distinct", "postings", "compact"])
+@pytest.mark.parametrize("share", [0.0, 0.002, 0.1, 1.0])
+def test_masks_of_any_length_on_every_engine(layout: Any, share: float, backend: str) -> None:
+    rng = np.random.default_rng(0)
+    codes = random_codes(rng, 3000, 24, 0.3)
+    index = HammingIndex(24, layout=layout)
+    index.add(codes[:2900])
+    index.compact()
+    index.remove(np.arange(5, 900))
+    index.add(codes[2900:])
+    for n in (2000, 3000, 4000):
+        mask = rng.random(n) < share
+        wanted = np.zeros(3000, bool)
+        wanted[: min(n, 3000)] = mask[:3000]
+        wanted[5:900] = False
+        expected = ssbhash.search(codes, codes[:4], 40, mask=wanted)
+        found = index.search(codes[:4], 40, mask=mask, backend=backend)
+        np.testing.assert_array_equal(found.ids, expected.ids)
+        near = index.within(codes[:4], 6, mask=mask, backend=backend)
+        np.testing.assert_array_equal(
+            near.ids, ssbhash.within(codes, codes[:4], 6, mask=wanted).ids
+        )
+        options = {"mask": mask, "exclude": [1000], "max_distance": 4}
+        np.testing.assert_array_equal(
+            index.search(codes[:4], 40, backend=backend, **options).ids,
+            index.search(codes[:4], 40, backend="reference", **options).ids,
+        )
+
+
+def test_refresh_reads_new_records_alone(folder: Path) -> None:
+    with HammingIndex.open(folder, "a") as writer:
+        writer.commit()
+        writer.add(np.zeros((1, 3), np.uint8), ids=[10**6])
+        reader = HammingIndex.open(folder)
+        log = next(folder.glob("log-*"))
+        whole = log.read_bytes()
+        log.write_bytes(whole[:20] + bytes(len(whole) - 20))  # what was read already
+        writer.add(np.zeros((1, 3), np.uint8), ids=[10**6 + 1])
+        writer.remove([10**6])
+        assert reader.refresh()
+        assert not reader.refresh()
+        assert 10**6 + 1 in reader
+        assert 10**6 not in reader
+        assert len(reader) == len(writer)
+
+
 def test_a_full_disk_harms_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     codes = random_codes(np.random.default_rng(2), 100, 20)
     with HammingIndex.open(folder, "a") as index:
@@ -478,7 +525,7 @@ def test_string_ids(tmp_path: Path, small_parts: None) -> None:
     assert found.ids.tolist() == [names[7]]
 
 
-@pytest.mark.parametrize("layout", ["auto", "flat", "distinct", "postings"])
+@pytest.mark.parametrize("layout", ["auto", "flat", "distinct", "postings", "compact"])
 @pytest.mark.parametrize("n_bits", [32, 64, 128])
 def test_large_segments_find_the_same(layout: str, n_bits: int) -> None:
     rng = np.random.default_rng(n_bits)
@@ -679,6 +726,35 @@ def test_groups_and_pairs_are_those_of_all_pairs(n_bits: int, n: int, backend: s
         if len(order) > 1:
             with pytest.raises(ValueError, match=str(len(order))):
                 ssbhash.pairs_within(codes, radius, max_results=1, backend=backend)
+
+
+@pytest.mark.parametrize("near", [ssbhash.groups_within, ssbhash.pairs_within])
+def test_progress_ends_at_one(near: Any, backend: str) -> None:
+    codes = random_codes(np.random.default_rng(0), 300, 64)
+    shares: list[float] = []
+    near(codes, 3, progress=shares.append, backend=backend)
+    assert shares[-1] == 1.0
+    assert shares == sorted(shares)
+
+
+@pytest.mark.parametrize("near", [ssbhash.groups_within, ssbhash.pairs_within])
+@pytest.mark.parametrize("radius", [3, 12])
+def test_an_error_of_progress_ends_the_call(near: Any, radius: int) -> None:
+    if "native" not in ssbhash.backends():
+        pytest.skip("other engines call it at the end only")
+    shares: list[float] = []
+
+    def stop_at_the_second(share: float) -> None:
+        shares.append(share)
+        if len(shares) == 2:
+            raise RuntimeError("enough")
+
+    n = 1_000_000 if radius == 3 else 120_000  # some tenths of a second
+    codes = np.random.default_rng(0).integers(0, 256, (n, 8), np.uint8)
+    with pytest.raises(RuntimeError, match="enough"):
+        near(codes, radius, progress=stop_at_the_second, n_threads=1)
+    assert len(shares) == 2
+    assert 0 <= shares[0] <= shares[1] < 1
 
 
 def test_groups_of_equal_codes_take_no_pairs() -> None:

@@ -3,6 +3,7 @@
 
 #include "core/base/threads.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <memory>
 #include <pybind11/numpy.h>
@@ -27,18 +28,32 @@ pybind11::array_t<T> as_array(std::vector<T> &&values) {
     return pybind11::array_t<T>(size, data, free);
 }
 
-// Lets Ctrl-C end a long call: asks Python at most twenty times a second.
-inline ssbhash::Schedule scheduled(std::size_t n_threads) {
+// Lets Ctrl-C end a long call, and calls `progress`, if it is not None, with the share of the work
+// that is done: at most twenty times a second.
+inline ssbhash::Schedule scheduled(std::size_t n_threads,
+                                   const pybind11::object &progress = pybind11::none()) {
     auto last = std::make_shared<std::chrono::steady_clock::time_point>();
     *last = std::chrono::steady_clock::now();
-    return {n_threads, [last] {
+    auto done = std::make_shared<std::atomic<double>>(0.0);
+    // The caller holds the object; a reference of our own would have to be given back with the GIL.
+    const pybind11::handle tell = progress;
+    return {n_threads,
+            [last, done, tell] {
                 const auto now = std::chrono::steady_clock::now();
                 if (now - *last < std::chrono::milliseconds(50))
                     return false;
                 *last = now;
                 pybind11::gil_scoped_acquire gil;
+                try {
+                    if (!tell.is_none())
+                        tell(std::min(1.0, done->load()));
+                } catch (pybind11::error_already_set &error) {
+                    error.restore();
+                    return true;
+                }
                 return PyErr_CheckSignals() != 0;
-            }};
+            },
+            done};
 }
 
 // Runs without the GIL; an interrupt becomes the Python error that signals set.

@@ -16,7 +16,7 @@ template <typename T>
 using Array = py::array_t<T, py::array::c_style>;
 using Indices = Array<std::uint32_t>;
 using Bytes = Array<std::uint8_t>;
-using TableArrays = std::tuple<Indices, Indices, Bytes>;
+using TableArrays = std::tuple<Indices, Bytes, std::optional<Bytes>>; // no copies if compact
 
 Codes view(const Bytes &array) {
     if (array.ndim() != 2 || array.shape(1) == 0)
@@ -75,12 +75,16 @@ std::unique_ptr<HeldSegment> make_segment(const Bytes &codes,
             require(segment.parts->width(t) <= kMaxKeyBits &&
                         static_cast<std::size_t>(starts.size()) ==
                             (std::size_t{1} << segment.parts->width(t)) + 1 &&
-                        static_cast<std::size_t>(rows.size()) == segment.codes.n &&
-                        static_cast<std::size_t>(copies.size()) ==
-                            segment.codes.n * segment.codes.n_bytes,
+                        static_cast<std::size_t>(rows.size()) ==
+                            segment.codes.n * row_bytes(segment.codes.n) &&
+                        (!copies || static_cast<std::size_t>(copies->size()) ==
+                                        segment.codes.n * segment.codes.n_bytes),
                     "the arrays of a table do not fit the codes");
-            segment.tables.push_back({starts.data(), rows.data(), copies.data()});
-            held->arrays.insert(held->arrays.end(), {starts, rows, copies});
+            segment.tables.push_back(
+                {starts.data(), rows.data(), copies ? copies->data() : nullptr});
+            held->arrays.insert(held->arrays.end(), {starts, rows});
+            if (copies)
+                held->arrays.push_back(*copies);
         }
     }
     return held;
@@ -91,10 +95,7 @@ std::optional<std::tuple<Bytes, Indices, Indices>> py_group_equal(const Bytes &c
     const Codes rows = view(codes);
     require(rows.n < std::numeric_limits<std::uint32_t>::max(), "at most 2^32 - 2 codes");
     Distinct found;
-    {
-        py::gil_scoped_release release;
-        found = group_equal(rows, most);
-    }
+    released([&] { found = group_equal(rows, most, scheduled(1).check()); });
     if (found.codes.empty())
         return std::nullopt;
     const auto n = static_cast<py::ssize_t>(found.first_member.size() - 1);
@@ -103,31 +104,36 @@ std::optional<std::tuple<Bytes, Indices, Indices>> py_group_equal(const Bytes &c
                       Indices(as_array(std::move(found.members)))};
 }
 
-std::vector<TableArrays> build_tables(const Bytes &codes, std::size_t n_tables,
+std::vector<TableArrays> build_tables(const Bytes &codes, std::size_t n_tables, bool copies,
                                       std::size_t n_threads) {
     const Codes rows = view(codes);
     require(rows.n < std::numeric_limits<std::uint32_t>::max(), "at most 2^32 - 2 codes");
     require(n_tables >= 1 && n_tables <= kMaxTables, "n_tables must be 1 ... 16");
     const Parts parts(8 * rows.n_bytes, n_tables);
     struct Places {
-        std::uint32_t *starts, *rows;
-        std::uint8_t *codes;
+        std::uint32_t *starts;
+        std::uint8_t *rows, *codes;
     };
     std::vector<TableArrays> tables;
     std::vector<Places> places;
     for (std::size_t t = 0; t < n_tables; ++t) {
         require(parts.width(t) <= kMaxKeyBits, "too few tables: keys have at most 24 bits");
-        Indices starts((py::ssize_t{1} << parts.width(t)) + 1), order(codes.shape(0));
-        Bytes copies({codes.shape(0), codes.shape(1)});
-        places.push_back({starts.mutable_data(), order.mutable_data(), copies.mutable_data()});
-        tables.emplace_back(starts, order, copies);
+        Indices starts((py::ssize_t{1} << parts.width(t)) + 1);
+        Bytes order({codes.shape(0), static_cast<py::ssize_t>(row_bytes(rows.n))});
+        std::optional<Bytes> own;
+        if (copies)
+            own = Bytes({codes.shape(0), codes.shape(1)});
+        places.push_back(
+            {starts.mutable_data(), order.mutable_data(), own ? own->mutable_data() : nullptr});
+        tables.emplace_back(starts, order, own);
     }
     released([&] {
         const Schedule schedule = scheduled(n_threads);
         parallel_for(
             n_tables, n_threads,
-            [&](std::size_t t, const Check &) {
-                build_table(rows, parts, t, places[t].starts, places[t].rows, places[t].codes);
+            [&](std::size_t t, const Check &check) {
+                build_table(rows, parts, t, places[t].starts, places[t].rows, places[t].codes,
+                            check);
             },
             schedule.poll);
     });
@@ -137,10 +143,12 @@ std::vector<TableArrays> build_tables(const Bytes &codes, std::size_t n_tables,
 // Segments, each with the plane of the items that count, or None.
 using Parted = std::vector<std::pair<const HeldSegment *, std::optional<Bytes>>>;
 
+using Excluded = std::optional<Array<std::int64_t>>;
+using Mask = std::optional<Array<bool>>;
+
 std::vector<std::vector<Neighbour>> run(const Parted &parted, const Bytes &query, std::size_t k,
-                                        std::size_t max_distance,
-                                        const std::optional<Array<std::int64_t>> &excluded,
-                                        std::size_t n_threads) {
+                                        std::size_t max_distance, const Excluded &excluded,
+                                        const Mask &mask, std::size_t n_threads) {
     const Codes codes = view(query);
     std::vector<Segment> segments;
     for (const auto &[held, allowed] : parted) {
@@ -155,7 +163,10 @@ std::vector<std::vector<Neighbour>> run(const Parted &parted, const Bytes &query
     }
     require(!excluded || static_cast<std::size_t>(excluded->size()) == codes.n,
             "excluded must have an id for each query");
-    const IndexQueries queries{codes, k, max_distance, excluded ? excluded->data() : nullptr};
+    IndexQueries queries{codes, k, max_distance, excluded ? excluded->data() : nullptr, {}};
+    if (mask)
+        queries.mask = {reinterpret_cast<const std::uint8_t *>(mask->data()),
+                        static_cast<std::size_t>(mask->size())};
     std::vector<std::vector<Neighbour>> found;
     try {
         released([&] { found = search_index(segments, queries, scheduled(n_threads)); });
@@ -167,10 +178,10 @@ std::vector<std::vector<Neighbour>> run(const Parted &parted, const Bytes &query
 
 // [n_queries, k], filled up with id -1 and the largest distance.
 py::tuple py_search(const Parted &segments, const Bytes &query, std::size_t k,
-                    std::size_t max_distance, const std::optional<Array<std::int64_t>> &excluded,
+                    std::size_t max_distance, const Excluded &excluded, const Mask &mask,
                     std::size_t n_threads) {
     require(k >= 1, "k must be at least 1");
-    const auto found = run(segments, query, k, max_distance, excluded, n_threads);
+    const auto found = run(segments, query, k, max_distance, excluded, mask, n_threads);
     const std::vector<py::ssize_t> shape = {query.shape(0), static_cast<py::ssize_t>(k)};
     Array<std::int32_t> distances(shape);
     Array<std::int64_t> ids(shape);
@@ -186,8 +197,8 @@ py::tuple py_search(const Parted &segments, const Bytes &query, std::size_t k,
 }
 
 py::tuple py_within(const Parted &segments, const Bytes &query, std::size_t radius,
-                    const std::optional<Array<std::int64_t>> &excluded, std::size_t n_threads) {
-    auto found = run(segments, query, 0, radius, excluded, n_threads);
+                    const Excluded &excluded, const Mask &mask, std::size_t n_threads) {
+    auto found = run(segments, query, 0, radius, excluded, mask, n_threads);
     std::vector<std::int64_t> lims{0}, ids;
     std::vector<std::int32_t> distances;
     for (auto &one : found) {
@@ -202,11 +213,13 @@ py::tuple py_within(const Parted &segments, const Bytes &query, std::size_t radi
                           as_array(std::move(ids)));
 }
 
-Array<std::int64_t> py_near_groups(const Bytes &codes, std::size_t radius, std::size_t n_threads) {
+Array<std::int64_t> py_near_groups(const Bytes &codes, std::size_t radius, std::size_t n_threads,
+                                   const py::object &progress) {
     const Codes rows = view(codes);
     require(rows.n < std::numeric_limits<std::uint32_t>::max(), "at most 2^32 - 2 codes");
     std::vector<std::int64_t> groups;
-    released([&] { groups = near_groups(rows, radius, scheduled(n_threads)); });
+    const Schedule schedule = scheduled(n_threads, progress);
+    released([&] { groups = near_groups(rows, radius, schedule); });
     return as_array(std::move(groups));
 }
 
@@ -222,7 +235,7 @@ void bind_index(py::module_ &m) {
           py::arg("most"));
     m.def("tables_for", &tables_for, py::kw_only(), py::arg("n"), py::arg("n_bits"));
     m.def("build_tables", &build_tables, py::arg("codes").noconvert(), py::kw_only(),
-          py::arg("n_tables"), py::arg("n_threads"));
+          py::arg("n_tables"), py::arg("copies"), py::arg("n_threads"));
     m.def(
         "share_probed",
         [](const HeldSegment &held, const Bytes &queries, std::size_t k) {
@@ -231,10 +244,11 @@ void bind_index(py::module_ &m) {
         },
         py::arg("segment"), py::arg("queries").noconvert(), py::kw_only(), py::arg("k"));
     m.def("near_groups", &py_near_groups, py::arg("codes").noconvert(), py::kw_only(),
-          py::arg("radius"), py::arg("n_threads"));
+          py::arg("radius"), py::arg("n_threads"), py::arg("progress"));
     m.def("index_search", &py_search, py::arg("segments"), py::arg("queries").noconvert(),
           py::kw_only(), py::arg("k"), py::arg("max_distance"), py::arg("excluded").noconvert(),
-          py::arg("n_threads"));
+          py::arg("mask").noconvert(), py::arg("n_threads"));
     m.def("index_within", &py_within, py::arg("segments"), py::arg("queries").noconvert(),
-          py::kw_only(), py::arg("radius"), py::arg("excluded").noconvert(), py::arg("n_threads"));
+          py::kw_only(), py::arg("radius"), py::arg("excluded").noconvert(),
+          py::arg("mask").noconvert(), py::arg("n_threads"));
 }

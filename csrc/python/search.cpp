@@ -172,10 +172,11 @@ py::array_t<std::int64_t> py_count_within(const PyDatabase &database, const Code
 }
 
 py::tuple py_pairs_within(const PyDatabase &database, std::size_t radius, std::uint64_t max_results,
-                          std::size_t n_threads) {
+                          std::size_t n_threads, const py::object &progress) {
     const Database &rows = database.unfiltered();
     Pairs pairs;
-    counted([&] { pairs = near_pairs(rows, radius, max_results, scheduled(n_threads)); });
+    const Schedule schedule = scheduled(n_threads, progress);
+    counted([&] { pairs = near_pairs(rows, radius, max_results, schedule); });
     return py::make_tuple(as_array(std::move(pairs.first)), as_array(std::move(pairs.second)),
                           as_array(std::move(pairs.distances)));
 }
@@ -239,7 +240,7 @@ void bind_search(py::module_ &m) {
     m.def("count_within", &py_count_within, py::arg("database"), py::arg("queries").noconvert(),
           py::kw_only(), py::arg("radii").noconvert(), py::arg("n_threads"));
     m.def("pairs_within", &py_pairs_within, py::arg("database"), py::kw_only(), py::arg("radius"),
-          py::arg("max_results"), py::arg("n_threads"));
+          py::arg("max_results"), py::arg("n_threads"), py::arg("progress"));
     m.def("distances", &py_distances, py::arg("codes").noconvert(), py::arg("queries").noconvert(),
           py::kw_only(), py::arg("n_threads"));
     m.def("paired_distances", &py_paired_distances, py::arg("first").noconvert(),

@@ -12,6 +12,7 @@ import typer
 from ssbhash import HammingIndex, groups_within, pairs_within
 from ssbhash.arrays import Codes
 from ssbhash.atomic import replacing
+from ssbhash.cli.output import progress_bar
 from ssbhash.data import files
 
 index = typer.Typer(
@@ -116,7 +117,8 @@ def compact(folder: Folder) -> None:
 def pairs(codes: CodesFile, radius: Radius, out: Out, as_json: Json = False) -> None:
     """Find all pairs of near-duplicates: arrays `first`, `second` and `distances`."""
     rows, n_bits = files.read_codes(codes)
-    found = pairs_within(rows, radius, n_bits=n_bits)
+    with progress_bar("pairs") as progress:
+        found = pairs_within(rows, radius, n_bits=n_bits, progress=progress)
     with replacing(out) as file:
         np.savez(file, first=found.first, second=found.second, distances=found.distances)
     _tell({"codes": len(rows), "pairs": len(found.first)}, as_json)
@@ -125,7 +127,8 @@ def pairs(codes: CodesFile, radius: Radius, out: Out, as_json: Json = False) -> 
 def groups(codes: CodesFile, radius: Radius, out: Out, as_json: Json = False) -> None:
     """Group near-duplicates: array `groups`, the smallest row of each code's group."""
     rows, n_bits = files.read_codes(codes)
-    found = groups_within(rows, radius, n_bits=n_bits)
+    with progress_bar("groups") as progress:
+        found = groups_within(rows, radius, n_bits=n_bits, progress=progress)
     with replacing(out) as file:
         np.savez(file, groups=found)
     _tell({"codes": len(rows), "groups": len(np.unique(found))}, as_json)

@@ -7,13 +7,16 @@ import io
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import typer
 
 from ssbhash.atomic import replacing
+from ssbhash.engines import Progress
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,16 @@ def note(line: str, quiet: bool) -> None:
     """Print a remark on progress, if standard error is a terminal."""
     if not quiet and sys.stderr.isatty():
         print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def progress_bar(label: str) -> Iterator[Progress | None]:
+    """Draw the share of the work that is done, if standard error is a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    with typer.progressbar(length=1000, label=label, file=sys.stderr) as bar:
+        yield lambda share: bar.update(int(1000 * share) - bar.pos)
 
 
 def _csv_line(cells: list[Any]) -> str:

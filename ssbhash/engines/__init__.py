@@ -28,6 +28,7 @@ from ssbhash.engines.engine import (
     Engine,
     EngineOptions,
     PreparedCodes,
+    Progress,
 )
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "Engine",
     "EngineOptions",
     "PreparedCodes",
+    "Progress",
     "available",
     "get",
     "native_module",

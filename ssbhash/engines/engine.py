@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypedDict
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 # Functions that take codes take prepared ones too.
 CodesIn: TypeAlias = "AnyArray | PreparedCodes"
+# Takes the share of a long call that is done, from 0 to 1.
+Progress: TypeAlias = Callable[[float], None]
 # Fills up rows of fewer than k neighbours.
 MISSING_ID = -1
 MISSING_DISTANCE = int(np.iinfo(np.int32).max)

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from ssbhash import _core
 from ssbhash.arrays import Codes, Distances, Ids, Int64Array
 from ssbhash.engines import native_sampling
-from ssbhash.engines.engine import Database
+from ssbhash.engines.engine import Database, Progress
 
 NAME = "native"
 sample = native_sampling.sample
@@ -54,11 +54,15 @@ def count_within(database: Database, queries: Codes, radii: Ids, n_threads: int)
 
 
 def pairs_within(
-    database: Database, radius: int, n_threads: int, max_results: int | None = None
+    database: Database,
+    radius: int,
+    n_threads: int,
+    max_results: int | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Ids, Ids, Distances]:
     most = _NO_LIMIT if max_results is None else max_results
     return _core.pairs_within(
-        _native(database), radius=radius, max_results=most, n_threads=n_threads
+        _native(database), radius=radius, max_results=most, n_threads=n_threads, progress=progress
     )
 
 

@@ -155,12 +155,19 @@ class Folder:
         n_alive = int(np.unpackbits(plane, count=n, bitorder="little").sum())
         return Part(segment, plane, n_alive)
 
-    def has_changed(self) -> bool:
-        """Whether a writer has changed the index since it was read."""
+    def news(self) -> list[Change] | None:
+        """Read what a writer has appended to the log; None if the manifest is another one."""
         self._read_manifest()
-        if self._manifest["generation"] != self._seen[0]:
-            return True
-        return os.stat(self.path / self._manifest["log"]).st_size > self._seen[1]
+        generation, end = self._seen
+        if self._manifest["generation"] != generation:
+            return None
+        log = self.path / self._manifest["log"]
+        try:
+            changes, end = read_log(log, (self.n_bits + 7) // 8, end)
+        except FileNotFoundError:  # replaced just now
+            return None
+        self._seen = (generation, end)
+        return changes
 
     def verify(self) -> None:
         """Check every file against its checksums."""

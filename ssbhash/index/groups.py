@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from ssbhash.arrays import ArrayIn, Codes, Ids, as_codes, as_count, like
-from ssbhash.engines import CodeOptions, CodesIn, Database, PreparedCodes, get, native_module
+from ssbhash.engines import (
+    CodeOptions,
+    CodesIn,
+    Database,
+    PreparedCodes,
+    Progress,
+    get,
+    native_module,
+)
 from ssbhash.threads import resolve
 
 if TYPE_CHECKING:
@@ -16,15 +24,26 @@ if TYPE_CHECKING:
 
 
 @overload
-def groups_within(codes: Tensor, radius: int, **options: Unpack[CodeOptions]) -> Tensor: ...
+def groups_within(
+    codes: Tensor,
+    radius: int,
+    *,
+    progress: Progress | None = ...,
+    **options: Unpack[CodeOptions],
+) -> Tensor: ...
 @overload
 def groups_within(
-    codes: ArrayIn | PreparedCodes, radius: int, **options: Unpack[CodeOptions]
+    codes: ArrayIn | PreparedCodes,
+    radius: int,
+    *,
+    progress: Progress | None = ...,
+    **options: Unpack[CodeOptions],
 ) -> Ids: ...
 def groups_within(
     codes: CodesIn,
     radius: int,
     *,
+    progress: Progress | None = None,
     n_bits: int | None = None,
     backend: str = "auto",
     n_threads: int | None = None,
@@ -41,6 +60,8 @@ def groups_within(
         Packed codes.
     radius : int
         The largest distance of a step; 0 groups equal codes.
+    progress : callable, optional
+        As in `ssbhash.pairs_within`.
     n_bits, backend, n_threads
         As in `ssbhash.search`.
 
@@ -67,9 +88,13 @@ def groups_within(
     radius = min(as_count(radius, "radius", 0), 8 * checked.shape[1])
     engine, threads = get(backend), resolve(n_threads)
     if engine.NAME == "native":
-        groups: Ids = native_module().near_groups(checked, radius=radius, n_threads=threads)
+        groups: Ids = native_module().near_groups(
+            checked, radius=radius, n_threads=threads, progress=progress
+        )
     else:
         groups = _by_pairs(checked, engine.pairs_within(Database(checked), radius, threads)[:2])
+    if progress is not None:
+        progress(1.0)
     return like(groups, codes)
 
 

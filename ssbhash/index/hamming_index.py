@@ -4,14 +4,29 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from ssbhash.arrays import Codes, Ids, as_array, as_codes, as_count, as_numpy, like
-from ssbhash.engines import get
-from ssbhash.hamming import RangeResult, SearchResult
+from ssbhash.arrays import (
+    AnyArray,
+    ArrayIn,
+    BoolArray,
+    Codes,
+    Distances,
+    Float64Array,
+    Ids,
+    Int64Array,
+    as_array,
+    as_codes,
+    as_count,
+    as_numpy,
+    like,
+    n_axes,
+)
+from ssbhash.engines import MISSING_ID, EngineOptions, get
+from ssbhash.hamming import RangeResult, SearchResult, TorchRange, TorchSearch
 from ssbhash.index import searching
 from ssbhash.index.folder import Folder
 from ssbhash.index.log import Change
@@ -22,12 +37,35 @@ from ssbhash.index.two_stages import Reranker
 from ssbhash.threads import resolve
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from torch import Tensor
+    from typing_extensions import Self, Unpack
 
     from ssbhash.index.on_device import OnDevice
 
 # Queries whose neighbours are held at once, to be counted.
 _COUNTED_AT_ONCE = 64
+
+
+# Integers, or strings; an index has ids of one kind.
+OneOrMoreIds: TypeAlias = "int | str | AnyArray"
+# int64, or strings as objects.
+IdsOut: TypeAlias = npt.NDArray[Any]
+
+
+class IndexOptions(EngineOptions, total=False):
+    """Keywords of a search in an index, as overloads share them."""
+
+    mask: AnyArray | None
+    ids: AnyArray | None
+    exclude: OneOrMoreIds | None
+
+
+class SearchOptions(IndexOptions, total=False):
+    """Keywords of `HammingIndex.search`, as its overloads share them."""
+
+    max_distance: int | None
+    candidates: int
+    metric: str
 
 
 class HammingIndex:
@@ -42,8 +80,9 @@ class HammingIndex:
     ----------
     n_bits : int
         Bits in a code.
-    layout : {"auto", "flat", "distinct", "postings"}
-        Layout of the segments; "auto" chooses by measured speed. Results are the same.
+    layout : {"auto", "flat", "distinct", "postings", "compact"}
+        Layout of the segments; "auto" chooses by measured speed. "compact" is "postings" in less
+        than half of the memory, and slower. Results are the same.
     device : str, optional
         A CUDA device, such as "cuda" or "cuda:1". The parts are copied there at their first
         search, and searched there unless `backend` names another engine. Queries that are
@@ -137,7 +176,7 @@ class HammingIndex:
     def __len__(self) -> int:
         return len(self._store.state)
 
-    def __contains__(self, one: Any) -> bool:
+    def __contains__(self, one: int | str) -> bool:
         if isinstance(one, str) != (self._store.names is not None):
             return False
         return bool(self._store.present([one], self._store.state)[1][0])
@@ -149,7 +188,7 @@ class HammingIndex:
 
     # Changes
 
-    def add(self, codes: Any, ids: Any = None) -> Any:
+    def add(self, codes: AnyArray, ids: AnyArray | None = None) -> Ids | list[str]:
         """Add codes.
 
         Parameters
@@ -189,7 +228,7 @@ class HammingIndex:
             self._store.apply(Change(np.empty(0, np.int64), new, rows, names))
         return new if names is None else names
 
-    def remove(self, ids: Any) -> None:
+    def remove(self, ids: OneOrMoreIds) -> None:
         """Remove items by their ids.
 
         Parameters
@@ -206,7 +245,7 @@ class HammingIndex:
             gone = np.unique(self._store.existing(ids, state))
             self._store.apply(Change(gone, np.empty(0, np.int64), self._store.no_codes, None))
 
-    def update(self, codes: Any, ids: Any) -> None:
+    def update(self, codes: AnyArray, ids: OneOrMoreIds) -> None:
         """Replace the codes of items; add those that are not in the index.
 
         All of it happens at once: no search sees a part.
@@ -259,10 +298,7 @@ class HammingIndex:
         """
         folder = self._store.folder
         with self._store.writing:
-            if folder is None or folder.writes or not folder.has_changed():
-                return False
-            self._store.load()
-            return True
+            return folder is not None and not folder.writes and self._store.refresh()
 
     def save(self, path: str | Path) -> None:
         """Write a copy of the index as a folder.
@@ -302,21 +338,48 @@ class HammingIndex:
 
     # Questions
 
+    @overload
     def search(
         self,
-        query: Any,
+        query: Tensor,
+        k: int = ...,
+        *,
+        rerank: tuple[AnyArray, AnyArray] | None = ...,
+        **options: Unpack[SearchOptions],
+    ) -> TorchSearch: ...
+    @overload
+    def search(
+        self,
+        query: ArrayIn,
+        k: int = ...,
+        *,
+        rerank: None = ...,
+        **options: Unpack[SearchOptions],
+    ) -> SearchResult[Distances, IdsOut]: ...
+    @overload
+    def search(
+        self,
+        query: ArrayIn,
+        k: int = ...,
+        *,
+        rerank: tuple[AnyArray, AnyArray],
+        **options: Unpack[SearchOptions],
+    ) -> SearchResult[Float64Array, IdsOut]: ...
+    def search(
+        self,
+        query: AnyArray,
         k: int = 10,
         *,
-        mask: Any = None,
-        ids: Any = None,
-        exclude: Any = None,
+        mask: AnyArray | None = None,
+        ids: AnyArray | None = None,
+        exclude: OneOrMoreIds | None = None,
         max_distance: int | None = None,
-        rerank: tuple[Any, Any] | None = None,
+        rerank: tuple[AnyArray, AnyArray] | None = None,
         candidates: int = 100,
         metric: str = "cosine",
         backend: str = "auto",
         n_threads: int | None = None,
-    ) -> SearchResult[Any, Any]:
+    ) -> Any:
         """Find the k nearest codes of each query, exactly.
 
         Parameters
@@ -361,20 +424,26 @@ class HammingIndex:
         queries, is_single = self._queries(query, tensors=rerank is None)
         k = as_count(k, "k", 1)
         n_candidates = max(k, as_count(candidates, "candidates", 1))
-        state, parts, excluded = self._asked(mask, ids, exclude, len(queries))
-        n = sum(part.n_alive for part in parts)
-        engine = excluded, self._engine(backend), resolve(n_threads)
+        state, parts, only = self._asked(mask, ids, exclude, len(queries))
+        engine = self._engine(backend), resolve(n_threads)
         most = 8 * self.n_bytes
         if max_distance is not None:
             most = min(most, as_count(max_distance, "max_distance", 0))
         found: tuple[Any, Ids]
         if rerank is None:
-            found = searching.nearest(parts, queries, min(k, n), most, *engine)
+            n = sum(part.n_alive for part in parts)
+            found = searching.nearest(parts, queries, min(k, n), most, only, *engine)
+            if only.mask is not None and bool((found[1][:, -1:] == MISSING_ID).any()):
+                n = sum(part.n_alive for part in only.parts(parts))  # counted only if it matters
+                found = found[0][:, :n], found[1][:, :n]
         else:
+            n = sum(part.n_alive for part in only.parts(parts))
             found = Reranker(*rerank, metric, len(queries), state.codes_of)(
-                lambda some, n_wanted: searching.nearest(parts, some, n_wanted, most, *engine),
+                lambda some, n_wanted: searching.nearest(
+                    parts, some, n_wanted, most, only, *engine
+                ),
                 lambda some, which, radius: searching.within(
-                    parts, some, radius, None if excluded is None else excluded[which], *engine[1:]
+                    parts, some, radius, only.of(which), *engine
                 ),
                 queries,
                 min(k, n),
@@ -383,17 +452,23 @@ class HammingIndex:
         distances, numbers = (part[0] for part in found) if is_single else found
         return SearchResult(like(distances, query), self._shown(numbers, query))
 
+    @overload
+    def within(self, query: Tensor, radius: int, **options: Unpack[IndexOptions]) -> TorchRange: ...
+    @overload
+    def within(
+        self, query: ArrayIn, radius: int, **options: Unpack[IndexOptions]
+    ) -> RangeResult[Distances, IdsOut]: ...
     def within(
         self,
-        query: Any,
+        query: AnyArray,
         radius: int,
         *,
-        mask: Any = None,
-        ids: Any = None,
-        exclude: Any = None,
+        mask: AnyArray | None = None,
+        ids: AnyArray | None = None,
+        exclude: OneOrMoreIds | None = None,
         backend: str = "auto",
         n_threads: int | None = None,
-    ) -> RangeResult[Any, Any]:
+    ) -> Any:
         """Find all codes at most `radius` bits from each query (inclusive).
 
         Parameters
@@ -416,25 +491,33 @@ class HammingIndex:
             If an argument has the wrong dtype, shape or range.
         """
         queries, _ = self._queries(query, tensors=True)
-        _, parts, excluded = self._asked(mask, ids, exclude, len(queries))
+        _, parts, only = self._asked(mask, ids, exclude, len(queries))
         lims, distances, numbers = searching.within(
             parts,
             queries,
             min(as_count(radius, "radius", 0), 8 * self.n_bytes),
-            excluded,
+            only,
             self._engine(backend),
             resolve(n_threads),
         )
         return RangeResult(like(lims, query), like(distances, query), self._shown(numbers, query))
 
+    @overload
+    def count_within(
+        self, query: Tensor, radius: int, **options: Unpack[IndexOptions]
+    ) -> Tensor | int: ...
+    @overload
+    def count_within(
+        self, query: ArrayIn, radius: int, **options: Unpack[IndexOptions]
+    ) -> Int64Array | int: ...
     def count_within(
         self,
-        query: Any,
+        query: AnyArray,
         radius: int,
         *,
-        mask: Any = None,
-        ids: Any = None,
-        exclude: Any = None,
+        mask: AnyArray | None = None,
+        ids: AnyArray | None = None,
+        exclude: OneOrMoreIds | None = None,
         backend: str = "auto",
         n_threads: int | None = None,
     ) -> Any:
@@ -457,17 +540,16 @@ class HammingIndex:
         """
         queries, is_single = self._queries(query)
         radius = min(as_count(radius, "radius", 0), 8 * self.n_bytes)
-        _, parts, excluded = self._asked(mask, ids, exclude, len(queries))
+        _, parts, only = self._asked(mask, ids, exclude, len(queries))
+        engine = self._engine(backend), resolve(n_threads)
         counts = np.zeros(len(queries), np.int64)
         for first in range(0, len(queries), _COUNTED_AT_ONCE):
             some = slice(first, first + _COUNTED_AT_ONCE)
-            own = None if excluded is None else excluded[some]
-            engine = own, self._engine(backend), resolve(n_threads)
-            lims = searching.within(parts, queries[some], radius, *engine)[0]
+            lims = searching.within(parts, queries[some], radius, only.of(some), *engine)[0]
             counts[some] = np.diff(lims)
         return int(counts[0]) if is_single else like(counts, query)
 
-    def get(self, ids: Any) -> Codes:
+    def get(self, ids: OneOrMoreIds) -> Codes:
         """Return the codes of items.
 
         Parameters
@@ -486,12 +568,12 @@ class HammingIndex:
             If an id is not in the index.
         """
         state = self._store.state
-        is_single = isinstance(ids, str) or np.ndim(ids) == 0
+        is_single = isinstance(ids, (int, str)) or n_axes(ids) == 0
         codes = state.codes_of(self._store.existing([ids] if is_single else ids, state))
         single: Codes = codes[0] if is_single else codes
         return single
 
-    def contains(self, ids: Any) -> npt.NDArray[np.bool_]:
+    def contains(self, ids: OneOrMoreIds) -> BoolArray:
         """Tell which ids are in the index.
 
         Parameters
@@ -506,12 +588,12 @@ class HammingIndex:
         """
         return self._store.present(ids, self._store.state)[1]
 
-    def ids(self) -> Any:
+    def ids(self) -> IdsOut:
         """Return all ids.
 
         Returns
         -------
-        int64 [n] or list of str
+        int64 [n], or str [n] as objects
             Integers ascending; strings in the order of insertion.
         """
         parts = self._store.state.all_parts()
@@ -547,11 +629,11 @@ class HammingIndex:
             ],
         }
 
-    def _rows(self, codes: Any) -> Codes:
+    def _rows(self, codes: AnyArray) -> Codes:
         rows = as_numpy(codes, "codes")
         return as_codes(rows[None] if rows.ndim == 1 else rows, "codes", self.n_bits)
 
-    def _queries(self, query: Any, *, tensors: bool = False) -> tuple[Codes, bool]:
+    def _queries(self, query: AnyArray, *, tensors: bool = False) -> tuple[Codes, bool]:
         """Check queries; with `tensors` those on a device stay there, where the index is on one."""
         tensors = tensors and self._device is not None
         queries = as_array(query, "query", tensors)
@@ -563,11 +645,16 @@ class HammingIndex:
         return backend if self._device is None or backend != "auto" else self._device
 
     def _asked(
-        self, mask: Any, ids: Any, exclude: Any, n_queries: int
-    ) -> tuple[State, tuple[Part, ...], Ids | None]:
+        self,
+        mask: AnyArray | None,
+        ids: AnyArray | None,
+        exclude: OneOrMoreIds | None,
+        n_queries: int,
+    ) -> tuple[State, tuple[Part, ...], searching.Filter]:
         """Take the state, its items that count, and what each query leaves out."""
         state = self._store.state
         parts = state.all_parts()
+        bits = None
         if mask is not None:
             if ids is not None:
                 raise ValueError("give mask or ids, not both")
@@ -576,18 +663,19 @@ class HammingIndex:
                 raise ValueError(
                     f"mask must be bool [n] over integer ids, got {bits.dtype} {list(bits.shape)}"
                 )
-            parts = state.masked(bits)
+            bits = np.ascontiguousarray(bits)
         elif ids is not None:
             numbers, is_present = self._store.present(ids, state)
             parts = state.only(numbers[is_present])
         if exclude is None:
-            return state, parts, None
+            return state, parts, searching.Filter(None, bits)
         numbers, _ = self._store.present(exclude, state)
         if len(numbers) not in (1, n_queries):
             raise ValueError(f"there are {n_queries} queries but {len(numbers)} ids to exclude")
-        return state, parts, np.ascontiguousarray(np.broadcast_to(numbers, n_queries))
+        excluded = np.ascontiguousarray(np.broadcast_to(numbers, n_queries))
+        return state, parts, searching.Filter(excluded, bits)
 
-    def _shown(self, numbers: Ids, query: Any) -> Any:
+    def _shown(self, numbers: Ids, query: AnyArray) -> Any:
         return like(numbers, query) if self._store.names is None else self._store.shown(numbers)
 
 

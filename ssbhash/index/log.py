@@ -84,31 +84,36 @@ class Log:
         os.close(self._file)
 
 
-def read_log(path: Path, n_bytes: int) -> tuple[list[Change], int]:
-    """Read the whole records, and where they end. A record cut short ends the log.
+def read_log(path: Path, n_bytes: int, start: int = 0) -> tuple[list[Change], int]:
+    """Read the whole records from a place on, and where they end.
+
+    A record cut short ends the log.
 
     Raises
     ------
     ValueError
         If a record is damaged.
     """
-    content = path.read_bytes()
-    start = struct.pack("<8sI", _MAGIC, n_bytes)
-    if content[: _HEAD.size] != start + struct.pack("<I", checksum(start)):
-        raise ValueError(f"{path} is damaged, or no log of this index")
-    changes, at = [], _HEAD.size
+    with path.open("rb") as file:
+        head = struct.pack("<8sI", _MAGIC, n_bytes)
+        if file.read(_HEAD.size) != head + struct.pack("<I", checksum(head)):
+            raise ValueError(f"{path} is damaged, or no log of this index")
+        start = max(start, _HEAD.size)
+        file.seek(start)
+        content = file.read()
+    changes, at = [], 0
     while at + _RECORD.size <= len(content):
         length, crc, own = _RECORD.unpack_from(content, at)
         if checksum(content[at : at + _RECORD.size - 4]) != own:
-            raise ValueError(f"{path} is damaged: the record at byte {at}")
+            raise ValueError(f"{path} is damaged: the record at byte {start + at}")
         begin, end = at + _RECORD.size, at + _RECORD.size + length
         if end > len(content):
             break
         if checksum(content[begin:end]) != crc:
-            raise ValueError(f"{path} is damaged: the record at byte {at}")
+            raise ValueError(f"{path} is damaged: the record at byte {start + at}")
         changes.append(_parsed(content[begin:end], n_bytes))
         at = end
-    return changes, at
+    return changes, start + at
 
 
 def _parsed(content: bytes, n_bytes: int) -> Change:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ssbhash.arrays import Codes, Distances, Ids
+from ssbhash.arrays import BoolArray, Codes, Distances, Ids
 from ssbhash.engines import (
     MISSING_ID,
     Database,
@@ -21,12 +22,39 @@ if TYPE_CHECKING:
     from ssbhash.index.on_device import OnDevice
 
 
+@dataclass(frozen=True, eq=False)
+class Filter:
+    """What a search leaves out besides the items that are not alive.
+
+    Attributes
+    ----------
+    excluded : int64 [n_queries] or None
+        An id that each query must not find.
+    mask : bool [n] or None
+        Only ids with mask[id] are found.
+    """
+
+    excluded: Ids | None = None
+    mask: BoolArray | None = None
+
+    def of(self, which: Any) -> Filter:
+        """Return the filter of some of the queries."""
+        return Filter(None if self.excluded is None else self.excluded[which], self.mask)
+
+    def parts(self, parts: Sequence[Part]) -> Sequence[Part]:
+        """Return parts with only the items of the mask alive."""
+        if self.mask is None:
+            return parts
+        masked = [part.only(part.segment.masked(self.mask)) for part in parts]
+        return [part for part in masked if part.n_alive]
+
+
 def nearest(
     parts: Sequence[Part],
     queries: Codes,
     k: int,
     max_distance: int,
-    excluded: Ids | None,
+    only: Filter,
     backend: str | OnDevice,
     n_threads: int,
 ) -> tuple[Distances, Ids]:
@@ -34,21 +62,22 @@ def nearest(
     if k == 0:
         return np.empty((len(queries), 0), np.int32), np.empty((len(queries), 0), np.int64)
     if not isinstance(backend, str):
-        return backend.nearest(parts, queries, k, max_distance, excluded)
+        return backend.nearest(only.parts(parts), queries, k, max_distance, only.excluded)
     if _is_native(backend):
         found: tuple[Distances, Ids] = native_module().index_search(
             _native(parts),
             queries,
             k=k,
             max_distance=max_distance,
-            excluded=excluded,
+            excluded=only.excluded,
+            mask=only.mask,
             n_threads=n_threads,
         )
         return found
-    engine = get(backend)
+    engine, excluded = get(backend), only.excluded
     nothing = len(queries), 0
     rankings = [(np.empty(nothing, np.int32), np.empty(nothing, np.int64))]
-    for part in parts:
+    for part in only.parts(parts):
         database, part_ids = _database(part)
         n_wanted = min(k + (excluded is not None), len(database))
         distances, rows = engine.search(database, queries, n_wanted, n_threads, max_distance)
@@ -63,28 +92,33 @@ def within(
     parts: Sequence[Part],
     queries: Codes,
     radius: int,
-    excluded: Ids | None,
+    only: Filter,
     backend: str | OnDevice,
     n_threads: int,
 ) -> tuple[npt.NDArray[np.int64], Distances, Ids]:
     """Find all within a radius, in CSR form."""
     if not isinstance(backend, str):
-        return backend.within(parts, queries, radius, excluded)
+        return backend.within(only.parts(parts), queries, radius, only.excluded)
     if _is_native(backend):
         found: tuple[npt.NDArray[np.int64], Distances, Ids] = native_module().index_within(
-            _native(parts), queries, radius=radius, excluded=excluded, n_threads=n_threads
+            _native(parts),
+            queries,
+            radius=radius,
+            excluded=only.excluded,
+            mask=only.mask,
+            n_threads=n_threads,
         )
         return found
     rows, distances, ids = [np.empty(0, np.int64)], [np.empty(0, np.int32)], [np.empty(0, np.int64)]
     radii = np.full(len(queries), radius, np.int64)
-    for part in parts:
+    for part in only.parts(parts):
         database, part_ids = _database(part)
         lims, part_distances, found_rows = get(backend).within(database, queries, radii, n_threads)
         rows.append(np.repeat(np.arange(len(queries)), np.diff(lims)))
         distances.append(part_distances)
         ids.append(part_ids[found_rows])
     query, distance, item = np.concatenate(rows), np.concatenate(distances), np.concatenate(ids)
-    if excluded is not None:
+    if (excluded := only.excluded) is not None:
         kept = item != excluded[query]
         query, distance, item = query[kept], distance[kept], item[kept]
     order = np.lexsort((item, distance, query))

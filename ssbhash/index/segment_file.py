@@ -61,8 +61,9 @@ def _arrays(segment: Segment) -> list[tuple[str, npt.NDArray[Any]]]:
         named += [
             (f"table{number}.starts", starts),
             (f"table{number}.rows", rows),
-            (f"table{number}.codes", codes),
         ]
+        if codes is not None:
+            named.append((f"table{number}.codes", codes))
     return named
 
 
@@ -138,7 +139,7 @@ def _made(arrays: dict[str, Any], described: dict[str, Any], n_bytes: int) -> Se
         members = (arrays["first_member"], arrays["members"])
     n_tables = sum(name.endswith(".starts") for name in arrays)
     tables = tuple(
-        (arrays[f"table{t}.starts"], arrays[f"table{t}.rows"], arrays[f"table{t}.codes"])
+        (arrays[f"table{t}.starts"], arrays[f"table{t}.rows"], arrays.get(f"table{t}.codes"))
         for t in range(n_tables)
     )
     return Segment(rows, arrays.get("ids"), int(described["first_id"]), members, tables)

@@ -14,8 +14,9 @@ from ssbhash.engines import native_module
 
 Plane: TypeAlias = npt.NDArray[np.uint8]  # bit i % 8 of byte i // 8 stands for item i
 Places: TypeAlias = npt.NDArray[np.uint32]
-Layout: TypeAlias = Literal["auto", "flat", "distinct", "postings"]
-LAYOUTS = ("auto", "flat", "distinct", "postings")
+Table: TypeAlias = tuple[Places, Codes, Codes | None]  # starts, rows, and copies of codes
+Layout: TypeAlias = Literal["auto", "flat", "distinct", "postings", "compact"]
+LAYOUTS = ("auto", "flat", "distinct", "postings", "compact")
 
 # Below this number of rows a scan is as fast as postings.
 _MIN_TABLE_ROWS = 1 << 15
@@ -23,6 +24,7 @@ _MIN_TABLE_ROWS = 1 << 15
 _MAX_TABLES = 8
 # Grouping equal codes costs 4 bytes an item. It pays if at most this share is distinct.
 _MOST_DISTINCT = 0.7
+_SAMPLE = 1 << 17
 # "auto" searches this many rows for _TRIAL_K neighbours. It keeps the postings if they serve half
 # of these searches without a scan.
 _TRIALS = 64
@@ -32,11 +34,12 @@ MAX_ITEMS = (1 << 32) - 2  # an item's number has 32 bits
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """Items with their ids and codes, in one of three layouts.
+    """Items with their ids and codes, in one of four layouts.
 
         flat       rows[i] is the code of item i
         distinct   rows are the distinct codes; `members` lists the items of each
         postings   as flat or distinct, with tables that find near rows without a scan
+        compact    as postings; the tables hold no copies of the codes
 
     Attributes
     ----------
@@ -60,7 +63,7 @@ class Segment:
     ids: Ids | None = None
     first_id: int = 0
     members: tuple[Places, Places] | None = None
-    tables: tuple[tuple[Places, Places, Codes], ...] = ()
+    tables: tuple[Table, ...] = ()
     ascending: bool = True
     native: Any = field(init=False, repr=False, default=None)
 
@@ -84,14 +87,15 @@ class Segment:
     def layout(self) -> str:
         """Name of the layout."""
         if self.tables:
-            return "postings"
+            return "compact" if self.tables[0][2] is None else "postings"
         return "flat" if self.members is None else "distinct"
 
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays, in memory or mapped."""
-        arrays = [self.rows, *(self.members or ()), *(a for table in self.tables for a in table)]
-        return int(sum(a.nbytes for a in arrays)) + (0 if self.ids is None else self.ids.nbytes)
+        tables = (array for table in self.tables for array in table)
+        arrays = (self.rows, self.ids, *(self.members or ()), *tables)
+        return sum(int(array.nbytes) for array in arrays if array is not None)
 
     @cached_property
     def _row_of_item(self) -> Places | None:
@@ -162,7 +166,9 @@ def build(codes: Codes, ids: Ids, layout: Layout, n_threads: int) -> Segment:
         return flat
     rows, members = codes, None
     most = len(codes) if layout == "distinct" else int(_MOST_DISTINCT * len(codes))
-    grouped = core.group_equal(codes, most=most)
+    grouped = None
+    if layout == "distinct" or not _seem_distinct(codes):
+        grouped = core.group_equal(codes, most=most)
     if grouped is not None:
         rows, members = grouped[0], grouped[1:]
     distinct = flat if members is None else Segment(rows, kept, first_id, members)
@@ -171,13 +177,29 @@ def build(codes: Codes, ids: Ids, layout: Layout, n_threads: int) -> Segment:
     n_tables = core.tables_for(n=len(rows), n_bits=8 * rows.shape[1])
     if layout == "auto" and (len(rows) < _MIN_TABLE_ROWS or n_tables > _MAX_TABLES):
         return distinct
-    tables = tuple(core.build_tables(rows, n_tables=n_tables, n_threads=n_threads))
+    copies = layout != "compact"
+    if not copies:  # reading a code costs more, so longer keys and shorter lists pay
+        n_tables = max(1, n_tables - 1)
+    made = core.build_tables(rows, n_tables=n_tables, copies=copies, n_threads=n_threads)
+    tables = tuple(made)
     posted = Segment(rows, kept, first_id, members, tables)
     if layout == "auto":
         trials = rows[np.linspace(0, len(rows) - 1, _TRIALS).astype(np.int64)]
         if core.share_probed(posted.native, trials, k=_TRIAL_K) < 0.5:
             return distinct
     return posted
+
+
+def _seem_distinct(codes: Codes) -> bool:
+    """Tell by a sample whether too few codes are equal for grouping to pay."""
+    n = len(codes)
+    if n < 4 * _SAMPLE:
+        return False
+    sample = np.ascontiguousarray(codes[:: n // _SAMPLE])
+    n_equal = len(sample) - len(native_module().group_equal(sample, most=len(sample))[0])
+    # If each item that could be saved has one equal item, so many pairs fall into the sample.
+    expected = (1 - _MOST_DISTINCT) * len(sample) ** 2 / n
+    return n_equal < expected / 3
 
 
 @dataclass(frozen=True, eq=False)

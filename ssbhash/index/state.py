@@ -84,11 +84,6 @@ class State:
             parts.append(every[number].only(counts))
         return tuple(part for part in parts if part.n_alive)
 
-    def masked(self, mask: npt.NDArray[np.bool_]) -> tuple[Part, ...]:
-        """Return parts with only the items with mask[id]."""
-        parts = [part.only(part.segment.masked(mask)) for part in self.all_parts()]
-        return tuple(part for part in parts if part.n_alive)
-
 
 def empty_tail(n_bytes: int) -> Part:
     """Return a growing part without items."""

@@ -54,6 +54,17 @@ class Store:
         self._tail_codes, self._tail_ids = fresh._tail_codes, fresh._tail_ids
         self.names, self.state = fresh.names, fresh.state
 
+    def refresh(self) -> bool:
+        """Take over what a writer has changed since the folder was read."""
+        assert self.folder is not None
+        changes = self.folder.news()
+        if changes is None:
+            self.load()
+            return True
+        for change in changes:
+            self._replay(change)
+        return bool(changes)
+
     def apply(self, change: Change) -> None:
         """Change the state: on disk first, then in memory."""
         if len(change.ids) >= TAIL_ITEMS:
@@ -162,6 +173,6 @@ class Store:
             raise KeyError(f"id {given[int(np.argmin(is_present))]!r} is not in the index")
         return numbers
 
-    def shown(self, numbers: Ids) -> Any:
+    def shown(self, numbers: Ids) -> npt.NDArray[Any]:
         """Return numbers as ids."""
         return numbers if self.names is None else self.names.array(numbers)

@@ -40,16 +40,16 @@ struct Built {
         segment.parts = &parts;
         for (std::size_t t = 0; t < parts.n_tables(); ++t) {
             starts.emplace_back((std::size_t{1} << parts.width(t)) + 1);
-            rows.emplace_back(codes.n);
+            rows.emplace_back(codes.n * row_bytes(codes.n));
             copies.emplace_back(codes.n * kBytes);
-            build_table(codes, parts, t, starts[t].data(), rows[t].data(), copies[t].data());
+            build_table(codes, parts, t, starts[t].data(), rows[t].data(), copies[t].data(), [] {});
             segment.tables.push_back({starts[t].data(), rows[t].data(), copies[t].data()});
         }
     }
 
     Parts parts;
-    std::vector<std::vector<std::uint32_t>> starts, rows;
-    std::vector<std::vector<std::uint8_t>> copies;
+    std::vector<std::vector<std::uint32_t>> starts;
+    std::vector<std::vector<std::uint8_t>> rows, copies;
     Segment segment;
 };
 

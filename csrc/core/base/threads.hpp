@@ -4,8 +4,10 @@
 // hang after a fork.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <functional>
+#include <memory>
 #include <stdexcept>
 
 namespace ssbhash {
@@ -15,15 +17,29 @@ struct Interrupted : std::runtime_error {
     Interrupted() : std::runtime_error("interrupted") {}
 };
 
-// How a long call runs.
-struct Schedule {
-    std::size_t n_threads = 1;
-    std::function<bool()> poll; // true: stop, throw Interrupted
-};
-
 // A long task calls `check` now and then. If the task should stop, `check` throws, and the task
 // must let the exception pass.
 using Check = std::function<void()>;
+
+// How a long call runs.
+struct Schedule {
+    std::size_t n_threads = 1;
+    std::function<bool()> poll;                  // true: stop, throw Interrupted
+    std::shared_ptr<std::atomic<double>> done{}; // share of the work, for a progress bar; or null
+
+    void advance(double share) const {
+        if (done)
+            done->fetch_add(share, std::memory_order_relaxed);
+    }
+    // For work on the calling thread, outside of parallel_for.
+    Check check() const {
+        return [this] {
+            if (poll && poll())
+                throw Interrupted();
+        };
+    }
+};
+
 using Task = std::function<void(std::size_t index, const Check &check)>;
 
 // Runs task(0) ... task(n_tasks - 1) on at most n_threads threads, one of them the caller's, and

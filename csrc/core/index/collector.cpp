@@ -1,6 +1,7 @@
 #include "core/index/collector.hpp"
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 
 namespace ssbhash {
@@ -8,19 +9,18 @@ namespace {
 
 // Measured at 64 bits: the overhead of a list, in codes that could be read instead.
 constexpr std::size_t kListCost = 80;
-constexpr std::size_t kRunBytes = 1 << 16; // between two checks whether to stop
-constexpr std::size_t kOffered = 64;       // small, so that the limit falls soon
-constexpr std::uint32_t kNever = std::numeric_limits<std::uint32_t>::max();
+constexpr std::size_t kRunBytes = 1 << 16;              // between two checks whether to stop
+constexpr std::size_t kListsAhead = 8, kRowsAhead = 64; // fetched from memory
+constexpr std::size_t kOffered = 64;                    // small, so that the limit falls soon
+constexpr std::size_t kRowsAtOnce = 16;                 // whose items are prefetched
+constexpr std::size_t kNever = std::numeric_limits<std::size_t>::max();
+constexpr std::uint32_t kNotRead = std::numeric_limits<std::uint32_t>::max();
 
 struct List {
     std::uint32_t begin, end;
 };
 
 } // namespace
-
-bool is_before(const Neighbour &a, const Neighbour &b) {
-    return a.distance != b.distance ? a.distance < b.distance : a.id < b.id;
-}
 
 // Knows which lists a query has read, and what the next ones would cost. The radius grows in one
 // table at a time, the one where it costs least, as in Qin et al., "GPH", ICDE 2018.
@@ -29,7 +29,7 @@ class Collector::Probes {
     Probes(const Segment &segment, const std::uint8_t *query)
         : segment_(segment), parts_(*segment.parts) {
         for (std::size_t t = 0; t < parts_.n_tables(); ++t) {
-            steps_[t].assign(parts_.width(t) + 1, kNever);
+            steps_[t].assign(parts_.width(t) + 1, kNotRead);
             keys_[t] = parts_.key(t, query);
             plan(t);
         }
@@ -48,22 +48,13 @@ class Collector::Probes {
     }
     std::size_t cost(std::size_t t) const { return cost_[t]; }
 
-    template <typename Read>
-    void read(std::size_t t, Read &&read_list) {
+    // Starts to read the next lists of a table.
+    const std::vector<List> &begin(std::size_t t) {
         table_ = t;
         steps_[t][radius_[t]] = step_;
-        const std::vector<List> &lists = lists_[t];
-        const std::uint8_t *codes = segment_.tables[t].codes;
-        const std::size_t n_bytes = segment_.codes.n_bytes;
-        for (std::size_t i = 0; i < lists.size(); ++i) {
-            if (i + 8 < lists.size()) {
-                const std::uint8_t *soon = codes + lists[i + 8].begin * n_bytes;
-                __builtin_prefetch(soon);
-                __builtin_prefetch(soon + 64);
-            }
-            read_list(codes, lists[i]);
-        }
+        return lists_[t];
     }
+    const Table &table() const { return segment_.tables[table_]; }
 
     // Ends a step of a table, and finds its next lists.
     void advance() {
@@ -73,14 +64,19 @@ class Collector::Probes {
     }
 
     // Returns the row at a place in the table that is being read; kNever if an earlier list had it.
-    std::uint32_t new_row(std::size_t place) const {
-        const std::uint8_t *code = segment_.tables[table_].codes + place * segment_.codes.n_bytes;
+    std::size_t new_row(std::size_t place) const {
+        const std::size_t n_bytes = segment_.codes.n_bytes;
+        const std::size_t row = segment_.row(table_, place);
+        if (row >= segment_.codes.n)
+            throw Damaged();
+        const std::uint8_t *code =
+            table().codes ? table().codes + place * n_bytes : segment_.codes.row(row);
         for (std::size_t t = 0; t < parts_.n_tables(); ++t) {
             const int apart = __builtin_popcount(parts_.key(t, code) ^ keys_[t]);
             if (steps_[t][static_cast<std::size_t>(apart)] < step_)
                 return kNever;
         }
-        return segment_.tables[table_].rows[place];
+        return row;
     }
 
   private:
@@ -124,7 +120,6 @@ Collector::Collector(const Segment &segment, const Query &query, const SearchKer
 }
 
 bool Collector::probe(std::size_t most_read, const Check &check) {
-    const std::size_t n_bytes = segment_.codes.n_bytes;
     Probes probes(segment_, query_.code);
     probes_ = &probes;
     std::size_t left = most_read;
@@ -135,17 +130,62 @@ bool Collector::probe(std::size_t most_read, const Check &check) {
             return false;
         }
         left -= probes.cost(t);
-        probes.read(t, [&](const std::uint8_t *codes, const List &list) {
-            kernels_.scan_rows(
-                {codes + list.begin * n_bytes, list.end - list.begin, nullptr, list.begin, nullptr},
-                n_bytes, query_.code, *this);
-        });
+        const std::vector<List> &lists = probes.begin(t);
+        for (std::size_t i = 0; i < lists.size(); ++i) {
+            if (i + kListsAhead < lists.size())
+                prefetch_list(probes.table(), lists[i + kListsAhead].begin);
+            scan_list(lists[i].begin, lists[i].end);
+        }
         consume(); // must come before the end of the step
         probes.advance();
         check();
     }
     probes_ = nullptr;
     return true;
+}
+
+void Collector::prefetch_list(const Table &table, std::size_t place) const {
+    const std::uint8_t *soon = table.codes ? table.codes + place * segment_.codes.n_bytes
+                                           : table.rows + place * row_bytes(segment_.codes.n);
+    __builtin_prefetch(soon);
+    __builtin_prefetch(soon + 64);
+}
+
+void Collector::scan_list(std::size_t begin, std::size_t end) {
+    const std::size_t n_bytes = segment_.codes.n_bytes;
+    const std::uint8_t *codes = probes_->table().codes;
+    if (codes)
+        codes += begin * n_bytes;
+    else
+        codes = gather(begin, end);
+    kernels_.scan_rows({codes, end - begin, nullptr, static_cast<std::int64_t>(begin), nullptr},
+                       n_bytes, query_.code, *this);
+}
+
+// Copies the codes of a list together. They are scattered, so many are fetched at a time.
+const std::uint8_t *Collector::gather(std::size_t begin, std::size_t end) {
+    const Codes &codes = segment_.codes;
+    const std::uint8_t *rows = probes_->table().rows;
+    const std::size_t n_row_bytes = row_bytes(codes.n), n = end - begin;
+    if (gathered_.size() < n * codes.n_bytes)
+        gathered_.resize(2 * n * codes.n_bytes);
+    const auto row = [&](std::size_t i) {
+        const std::size_t found = row_at(rows, begin + i, n_row_bytes);
+        if (found >= codes.n)
+            throw Damaged();
+        return codes.row(found);
+    };
+    for (std::size_t i = 0; i < std::min(n, kRowsAhead); ++i)
+        __builtin_prefetch(row(i), 0, 2); // to the second level, which takes more at a time
+    for (std::size_t i = 0; i < n; ++i) {
+        if (i + kRowsAhead < n)
+            __builtin_prefetch(row(i + kRowsAhead), 0, 2);
+        if (codes.n_bytes == 8) // a constant size, so that the copy is one move
+            std::memcpy(gathered_.data() + 8 * i, row(i), 8);
+        else
+            std::memcpy(gathered_.data() + codes.n_bytes * i, row(i), codes.n_bytes);
+    }
+    return gathered_.data();
 }
 
 void Collector::scan_all_rows(const Check &check) {
@@ -168,14 +208,30 @@ void Collector::consume() {
     // The nearest lower the limit, so that the items of the others are not looked up.
     if (query_.k > 0 && n > 1)
         std::sort(offered_.begin(), offered_.begin() + static_cast<std::ptrdiff_t>(n), is_before);
-    for (std::size_t i = 0; i < n; ++i) {
-        const Neighbour &one = offered_[i];
-        if (one.distance >= limit)
-            continue;
-        const auto place = static_cast<std::size_t>(one.id);
-        const std::size_t row = probes_ ? probes_->new_row(place) : place;
-        if (row != kNever)
-            add_row(row, one.distance);
+    // What a row leads to is scattered over memory, so several rows are followed at a time.
+    std::size_t rows[kRowsAtOnce];
+    for (std::size_t first = 0; first < n; first += kRowsAtOnce) {
+        const Neighbour *some = offered_.data() + first;
+        const std::size_t most = std::min(kRowsAtOnce, n - first);
+        std::size_t m = 0;
+        for (; m < most && some[m].distance < limit; ++m)
+            if (probes_)
+                __builtin_prefetch(probes_->table().rows + static_cast<std::size_t>(some[m].id) *
+                                                               row_bytes(segment_.codes.n));
+        for (std::size_t i = 0; i < m; ++i) {
+            const auto place = static_cast<std::size_t>(some[i].id);
+            rows[i] = probes_ ? probes_->new_row(place) : place;
+            if (segment_.members && rows[i] != kNever)
+                __builtin_prefetch(segment_.first_member + rows[i]);
+        }
+        for (std::size_t i = 0; segment_.members && i < m; ++i)
+            if (rows[i] != kNever && segment_.first_member[rows[i]] < segment_.n_items)
+                __builtin_prefetch(segment_.members + segment_.first_member[rows[i]]);
+        for (std::size_t i = 0; i < m; ++i)
+            if (rows[i] != kNever && some[i].distance < limit)
+                add_row(rows[i], some[i].distance);
+        if (m < most) // the others are too far; without k the limit is fixed, and all were added
+            return;
     }
 }
 
@@ -204,7 +260,7 @@ bool Collector::add_item(std::size_t item, std::int32_t distance) {
     const std::int64_t id = segment_.id(item);
     if (distance >= limit || (distance + 1 == limit && id >= last_kept_))
         return false;
-    if (!segment_.is_allowed(item) || id == query_.excluded)
+    if (!segment_.is_allowed(item) || !query_.mask.has(id) || id == query_.excluded)
         return true;
     kept_.push_back({distance, id});
     if (query_.k == 0)

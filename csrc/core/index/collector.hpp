@@ -13,11 +13,23 @@ namespace ssbhash {
 
 constexpr std::int64_t kNoId = std::numeric_limits<std::int64_t>::max(); // no item has it
 
+// Ids that may be found: those with mask[id]. A mask is read for items that were hit, so that a
+// query does not pay for its length.
+struct IdMask {
+    const std::uint8_t *mask = nullptr; // [n] bytes, or null: all
+    std::size_t n = 0;
+
+    bool has(std::int64_t id) const {
+        return !mask || (static_cast<std::size_t>(id) < n && mask[id] != 0);
+    }
+};
+
 struct Query {
     const std::uint8_t *code;
     std::size_t k;         // 0: all within max_distance
     std::int32_t limit;    // distances must be below it
     std::int64_t excluded; // an id that must not be found, or kNoId
+    IdMask mask;
 };
 
 // A sink of rows. It keeps their items: the k smallest (distance, id), or all below the limit.
@@ -41,6 +53,9 @@ class Collector : public Sink {
 
     static void make_room(Sink &sink);
     void consume();
+    void prefetch_list(const Table &table, std::size_t place) const;
+    void scan_list(std::size_t begin, std::size_t end);
+    const std::uint8_t *gather(std::size_t begin, std::size_t end);
     bool add_item(std::size_t item, std::int32_t distance);
     void keep_smallest();
 
@@ -49,11 +64,14 @@ class Collector : public Sink {
     const SearchKernels &kernels_;
     std::vector<std::uint32_t> counts_;
     std::vector<Neighbour> offered_, kept_;
-    std::int64_t last_kept_;         // at distance limit - 1 only ids smaller than this qualify
-    std::size_t n_added_ = 0;        // items of the row that is being added
-    const Probes *probes_ = nullptr; // null: rows are offered; else places in a table
+    std::vector<std::uint8_t> gathered_; // codes of a list without copies
+    std::int64_t last_kept_;             // at distance limit - 1 only ids smaller than this qualify
+    std::size_t n_added_ = 0;            // items of the row that is being added
+    const Probes *probes_ = nullptr;     // null: rows are offered; else places in a table
 };
 
-bool is_before(const Neighbour &a, const Neighbour &b);
+inline bool is_before(const Neighbour &a, const Neighbour &b) {
+    return a.distance != b.distance ? a.distance < b.distance : a.id < b.id;
+}
 
 } // namespace ssbhash

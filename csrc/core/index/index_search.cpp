@@ -1,12 +1,12 @@
 #include "core/index/index_search.hpp"
 
 #include "core/base/dispatch.hpp"
-#include "core/index/collector.hpp"
 #include "core/search/radius.hpp"
 #include "core/search/search.hpp"
 #include "core/search/top_k.hpp"
 
 #include <algorithm>
+#include <cstring>
 
 namespace ssbhash {
 namespace {
@@ -18,7 +18,9 @@ constexpr std::size_t kQueriesATask = 8;
 // queries share a scan, which is eight times as fast for each. A few of them are tried first, to
 // see whether lists serve the others.
 constexpr std::size_t kScanShare = 4, kBatchShare = 32;
-constexpr std::size_t kBatch = 64, kTrials = 4;
+constexpr std::size_t kCompactCost = 4; // of a code in a list without copies, in codes with one
+constexpr std::size_t kBatch = 64, kTrials = 2;
+constexpr std::size_t kSample = 256, kGatherCost = 8; // of a row, in rows scanned in order
 
 // Searches one segment for all queries; merges what it finds into `found`.
 class SegmentSearch {
@@ -42,11 +44,26 @@ class SegmentSearch {
     }
 
   private:
-    // Rows are in the order of their first items, so the k nearest rows hold the k nearest items;
     // Rows are in the order of their first items, so the k nearest rows hold the k nearest items.
     // This fails if first items are left out.
     bool in_order() const {
-        return segment_.members ? !segment_.allowed && !queries_.excluded : segment_.ascending;
+        return segment_.members ? !is_filtered() && !queries_.excluded : segment_.ascending;
+    }
+    bool is_filtered() const { return segment_.allowed || queries_.mask.mask; }
+
+    bool is_wanted(std::size_t item) const {
+        return segment_.is_allowed(item) && queries_.mask.has(segment_.id(item));
+    }
+
+    // About how many rows a scan reads: it gathers those that are wanted, if they are few.
+    std::size_t n_scanned() const {
+        const std::size_t n = segment_.n_items;
+        if (!is_filtered() || !in_order() || n < kSample)
+            return segment_.codes.n;
+        std::size_t n_wanted = 0;
+        for (std::size_t i = 0; i < kSample; ++i)
+            n_wanted += is_wanted(i * (n / kSample));
+        return std::min(n, (n_wanted + 1) * (n / kSample) * kGatherCost);
     }
 
     Query query(std::size_t i) const {
@@ -55,7 +72,7 @@ class SegmentSearch {
         if (queries_.k > 0 && found_[i].size() == queries_.k) // a tie may win by its id
             limit = std::min(limit, found_[i].back().distance + 1);
         return {queries_.codes.row(i), queries_.k, limit,
-                queries_.excluded ? queries_.excluded[i] : kNoId};
+                queries_.excluded ? queries_.excluded[i] : kNoId, queries_.mask};
     }
 
     void add(std::size_t i, Collector &collector) {
@@ -89,10 +106,8 @@ class SegmentSearch {
     std::vector<std::size_t> probe_tables() {
         const std::size_t n = queries_.codes.n;
         const bool is_batch = n >= kBatch && in_order();
-        std::size_t n_scanned = segment_.codes.n; // a scan gathers the rows allowed
-        if (segment_.allowed && in_order())
-            n_scanned = count_allowed(segment_.allowed, segment_.n_items);
-        const std::size_t most_read = n_scanned / (is_batch ? kBatchShare : kScanShare);
+        const std::size_t cost = segment_.tables[0].codes ? 1 : kCompactCost;
+        const std::size_t most_read = n_scanned() / cost / (is_batch ? kBatchShare : kScanShare);
         std::vector<std::uint8_t> is_proved(n);
         const auto probe = [&](std::size_t begin, std::size_t end) {
             for_queries(end - begin, [&](std::size_t i, const Check &check) {
@@ -131,7 +146,8 @@ class SegmentSearch {
             std::copy_n(queries_.codes.row(which[i]), n_bytes, some.data() + i * n_bytes);
         const Codes codes{some.data(), which.size(), n_bytes};
         Database database{segment_.codes};
-        database.allowed = segment_.allowed;
+        const std::vector<std::uint8_t> plane = wanted_plane();
+        database.allowed = queries_.mask.mask ? plane.data() : segment_.allowed;
         FilterMemory memory;
         choose_filter(database, codes.n, memory);
         if (queries_.k == 0) {
@@ -151,6 +167,26 @@ class SegmentSearch {
         ssbhash::search(database, codes, k, schedule_, distances.data(), ids.data());
         for (std::size_t i = 0; i < which.size(); ++i)
             collect(which[i], distances.data(), ids.data(), i * k, (i + 1) * k);
+    }
+
+    // A bit for each item that is wanted; empty without a mask.
+    std::vector<std::uint8_t> wanted_plane() const {
+        const std::size_t n = queries_.mask.mask ? segment_.n_items : 0;
+        std::vector<std::uint8_t> plane((n + 7) / 8);
+        std::size_t i = 0;
+        if (!segment_.ids) { // eight bytes of 0 or 1 become eight bits by one product
+            const auto first = static_cast<std::size_t>(segment_.first_id);
+            for (; i + 8 <= n && first + i + 8 <= queries_.mask.n; i += 8) {
+                std::uint64_t bytes = 0;
+                std::memcpy(&bytes, queries_.mask.mask + first + i, 8);
+                plane[i / 8] = static_cast<std::uint8_t>(bytes * 0x0102040810204080u >> 56);
+            }
+        }
+        for (; i < n; ++i)
+            plane[i / 8] |= static_cast<std::uint8_t>(queries_.mask.has(segment_.id(i)) << i % 8);
+        for (std::size_t byte = 0; segment_.allowed && byte < plane.size(); ++byte)
+            plane[byte] &= segment_.allowed[byte];
+        return plane;
     }
 
     void collect(std::size_t i, const std::int32_t *distances, const std::int64_t *rows,
@@ -184,7 +220,7 @@ double share_probed(const Segment &segment, const Codes &queries, std::size_t k)
     std::size_t n_proved = 0;
     for (std::size_t i = 0; i < queries.n; ++i) {
         const auto limit = static_cast<std::int32_t>(8 * queries.n_bytes + 1);
-        Collector collector(segment, {queries.row(i), k, limit, kNoId}, active_isa().search);
+        Collector collector(segment, {queries.row(i), k, limit, kNoId, {}}, active_isa().search);
         n_proved += collector.probe(segment.codes.n / kScanShare, [] {});
     }
     return static_cast<double>(n_proved) / static_cast<double>(queries.n);

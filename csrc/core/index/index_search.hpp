@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/base/threads.hpp"
+#include "core/index/collector.hpp"
 #include "core/index/segment.hpp"
 
 #include <cstdint>
@@ -14,6 +15,7 @@ struct IndexQueries {
     std::size_t k;                // 0: all within max_distance
     std::size_t max_distance;     // inclusive
     const std::int64_t *excluded; // [codes.n] an id that each query must not find, or null
+    IdMask mask;                  // of all segments
 };
 
 // Returns what each query finds in all segments, ascending by (distance, id). An id is in one

@@ -18,7 +18,7 @@ namespace {
 // Measured at 64 bits, in units of a pair compared by carry tables: the cost of a pair compared by
 // row, and of a row put into a table.
 constexpr double kPairCost = 5, kRowCost = 400;
-constexpr std::size_t kRowsATask = 1024, kRowsACheck = 64;
+constexpr std::size_t kRowsATask = 1024, kScansACheck = 64;
 constexpr std::size_t kOffered = 64;
 constexpr std::size_t kTileRows = 1024;
 
@@ -33,7 +33,8 @@ std::size_t ceil_log2(std::size_t n) {
 class EqualParts {
   public:
     // Returns nothing if comparing all pairs costs less.
-    static std::optional<EqualParts> choose(const Codes &codes, std::size_t radius) {
+    static std::optional<EqualParts> choose(const Codes &codes, std::size_t radius,
+                                            const Check &check) {
         const std::size_t n_bits = 8 * codes.n_bytes;
         if (radius >= kMaxTables || radius >= n_bits || codes.n < 2 ||
             codes.n > std::numeric_limits<std::uint32_t>::max() - 1)
@@ -43,7 +44,7 @@ class EqualParts {
         const double all = n * n / 2;
         double cost = 0;
         for (std::size_t t = 0; t <= radius && cost < all; ++t)
-            cost += kRowCost * n + kPairCost * parts.n_pairs(t);
+            cost += kRowCost * n + kPairCost * parts.n_pairs(t, check);
         if (cost >= all)
             return std::nullopt;
         return parts;
@@ -52,18 +53,22 @@ class EqualParts {
     // Calls emit(first, second, distance) for each pair once, from several threads.
     template <typename Emit>
     void for_pairs(const Schedule &schedule, Emit &&emit) {
-        rows_.resize(codes_.n);
+        rows_.resize(codes_.n * row_bytes(codes_.n));
         copies_.resize(codes_.n * codes_.n_bytes);
         for (table_ = 0; table_ <= radius_; ++table_) {
             starts_.resize((std::size_t{1} << parts_.width(table_)) + 1);
-            build_table(codes_, parts_, table_, starts_.data(), rows_.data(), copies_.data());
-            parallel_for((codes_.n + kRowsATask - 1) / kRowsATask, schedule.n_threads,
-                         [&](std::size_t task, const Check &check) {
-                             const std::size_t begin = task * kRowsATask;
-                             scan_places(begin, std::min(begin + kRowsATask, codes_.n), check,
-                                         emit);
-                         },
-                         schedule.poll);
+            build_table(codes_, parts_, table_, starts_.data(), rows_.data(), copies_.data(),
+                        schedule.check());
+            const std::size_t n_tasks = (codes_.n + kRowsATask - 1) / kRowsATask;
+            const double share = 1.0 / static_cast<double>(n_tasks * (radius_ + 1));
+            parallel_for(
+                n_tasks, schedule.n_threads,
+                [&](std::size_t task, const Check &check) {
+                    const std::size_t begin = task * kRowsATask;
+                    scan_places(begin, std::min(begin + kRowsATask, codes_.n), check, emit);
+                    schedule.advance(share);
+                },
+                schedule.poll);
         }
     }
 
@@ -73,10 +78,13 @@ class EqualParts {
           parts_(8 * codes.n_bytes, radius + 1,
                  std::clamp<std::size_t>(ceil_log2(codes.n), 8, kMaxKeyBits)) {}
 
-    double n_pairs(std::size_t table) const {
+    double n_pairs(std::size_t table, const Check &check) const {
         std::vector<std::uint32_t> counts(std::size_t{1} << parts_.width(table), 0);
-        for (std::size_t i = 0; i < codes_.n; ++i)
+        for (std::size_t i = 0; i < codes_.n; ++i) {
+            if (i % kRowsACheck == 0)
+                check();
             ++counts[parts_.key(table, codes_.row(i))];
+        }
         double pairs = 0;
         for (std::uint32_t count : counts)
             pairs += static_cast<double>(count) * count / 2;
@@ -120,7 +128,7 @@ class EqualParts {
                                    static_cast<std::int64_t>(i + 1), nullptr},
                                   n_bytes, code, sink);
             sink.consume();
-            if (i % kRowsACheck == 0)
+            if (i % kScansACheck == 0)
                 check();
         }
     }
@@ -132,14 +140,20 @@ class EqualParts {
         for (std::size_t t = 0; t < table_; ++t)
             if (parts_.key(t, one) == parts_.key(t, two))
                 return; // an earlier table had this pair
-        emit(std::min(rows_[a], rows_[b]), std::max(rows_[a], rows_[b]), distance);
+        const std::uint32_t first = row(a), second = row(b);
+        emit(std::min(first, second), std::max(first, second), distance);
+    }
+
+    std::uint32_t row(std::size_t place) const {
+        return static_cast<std::uint32_t>(row_at(rows_.data(), place, row_bytes(codes_.n)));
     }
 
     Codes codes_;
     std::size_t radius_;
     Parts parts_;
     std::size_t table_ = 0;
-    std::vector<std::uint32_t> starts_, rows_;
+    std::vector<std::uint32_t> starts_;
+    std::vector<std::uint8_t> rows_;
     Scratch copies_;
 };
 
@@ -230,6 +244,7 @@ void join_all_pairs(const Codes &codes, std::size_t radius, const Schedule &sche
                    sinks);
         for (const auto &one : joiners)
             one->consume();
+        schedule.advance(share_of_pairs(begin, n, codes.n));
     };
     parallel_for((codes.n + kTileRows - 1) / kTileRows, schedule.n_threads, join_tile,
                  schedule.poll);
@@ -239,7 +254,7 @@ void join_all_pairs(const Codes &codes, std::size_t radius, const Schedule &sche
 
 Pairs near_pairs(const Database &database, std::size_t radius, std::uint64_t max_results,
                  const Schedule &schedule) {
-    std::optional<EqualParts> parts = EqualParts::choose(database.codes, radius);
+    std::optional<EqualParts> parts = EqualParts::choose(database.codes, radius, schedule.check());
     if (!parts)
         return pairs_within(database, radius, max_results, schedule);
     struct Pair {
@@ -271,11 +286,11 @@ Pairs near_pairs(const Database &database, std::size_t radius, std::uint64_t max
 
 std::vector<std::int64_t> near_groups(const Codes &codes, std::size_t radius,
                                       const Schedule &schedule) {
-    const Distinct distinct = group_equal(codes, codes.n);
+    const Distinct distinct = group_equal(codes, codes.n, schedule.check());
     const Codes rows{distinct.codes.data(), distinct.first_member.size() - 1, codes.n_bytes};
     Sets sets(rows.n);
     if (radius > 0) { // at 0 the groups are the equal codes
-        if (std::optional<EqualParts> parts = EqualParts::choose(rows, radius))
+        if (std::optional<EqualParts> parts = EqualParts::choose(rows, radius, schedule.check()))
             parts->for_pairs(
                 schedule, [&](std::uint32_t a, std::uint32_t b, std::int32_t) { sets.join(a, b); });
         else

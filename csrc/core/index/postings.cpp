@@ -30,18 +30,27 @@ std::size_t tables_for(std::size_t n, std::size_t n_bits) {
 }
 
 void build_table(const Codes &codes, const Parts &parts, std::size_t table, std::uint32_t *starts,
-                 std::uint32_t *rows, std::uint8_t *copies) {
+                 std::uint8_t *rows, std::uint8_t *copies, const Check &check) {
     const std::size_t n_keys = std::size_t{1} << parts.width(table), n_bytes = codes.n_bytes;
+    const std::size_t n_row_bytes = row_bytes(codes.n);
     std::fill_n(starts, n_keys + 1, 0u);
-    for (std::size_t i = 0; i < codes.n; ++i)
+    for (std::size_t i = 0; i < codes.n; ++i) {
+        if (i % kRowsACheck == 0)
+            check();
         ++starts[parts.key(table, codes.row(i)) + 1];
+    }
     for (std::size_t key = 0; key < n_keys; ++key)
         starts[key + 1] += starts[key];
     std::vector<std::uint32_t> next(starts, starts + n_keys);
     for (std::size_t i = 0; i < codes.n; ++i) {
+        if (i % kRowsACheck == 0)
+            check();
         const std::uint8_t *code = codes.row(i);
         const std::size_t at = next[parts.key(table, code)]++;
-        rows[at] = static_cast<std::uint32_t>(i);
+        for (std::size_t byte = 0; byte < n_row_bytes; ++byte)
+            rows[at * n_row_bytes + byte] = static_cast<std::uint8_t>(i >> 8 * byte);
+        if (!copies)
+            continue;
         if (n_bytes == 8) // a constant size, so that the copy is one move
             std::memcpy(copies + 8 * at, code, 8);
         else

@@ -12,6 +12,7 @@
 #pragma once
 
 #include "core/base/codes.hpp"
+#include "core/base/threads.hpp"
 
 #include <cstddef>
 #include <cstdint>
@@ -21,6 +22,7 @@ namespace ssbhash {
 
 constexpr std::size_t kMaxTables = 16;
 constexpr std::size_t kMaxKeyBits = 24;
+constexpr std::size_t kRowsACheck = 1 << 16; // rows that are built between two checks
 
 // Which bits of a code make the key of each table: runs of bits, as even as possible. If a run is
 // longer than `most_width`, its first bits are the key. Codes that are equal in the run have equal
@@ -45,20 +47,29 @@ class Parts {
     std::vector<std::uint32_t> masks_;
 };
 
+// Bytes that hold the number of one of n rows, little-endian.
+constexpr std::size_t row_bytes(std::size_t n) { return n <= std::size_t{1} << 24 ? 3 : 4; }
+
+inline std::size_t row_at(const std::uint8_t *rows, std::size_t place, std::size_t n_row_bytes) {
+    const std::uint8_t *at = rows + place * n_row_bytes;
+    const std::size_t low = at[0] | std::size_t{at[1]} << 8 | std::size_t{at[2]} << 16;
+    return n_row_bytes == 3 ? low : low | std::size_t{at[3]} << 24;
+}
+
 // One table; its arrays belong to the caller.
 struct Table {
     const std::uint32_t *starts; // [2^width + 1]: the list of key i is [starts[i], starts[i + 1])
-    const std::uint32_t *rows;   // [n] sorted by (key, row)
-    const std::uint8_t *codes;   // [n][n_bytes]: the code of each of `rows`
+    const std::uint8_t *rows;    // [n][row_bytes(n)] sorted by (key, row)
+    const std::uint8_t *codes;   // [n][n_bytes]: the code of each of `rows`; null if compact
 };
 
 // Returns the number of tables that serves n codes best: lists of about a hundred codes, keys of
 // at most kMaxKeyBits.
 std::size_t tables_for(std::size_t n, std::size_t n_bits);
 
-// Fill the arrays of one table.
+// Fill the arrays of one table; without `copies` if they are null.
 void build_table(const Codes &codes, const Parts &parts, std::size_t table, std::uint32_t *starts,
-                 std::uint32_t *rows, std::uint8_t *copies);
+                 std::uint8_t *rows, std::uint8_t *copies, const Check &check);
 
 // All numbers of `width` bits, sorted by their number of ones; those with r ones begin at first[r].
 struct Masks {

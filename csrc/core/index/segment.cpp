@@ -20,7 +20,7 @@ std::uint64_t hash(const std::uint8_t *code, std::size_t n_bytes) {
 } // namespace
 
 // Open addressing; the table holds row + 1.
-Distinct group_equal(const Codes &codes, std::size_t most) {
+Distinct group_equal(const Codes &codes, std::size_t most, const Check &check) {
     Distinct found;
     std::size_t log_size = 4;
     while ((std::size_t{1} << log_size) < 2 * most)
@@ -30,6 +30,8 @@ Distinct group_equal(const Codes &codes, std::size_t most) {
     std::vector<std::uint32_t> &counts = found.first_member;
     counts.push_back(0);
     for (std::size_t i = 0; i < codes.n; ++i) {
+        if (i % kRowsACheck == 0)
+            check();
         const std::uint8_t *code = codes.row(i);
         std::size_t at = hash(code, n_bytes) >> (64 - log_size);
         while (slots[at] != 0 &&

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/base/codes.hpp"
+#include "core/base/threads.hpp"
 #include "core/index/postings.hpp"
 
 #include <cstddef>
@@ -31,6 +32,9 @@ struct Segment {
     bool is_allowed(std::size_t item) const {
         return !allowed || (allowed[item / 8] >> item % 8 & 1);
     }
+    std::size_t row(std::size_t table, std::size_t place) const {
+        return row_at(tables[table].rows, place, row_bytes(codes.n));
+    }
 };
 
 // Thrown by a search that meets an index outside its array: the file was damaged.
@@ -46,6 +50,6 @@ struct Distinct {
 
 // Groups equal codes, of which there are fewer than 2^32. `codes` is empty if more than `most` are
 // distinct.
-Distinct group_equal(const Codes &codes, std::size_t most);
+Distinct group_equal(const Codes &codes, std::size_t most, const Check &check);
 
 } // namespace ssbhash

@@ -33,10 +33,15 @@ namespace {
 // most.
 constexpr double kMinAllowedInOrder = 0.8, kMinAllowedInBalls = 0.7, kMinAllowedIfMostSkipped = 0.3;
 constexpr double kMostSkipped = 0.88;
+// A few queries hardly pay for gathering: 10 million codes, half of them allowed, one query took
+// 45 ms gathered and 19 by hit; with a tenth allowed 16 and 18.
+constexpr double kMinAllowedForFew = 0.3;
 
 double least_allowed_by_hit(const Database &database, std::size_t n_queries) {
+    if (database.allowed && n_queries < kMinPreparedQueries)
+        return kMinAllowedForFew;
     const Balls *balls = database.planes ? database.planes->balls() : nullptr;
-    if (!balls || n_queries < kMinPreparedQueries)
+    if (!balls)
         return kMinAllowedInOrder;
     return balls->share_skipped() < kMostSkipped ? kMinAllowedInBalls : kMinAllowedIfMostSkipped;
 }
@@ -74,11 +79,11 @@ void choose_filter(Database &database, std::size_t n_queries, FilterMemory &memo
         database.n_ids = 0;
     } else if (!by_hit && database.allowed) {
         memory.ids.reserve(n_allowed + 1); // not null, even if nothing is allowed
-        for (std::size_t i = 0; i < n; ++i) {
-            if (i % 8 == 0 && database.allowed[i / 8] == 0)
-                i += 7;
-            else if (database.is_allowed(i))
-                memory.ids.push_back(static_cast<std::int64_t>(i));
+        for (std::size_t i = 0; i < n; i += 64) {
+            std::uint64_t bits = 0;
+            std::memcpy(&bits, database.allowed + i / 8, std::min<std::size_t>(8, (n - i + 7) / 8));
+            for (; bits != 0; bits &= bits - 1)
+                memory.ids.push_back(static_cast<std::int64_t>(i) + __builtin_ctzll(bits));
         }
         database.ids = memory.ids.data();
         database.n_ids = memory.ids.size();

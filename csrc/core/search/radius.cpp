@@ -371,6 +371,7 @@ Pairs pairs_within(const Database &given, std::size_t radius, std::uint64_t max_
             kept[t].insert(kept[t].end(), some.begin(), some.end());
         }
         kept[t].shrink_to_fit();
+        schedule.advance(share_of_pairs(t * tile, counters.size(), n_rows));
     };
     parallel_for(n_tiles, schedule.n_threads, count, schedule.poll);
 

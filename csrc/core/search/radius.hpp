@@ -45,4 +45,13 @@ struct Pairs {
 Pairs pairs_within(const Database &database, std::size_t radius, std::uint64_t max_results,
                    const Schedule &schedule);
 
+// Returns the share that pairs of n rows with themselves and later rows have in all pairs.
+inline double share_of_pairs(std::size_t first, std::size_t n, std::size_t n_rows) {
+    const auto rest = [&](std::size_t row) {
+        const double share = static_cast<double>(n_rows - row) / static_cast<double>(n_rows);
+        return share * share;
+    };
+    return rest(first) - rest(first + n);
+}
+
 } // namespace ssbhash

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ssbhash.arrays import Codes, as_codes, as_count, as_numpy, like
-from ssbhash.cluster.fleet import Asked, Fleet
+from ssbhash.cluster.asking import Asked
+from ssbhash.cluster.fleet import Fleet
 from ssbhash.cluster.gate import Gate
 from ssbhash.cluster.hashing import Ids, shards_of
 from ssbhash.cluster.manifest import Manifest
@@ -39,7 +40,8 @@ _MOVED_AT_ONCE = 1 << 17
 class _Filter:
     """What a search leaves out, and the shards that did not answer."""
 
-    options: dict[int, dict[str, Any]]  # of each shard
+    own: dict[int, dict[str, Any]]  # arguments of each shard
+    shared: dict[str, Any]  # and of all
     excluded: Ids | None
     missing: set[int] = field(default_factory=set)
 
@@ -531,17 +533,16 @@ class ShardedIndex:
 
     def _filter(self, mask: Any, ids: Any, exclude: Any, n_queries: int) -> _Filter:
         """Prepare the options of each shard that select its items."""
-        numbers = range(len(self._fleet.shards))
-        options: dict[int, dict[str, Any]] = {number: {} for number in numbers}
+        own: dict[int, dict[str, Any]] = {shard.number: {} for shard in self._fleet.shards}
+        shared = {}
         if mask is not None and ids is not None:
             raise ValueError("give mask or ids, not both")
         if mask is not None:
-            shared = self._fleet.ray.put(as_numpy(mask, "mask"))
-            options = {number: {"mask": shared} for number in numbers}
+            shared["mask"] = self._fleet.ray.put(as_numpy(mask, "mask"))
         if ids is not None:
             wanted = self._as_ids(ids)
             owned = self._owned(wanted)
-            options = {number: {"ids": wanted[owned.get(number, [])]} for number in numbers}
+            own = {number: {"ids": wanted[owned.get(number, [])]} for number in own}
         excluded = None
         if exclude is not None:
             excluded = self._as_ids(exclude, "exclude")
@@ -550,7 +551,7 @@ class ShardedIndex:
                     f"there are {n_queries} queries but {len(excluded)} ids to exclude"
                 )
             excluded = np.broadcast_to(excluded, n_queries)
-        return _Filter(options, excluded)
+        return _Filter(own, shared, excluded)
 
     def _missing(self, kept: _Filter, allow_partial: bool) -> list[int]:
         missing = sorted(kept.missing)
@@ -576,11 +577,10 @@ class ShardedIndex:
             excluded = excluded[which]
         for first in range(0, max(1, len(queries)), _QUERIES_AT_ONCE):
             some = slice(first, first + _QUERIES_AT_ONCE)
-            common = {**options, "query": queries[some]}
+            shared = {**options, **kept.shared, "query": queries[some]}
             if excluded is not None:
-                common["exclude"] = excluded[some]
-            questions = {number: {**common, **own} for number, own in kept.options.items()}
-            waiting.append((queries[some], self._fleet.ask(method, questions)))
+                shared["exclude"] = excluded[some]
+            waiting.append((queries[some], self._fleet.ask(method, kept.own, **shared)))
             if len(waiting) == _CALLS_AT_ONCE:
                 yield self._answered(kept, *waiting.popleft())
         while waiting:
@@ -640,8 +640,8 @@ class ShardedIndex:
 
     def _asked_of_owners(self, method: str, ids: Ids) -> Iterator[tuple[Any, Any]]:
         owned = self._owned(ids)
-        questions = {number: {"ids": ids[own]} for number, own in owned.items()}
-        return zip(owned.values(), self._fleet.all(method, questions), strict=True)
+        asked = {number: {"ids": ids[places]} for number, places in owned.items()}
+        return zip(owned.values(), self._fleet.all(method, asked), strict=True)
 
     def _contains(self, ids: Ids) -> npt.NDArray[np.bool_]:
         is_present = np.zeros(len(ids), bool)

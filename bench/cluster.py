@@ -106,7 +106,9 @@ def measure(
                 taken[1, turn] = seconds(
                     lambda: list(pool.map(lambda one: one.search(some, n_threads=1), shards))  # noqa: B023
                 )
-                taken[2, turn] = seconds(lambda: index.search(some, n_threads=1))  # noqa: B023
+                taken[2, turn] = seconds(
+                    lambda: index.search(some, n_threads=options.threads)  # noqa: B023
+                )
             alone, inside, whole = np.median(taken, axis=1) * 1e3
             print(
                 f"{n_queries:6} {alone:9.2f} ms {inside:9.2f} ms {whole:9.2f} ms "

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 # Queries in one call to the shards, and calls at a time. While results are merged here, the shards
 # work on the next queries.
-_QUERIES_AT_ONCE = 1024
-_CALLS_AT_ONCE = 3
+_QUERIES_AT_ONCE = 4096
+_CALLS_AT_ONCE = 2
 # Items that are changed, or moved, in one step. A step must be done within the time-out.
 _CHANGED_AT_ONCE = 1 << 22
 _MOVED_AT_ONCE = 1 << 17
@@ -112,7 +112,7 @@ class ShardedIndex:
         n_replicas : int, optional
             Replicas of each shard; 1 for a new index by default. May be changed.
         timeout_s : float
-            Seconds that the shards may take for 1,024 queries, or for a change of four million
+            Seconds that the shards may take for 4,096 queries, or for a change of four million
             items.
         n_cpus : float
             Ray CPUs that each replica reserves.

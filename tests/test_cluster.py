@@ -287,7 +287,7 @@ def test_kills_lose_nothing_and_answers_are_whole(
 ) -> None:
     """Long form: pytest tests/test_cluster.py -k kills --cluster-kills 200 -s."""
     n_kills = request.config.getoption("--cluster-kills")
-    chance, queries = random.Random(0), make_codes(300, 5)
+    chance, queries = random.Random(n_kills), make_codes(300, 5)
     one = HammingIndex(N_BITS)
     index = ShardedIndex.open(tmp_path / "index", n_bits=N_BITS, n_shards=2, n_replicas=2)
     recoveries: dict[bool, list[float]] = {False: [], True: []}

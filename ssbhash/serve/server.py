@@ -66,6 +66,7 @@ def run(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000, worker
             limit_concurrency=settings.max_connections,
             timeout_worker_healthcheck=_START_S,
             server_header=False,
+            proxy_headers=False,  # nothing here asks where a request came from
         )
 
 

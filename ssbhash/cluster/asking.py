@@ -5,13 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ssbhash.cluster.fleet import Fleet, Member, Process, first_line
 from ssbhash.cluster.host import Handle
 from ssbhash.cluster.replica import NotCurrentError
-
-if TYPE_CHECKING:
-    from ssbhash.cluster.fleet import Fleet, Member, Process
 
 # A process that is silent this long is asked for a sign of life. If that does not come in as
 # long again, other replicas are asked too, and first from then on for some seconds. A dead
@@ -44,7 +42,7 @@ class Asked:
         A method of `HammingIndex`.
     own
         For each shard that is asked, arguments of its own.
-    shared
+    **shared
         Arguments for every shard.
     """
 
@@ -53,7 +51,7 @@ class Asked:
         fleet: Fleet,
         method: str,
         own: Mapping[int, Mapping[str, Any]],
-        shared: Mapping[str, Any],
+        **shared: Any,
     ) -> None:
         self._fleet, self._method, self._own, self._shared = fleet, method, own, shared
         self._ray = fleet.ray
@@ -144,8 +142,22 @@ class Asked:
         return call
 
 
-def first_line(error: Exception) -> str:
-    """Tell what went wrong in one line."""
-    cause = getattr(error, "cause", None)
-    error = cause if isinstance(cause, Exception) else error
-    return f"{type(error).__name__}: {error}".strip().splitlines()[0]
+def ask_all(
+    fleet: Fleet, method: str, own: Mapping[int, Mapping[str, Any]], **shared: Any
+) -> list[Any]:
+    """Ask shards, as `Asked` does, and wait for all answers.
+
+    Raises
+    ------
+    ShardsUnavailableError
+        If a shard gave no answer in time.
+    """
+    answers, missing = Asked(fleet, method, own, **shared).answers()
+    if missing:
+        raise fleet.unavailable(missing, "gave no answer")
+    return [answers[number] for number in own]
+
+
+def ask_every(fleet: Fleet, method: str, **shared: Any) -> list[Any]:
+    """Ask every shard the same, as `ask_all` does."""
+    return ask_all(fleet, method, {shard.number: {} for shard in fleet.shards}, **shared)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ssbhash.arrays import Codes
-from ssbhash.cluster.asking import Asked, first_line
 from ssbhash.cluster.hashing import Ids
 from ssbhash.cluster.host import CALLS, GROUPS, Handle, Host
 from ssbhash.cluster.manifest import Manifest
@@ -110,7 +109,7 @@ class Fleet:
         import ray
 
         if not ray.is_initialized():
-            ray.init()
+            ray.init(log_to_driver=False, logging_level="ERROR", include_dashboard=False)
         self.ray: Any = ray
         self._host = ray.remote(concurrency_groups=GROUPS)(Host)
         # What goes wrong when a replica dies, its disk fails or the index is closed meanwhile.
@@ -365,22 +364,7 @@ class Fleet:
         with self.changed:
             return bool(self.changed.wait_for(is_done, timeout_s))
 
-    # Asking
-
-    def ask(self, method: str, own: Mapping[int, Mapping[str, Any]], **shared: Any) -> Asked:
-        """Ask shards; `own` has the arguments of each, beside those for all."""
-        return Asked(self, method, own, shared)
-
-    def every(self, method: str, **shared: Any) -> list[Any]:
-        """Ask every shard the same, and wait for all answers."""
-        return self.all(method, {shard.number: {} for shard in self.shards}, **shared)
-
-    def all(self, method: str, own: Mapping[int, Mapping[str, Any]], **shared: Any) -> list[Any]:
-        """Ask shards, and wait for all answers."""
-        answers, missing = self.ask(method, own, **shared).answers()
-        if missing:
-            raise self.unavailable(missing, "gave no answer")
-        return [answers[number] for number in own]
+    # Changing
 
     def on_every_replica(self, method: str) -> None:
         """Call a method of each replica that serves."""
@@ -392,8 +376,6 @@ class Fleet:
                 raise error.cause from None
             except self.ray.exceptions.RayError:
                 pass  # it died; the one that takes its place copies what is needed
-
-    # Changing
 
     def change(self, changes: Mapping[int, tuple[Ids, Codes | None]], next_id: int) -> None:
         """Change shards; return when every replica of each has it on disk. One call at a time.
@@ -545,3 +527,10 @@ class Fleet:
         if self._keeper.is_alive():
             self._keeper.join()
         os.close(self._lock)
+
+
+def first_line(error: Exception) -> str:
+    """Tell what went wrong in one line."""
+    cause = getattr(error, "cause", None)
+    error = cause if isinstance(cause, Exception) else error
+    return f"{type(error).__name__}: {error}".strip().splitlines()[0]

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssbhash.arrays import Codes, as_codes, as_count, as_numpy, like
-from ssbhash.cluster.asking import Asked
+from ssbhash.cluster.asking import Asked, ask_all, ask_every
 from ssbhash.cluster.fleet import Fleet
 from ssbhash.cluster.gate import Gate
 from ssbhash.cluster.hashing import Ids, shards_of
@@ -496,7 +496,7 @@ class ShardedIndex:
             Ascending.
         """
         with self._reading():
-            return np.sort(np.concatenate(self._fleet.every("ids")))
+            return np.sort(np.concatenate(ask_every(self._fleet, "ids")))
 
     def stats(self) -> dict[str, Any]:
         """Count items and bytes, and tell which replicas serve.
@@ -513,7 +513,7 @@ class ShardedIndex:
         """
         fleet = self._fleet
         with self._reading():
-            asked = fleet.ask("stats", {shard.number: {} for shard in fleet.shards})
+            asked = Asked(fleet, "stats", {shard.number: {} for shard in fleet.shards})
             answers, missing = asked.answers()
         names = ("n", "n_removed", "nbytes", "n_growing")
         total = {name: sum(one[name] for one in answers.values()) for name in names}
@@ -580,7 +580,7 @@ class ShardedIndex:
             shared = {**options, **kept.shared, "query": queries[some]}
             if excluded is not None:
                 shared["exclude"] = excluded[some]
-            waiting.append((queries[some], self._fleet.ask(method, kept.own, **shared)))
+            waiting.append((queries[some], Asked(self._fleet, method, kept.own, **shared)))
             if len(waiting) == _CALLS_AT_ONCE:
                 yield self._answered(kept, *waiting.popleft())
         while waiting:
@@ -635,13 +635,13 @@ class ShardedIndex:
         if self._fleet.manifest.moving_to is None:
             owner = shards_of(ids, self.n_shards)
             return {number: np.flatnonzero(owner == number) for number in np.unique(owner).tolist()}
-        found = self._fleet.every("contains", ids=ids)
+        found = ask_every(self._fleet, "contains", ids=ids)
         return {number: np.flatnonzero(is_here) for number, is_here in enumerate(found)}
 
     def _asked_of_owners(self, method: str, ids: Ids) -> Iterator[tuple[Any, Any]]:
         owned = self._owned(ids)
         asked = {number: {"ids": ids[places]} for number, places in owned.items()}
-        return zip(owned.values(), self._fleet.all(method, asked), strict=True)
+        return zip(owned.values(), ask_all(self._fleet, method, asked), strict=True)
 
     def _contains(self, ids: Ids) -> npt.NDArray[np.bool_]:
         is_present = np.zeros(len(ids), bool)
@@ -689,11 +689,11 @@ class ShardedIndex:
         if n_more > 0:
             fleet.add_shards([[0] * len(fleet.shards[0].members)] * n_more, "replace")
         for number in range(len(fleet.shards)):
-            ids = fleet.all("ids", {number: {}})[0]
+            ids = ask_all(fleet, "ids", {number: {}})[0]
             ids = ids[shards_of(ids, n_shards) != number]
             for first in range(0, len(ids), _MOVED_AT_ONCE):
                 some = ids[first : first + _MOVED_AT_ONCE]
-                codes = fleet.all("get", {number: {"ids": some}})[0]
+                codes = ask_all(fleet, "get", {number: {"ids": some}})[0]
                 with self._gate.closed():
                     self._is_torn = True
                     fleet.change(_dealt(some, codes, n_shards), self._next_id)

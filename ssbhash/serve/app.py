@@ -27,7 +27,7 @@ from ssbhash.serve.knowledge import Catalogue, Encoder
 from ssbhash.serve.limits import time_limit
 from ssbhash.serve.service import Known, Lists, Service
 from ssbhash.serve.settings import Settings
-from ssbhash.serve.source import FixedSource, FolderSource, Index
+from ssbhash.serve.source import FixedSource, FolderSource, Index, ShardedSource, is_sharded
 from ssbhash.serve.writer import NoWriter, WriterSocket
 
 PAGE = Path(__file__).parent / "page"
@@ -77,7 +77,7 @@ def create_app(
 
     Parameters
     ----------
-    index : HammingIndex, optional
+    index : HammingIndex or ShardedIndex, optional
         What to serve; by default the index in `settings.folder`, opened at the start.
     model : optional
         What `ssbhash.load` returns; by default the model in `settings.model`.
@@ -118,6 +118,10 @@ def create_app(
         source: FixedSource | FolderSource
         if index is not None:
             source = FixedSource(index, n_bits)
+        elif is_sharded(settings.folder or ""):
+            source = ShardedSource(
+                settings.folder or "", timeout_s=settings.timeout_s, n_bits=n_bits
+            )
         else:
             source = FolderSource(settings.folder or "", writes=settings.writes, n_bits=n_bits)
         catalogue = Catalogue(
@@ -167,7 +171,7 @@ class _Application(FastAPI):
         self._headers = [(k.lower().encode(), v.encode()) for k, v in _HEADERS.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        came_by_socket = scope["type"] == "http" and scope["server"][1] is None
+        came_by_socket = scope["type"] == "http" and (scope.get("server") or "--")[1] is None
         if scope["type"] != "http" or came_by_socket:  # counted by the worker that it came from
             await super().__call__(scope, receive, send)
             return
@@ -322,7 +326,7 @@ def _add_routes(app: _Application, settings: Settings, socket: WriterSocket) -> 
     @app.get("/stats", dependencies=[reads], responses=_problems())
     async def stats() -> dict[str, Any]:
         """Return the numbers of items and bytes, the model and the limits."""
-        return service().stats()
+        return await asyncio.to_thread(service().stats)
 
     @app.get("/health")
     async def health() -> dict[str, bool]:

@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from ssbhash import HammingIndex, set_num_threads
 from ssbhash.serve.app import create_app
 from ssbhash.serve.settings import Settings
+from ssbhash.serve.source import is_sharded
 from ssbhash.threads import resolve
 
 _VARIABLE = "SSBHASH_SERVE"
@@ -44,7 +45,8 @@ def run(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000, worker
     Raises
     ------
     ValueError
-        If anybody on the network could change the index.
+        If anybody on the network could change the index, or several workers were to own a
+        sharded index.
     """
     is_guarded = settings.write_keys or settings.read_keys or not settings.writes
     if not is_guarded and not _is_this_machine(host):
@@ -53,7 +55,12 @@ def run(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000, worker
             "--read-only"
         )
     # A wrong folder is told in one line, before any process starts.
-    HammingIndex.open(settings.folder or "").close()
+    if not is_sharded(settings.folder or ""):
+        HammingIndex.open(settings.folder or "").close()
+    elif workers > 1:
+        raise ValueError(
+            f"a sharded index is served by one worker, not {workers}: it owns the shards"
+        )
     with tempfile.TemporaryDirectory(prefix="ssbhash-") as place:
         if workers > 1:
             threads = settings.n_threads or max(1, resolve(None) // workers)
@@ -77,9 +84,14 @@ def run(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000, worker
 def application() -> FastAPI:
     """Make the application of a worker, as `run` has set it."""
     settings = Settings.from_json(os.environ[_VARIABLE])
-    sys.setswitchinterval(_SWITCH_S)
     if settings.socket is not None:
         threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    return app_of_process(settings)
+
+
+def app_of_process(settings: Settings) -> FastAPI:
+    """Make the application of a process that does nothing else."""
+    sys.setswitchinterval(_SWITCH_S)
     if settings.n_threads is not None:
         set_num_threads(settings.n_threads)
     return create_app(settings=settings)

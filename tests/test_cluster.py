@@ -474,6 +474,38 @@ def test_a_replica_that_missed_changes_copies_them(nodes: Nodes, tmp_path: Path)
         ShardedIndex.open(folder)
 
 
+def test_shards_of_a_node_share_a_process(nodes: Nodes, tmp_path: Path) -> None:
+    codes, queries = make_codes(900, 0), make_codes(20, 1)
+    one = HammingIndex(N_BITS)
+    one.add(codes)
+    with ShardedIndex.open(tmp_path / "index", n_bits=N_BITS, n_shards=6, n_replicas=2) as index:
+        index.add(codes)
+        for shard in index._fleet.shards:
+            assert len({member.node for member in shard.members}) == 2
+            assert len({member.process for member in shard.members}) == 2
+        processes = index._fleet.processes()
+        assert len({(process.node, process.number) for process in processes}) == len(processes) < 12
+        # One replica goes wrong: it is opened again, and its neighbours go on.
+        crowded = next(p for p in processes if sum(m.process is p for m in members(index)) > 1)
+        first, *others = [m for m in members(index) if m.process is crowded]
+        handle, handles = first.replica, [member.replica for member in others]
+        index._fleet.lose(first, handle, "as if its disk had failed")
+        assert_same(index, one, queries)
+        wait_until(lambda: all_serve(index))
+        assert first.replica != handle
+        assert [member.replica for member in others] == handles
+        # A question to the handle of before is refused, not answered by the replica of now.
+        with pytest.raises(NotCurrentError):
+            index.ray.get(handle.change("ask", 0, "ids", {}))
+        assert_same(index, one, queries)
+        # The process dies, and with it all of them.
+        os.kill(crowded.pid, signal.SIGKILL)
+        assert_same(index, one, queries)
+        wait_until(lambda: index.stats()["n_replaced"] == 2 + len(others) and all_serve(index))
+        assert_replicas_agree(index)
+        assert_same(index, one, queries)
+
+
 def test_rebalance_moves_what_must_while_searches_go_on(
     nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -219,7 +219,8 @@ class Fleet:
             num_cpus=self._n_cpus,
             max_restarts=0,
             max_concurrency=CALLS,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=True),
+            # Not "soft": Ray then takes any node, the one of the other replica too.
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
         ).remote()
         return Process(actor, actor.wait.remote(), node, number)
 

@@ -240,7 +240,7 @@ def _add_routes(app: _Application, settings: Settings, socket: WriterSocket) -> 
                 try:
                     form = bodies.wanted_form(request.headers.get("accept", ""), forms)
                     kind = request.headers.get("content-type", "")
-                    read = partial(bodies.read, body, content, kind, request.query_params)
+                    read = partial(bodies.read, body, content, kind, lambda: request.query_params)
                     is_large = len(content) >= _LARGE
                     options, asked = await asyncio.to_thread(read) if is_large else read()
                     return Response(await function(options, asked, form), media_type=form)

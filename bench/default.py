@@ -72,13 +72,12 @@ def name_of(dataset: str, supervision: float, n_bits: int, method: str, seed: in
 def narrowed(hasher: SSBVAE, n_bits: int, X: Any) -> SSBVAE:
     """Find other bits for a trained network."""
     other = SSBVAE(**hasher.get_params() | {"n_bits": n_bits})
-    shape = hasher._model.network.shape
-    n_class_bits = -(-n_bits // 2) if shape.n_class_bits else 0
-    network = other._build(replace(shape, n_bits=n_bits, n_class_bits=n_class_bits))
+    network = other._build(replace(hasher._model.network.shape, n_bits=n_bits))
     state = hasher._model.network.state_dict()
-    trained = {k: v for k, v in state.items() if k not in ("hyperplanes", "rotation")}
+    trained = {k: v for k, v in state.items() if k != "projection"}
     network.load_state_dict(network.state_dict() | trained)
     other._model = replace(hasher._model, network=network.eval())
+    other.report_ = hasher.report_
     other._finish(other._model, other._model.rows(X))
     other.n_features_in_, other.classes_ = hasher.n_features_in_, hasher.classes_
     return other

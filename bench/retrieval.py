@@ -27,7 +27,7 @@ from typing import Any
 from ssbhash import metrics
 from ssbhash.models.baselines import BASELINES, ClassifierCodes
 from ssbhash.paper import datasets, grid
-from ssbhash.paper.grid import PAPER, SEEDS, Cell, Row, Summary, summarise
+from ssbhash.paper.grid import PAPER, SEEDS, Cell, Row, Summary, summarise, with_gaps
 
 METHODS = [f"{name}{PAPER}" for name in ("ssb-vae", "phs-gs", "vdsh-s")]
 TOLERANCE = 0.02
@@ -35,7 +35,7 @@ FIGURES = ("P@100", "MAP@100", "distinct_codes", "train_seconds")
 # What codes keep of the items, and the classifier by itself, in a second table.
 ITEM_FIGURES = (
     *("P@10", "P@10 by class", "P@10 re-ranked", "neighbours@100", "distinct", "tied@100"),
-    *("classifier accuracy", "classifier P@100"),
+    *("classifier accuracy", "classifier P@100", "accuracy gap", "code gap"),
 )
 
 
@@ -157,6 +157,7 @@ def table(rows: list[Row], reference: list[Row]) -> tuple[list[str], bool]:
 
 def item_table(rows: list[Row]) -> list[str]:
     """Write the lines of the second table."""
+    rows = with_gaps(rows)
     found = {figure: summarise(rows, figure) for figure in ITEM_FIGURES}
     head = f"{'labels':>6} {'bits':>4} {'method':<20}"
     lines = [head + "".join(f"{name:>20}" for name in ITEM_FIGURES)]

@@ -19,11 +19,9 @@ from ssbhash.models import ClassifierCodes
 from ssbhash.nn import ClassAndItemNetwork, Shape, TrainingBatch, Weights
 from ssbhash.nn.class_and_item import CONTRAST_SCALE, contrast
 
-SHAPE = Shape(6, 0, 16, 3, n_hidden_units=8, n_class_bits=5)
-
 
 def network(multilabel: bool = False) -> ClassAndItemNetwork:
-    shape = Shape(6, 0, 16, 3, n_hidden_units=8, n_class_bits=5, multilabel=multilabel)
+    shape = Shape(6, 0, 16, 3, n_hidden_units=8, multilabel=multilabel)
     weights = Weights(contrast=2.0)
     return ClassAndItemNetwork(shape, weights, torch.Generator().manual_seed(0))
 
@@ -64,7 +62,7 @@ def test_terms_follow_their_formulas(multilabel: bool) -> None:
         doubtful = items.beliefs[1].max() ** 2
     torch.testing.assert_close(terms["class"], (each[0] + doubtful * each[1]) / 2)
     torch.testing.assert_close(terms["labelled"], each[4])
-    e = built.embedded(items.x)
+    e = built.both(items.x)[:, 3:]
     found = 0.0
     for i, j in ((0, 2), (1, 3), (2, 0), (3, 1)):
         others = (2, 3) if i < 2 else (0, 1)
@@ -95,18 +93,28 @@ def test_what_remains_is_the_average_of_the_weights() -> None:
     assert not any(name.startswith("average") for name in built.state_dict())
 
 
-@pytest.mark.parametrize(
-    ("n_bits", "class_share", "expected"), [(1, 0.5, 1), (13, 0.5, 7), (16, 0.0, 0), (40, 0.25, 10)]
-)
-def test_any_number_of_bits(n_bits: int, class_share: float, expected: int) -> None:
+@pytest.mark.parametrize("n_bits", [1, 13, 40, 100])
+@pytest.mark.parametrize("class_scale", [0.0, 0.5, 2.0])
+def test_logits_are_a_rotation_of_probabilities_and_embedding(
+    n_bits: int, class_scale: float
+) -> None:
     X, y = clusters(90, 3)
-    hasher = SSBVAE(n_bits, class_share=class_share, n_epochs=1, n_hidden_units=8).fit(X, y)
-    assert hasher.report_["n_class_bits"] == expected
-    assert hasher.logits(X).shape == (90, n_bits)
+    hasher = SSBVAE(n_bits, class_scale=class_scale, n_epochs=1, n_hidden_units=8).fit(X, y)
+    assert hasher.report_["class_scale"] == class_scale
+    logits = hasher.logits(X)
+    assert logits.shape == (90, n_bits)
     assert hasher.transform(X).shape == (90, -(-n_bits // 8))
+    np.testing.assert_allclose(logits.mean(0), 0, atol=1e-5)
+    if n_bits == 100:  # no axis is left out, so distances are those before the rotation
+        network = hasher._model.network
+        rows = hasher._model.rows(X)
+        both = hasher._model.encode(network.both, rows, len(network.mean))
+        both[:, :3] *= class_scale
+        found, expected = (((a[:, None] - a) ** 2).sum(2) for a in (logits, both))
+        np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-def test_class_bits_know_the_class_and_item_bits_the_cluster() -> None:
+def test_codes_know_the_class_and_the_cluster() -> None:
     X, y = clusters(900, 4)
     shown = np.where(np.arange(900) < 60, y, -1)
     hasher = SSBVAE(32).fit(X[:800], shown[:800])
@@ -121,14 +129,38 @@ def test_class_bits_know_the_class_and_item_bits_the_cluster() -> None:
     assert own["P@10 by class"] > precision_at(*sides, k=10) - 0.05
 
 
-def test_labels_without_meaning_get_no_bits(caplog: pytest.LogCaptureFixture) -> None:
+def test_labels_without_meaning_have_no_weight(caplog: pytest.LogCaptureFixture) -> None:
     X, _ = clusters(300, 3)
     y = np.where(np.arange(300) < 60, np.random.default_rng(0).integers(0, 3, 300), -1)
     with caplog.at_level(logging.WARNING):
         hasher = SSBVAE(16, n_epochs=1, n_hidden_units=8).fit(X, y)
-    assert hasher.report_["n_class_bits"] == 0
-    assert "all bits keep the item" in caplog.text
+    assert hasher.report_["class_scale"] == 0
+    assert "codes keep the item alone" in caplog.text
     assert hasher.logits(X).shape == (300, 16)
+
+
+def test_columns_in_large_units_do_not_hide_the_others() -> None:
+    X, y = clusters(900, 4)
+    shown = np.where(np.arange(900) < 60, y, -1)
+    amounts = np.random.default_rng(1).lognormal(10, 1, (900, 1)).astype(np.float32)
+    table = np.hstack([amounts, X])
+    plain = SSBVAE(32).fit(X[:800], shown[:800])
+    hasher = SSBVAE(32).fit(table[:800], shown[:800])
+    assert hasher.report_["log_loss_own_scales"] < hasher.report_["log_loss_one_scale"]
+    assert (hasher.predict(table[800:]) == y[800:]).mean() > (
+        plain.predict(X[800:]) == y[800:]
+    ).mean() - 0.1
+
+
+def test_features_of_one_unit_keep_their_scale() -> None:
+    # Only the first coordinates say anything; the small ones are noise.
+    X, y = clusters(600, 4)
+    noise = np.random.default_rng(1).normal(0, 0.1, (600, 60)).astype(np.float32)
+    hasher = SSBVAE(16, n_epochs=1, n_hidden_units=8)
+    hasher.fit(np.hstack([X, noise]), np.where(np.arange(600) < 60, y, -1))
+    assert hasher.report_["log_loss_own_scales"] > hasher.report_["log_loss_one_scale"]
+    scale = hasher._model.statistics["scale"]
+    assert (scale == scale[0]).all()
 
 
 @pytest.mark.parametrize("sparse", [False, True])
@@ -178,7 +210,7 @@ def test_a_handful_of_items(n: int) -> None:
     [
         {"preset": "best"},
         {"dropout": 1},
-        {"class_share": 1},
+        {"class_scale": -1},
         {"n_labelled": -1},
         {"n_lsa_components": 0},
         {"batch_size": 0},

@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 
 from ssbhash.paper import grid
 from ssbhash.paper.datasets import Dataset
-from ssbhash.paper.grid import Cell, PaperWeights, new_hasher, run, run_grid, summarise
+from ssbhash.paper.grid import Cell, PaperWeights, new_hasher, run, run_grid, summarise, with_gaps
 
 WEIGHTS = """dataset,method,bits,supervision,alpha,beta,gamma
 snippets,ssb-vae,16,0.1,0.25,0.5,8
@@ -88,6 +88,23 @@ def test_run(method, digits, weights):
     assert ("classifier accuracy" in row) == (method != "lsh")
     assert row["train_seconds"] > 0
     json.dumps(row)
+
+
+def test_gaps_are_to_the_best_classifier_and_to_the_own_one():
+    cell = {"dataset": "snippets", "supervision": 0.1, "n_bits": 16, "P@100": 0.7}
+    own = {"classifier accuracy": 0.8, "classifier P@100": 0.75}
+    rows = [
+        {**cell, "seed": 0, "method": "ssb-vae", **own},
+        {**cell, "seed": 0, "method": "classifier", **own, "classifier accuracy": 0.7},
+        {**cell, "seed": 0, "method": "spreading", **own, "classifier accuracy": 0.85},
+        {**cell, "seed": 1, "method": "ssb-vae", **own},  # no baseline with these labels
+        {**cell, "seed": 0, "method": "itq"},
+    ]
+    gaps = [(row.get("accuracy gap"), row.get("code gap")) for row in with_gaps(rows)]
+    expected = [(-0.05, -0.05), (-0.15, -0.05), (0.0, -0.05), (None, -0.05), (None, None)]
+    assert gaps == [
+        tuple(None if g is None else pytest.approx(g) for g in pair) for pair in expected
+    ]
 
 
 def test_an_interrupted_grid_goes_on(digits, tmp_path, monkeypatch):

@@ -298,7 +298,7 @@ def test_bad_parameters_are_named(parameters: dict[str, Any], error: type, items
         ("default", "reconstruction", "gaussian"),
         ("paper", "dropout", 0.1),
         ("paper", "contrast_weight", 1.5),
-        ("paper", "class_share", 0.25),
+        ("paper", "class_scale", 0.25),
         ("paper", "n_lsa_components", 4),
         ("paper", "n_labelled", 0),
     ],

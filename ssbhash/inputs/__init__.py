@@ -1,7 +1,7 @@
 """What networks read: rows of features, shards on disk, labels as numbers, LSA."""
 
 from ssbhash.inputs.labels import ClassLabels, read_labels
-from ssbhash.inputs.lsa import LsaRows, fit_lsa, fit_scale
+from ssbhash.inputs.lsa import LsaRows, fit_lsa
 from ssbhash.inputs.matrix import BLOCK_ROWS, as_float32, as_matrix, canonical
 from ssbhash.inputs.rows import (
     Batch,
@@ -15,6 +15,7 @@ from ssbhash.inputs.rows import (
     is_mostly_zero,
     is_on_disk,
     moved,
+    one_scale_and_each,
     padded,
     row_source,
     standardise,
@@ -37,11 +38,11 @@ __all__ = [
     "as_matrix",
     "canonical",
     "fit_lsa",
-    "fit_scale",
     "in_memory",
     "is_mostly_zero",
     "is_on_disk",
     "moved",
+    "one_scale_and_each",
     "padded",
     "read_labels",
     "row_source",

@@ -24,11 +24,8 @@ from tqdm import tqdm
 from ssbhash.arrays import Float32Array, Ids
 from ssbhash.inputs.matrix import BLOCK_ROWS
 from ssbhash.inputs.rows import (
-    DenseRows,
     SparseRows,
     SparseRowsOnDisk,
-    StandardisedRows,
-    standardise,
 )
 from ssbhash.kernels import kernels_for
 
@@ -95,13 +92,6 @@ def fit_lsa(
     directions = principal_directions(weights, n_components, seed, verbose)
     components = directions * tf_idf.idf_[:, None]
     return LsaRows(rows, torch.from_numpy(np.ascontiguousarray(components, np.float32)))
-
-
-def fit_scale(rows: DenseRows) -> StandardisedRows:
-    """Measure the mean of each feature, and one scale for all of them."""
-    each = standardise(rows)
-    variance = each.scale.double().pow(-2).mean()
-    return StandardisedRows(rows, each.shift, torch.full_like(each.scale, float(variance**-0.5)))
 
 
 def principal_directions(

@@ -385,17 +385,33 @@ def in_memory(rows: RowSource) -> RowSource:
     return DenseRows(array)
 
 
+def one_scale_and_each(rows: DenseRows) -> tuple[StandardisedRows, StandardisedRows]:
+    """Centre features, and give all one scale (variance 1 on average), or each its own."""
+    moments = _moments(rows)
+    own = _standardised(rows, moments)
+    scale = float(moments.var_.mean() or 1) ** -0.5
+    return StandardisedRows(rows, own.shift, torch.full_like(own.scale, scale)), own
+
+
 def standardise(rows: Raw) -> StandardisedRows:
     """Measure the mean and standard deviation of each feature, block by block."""
+    return _standardised(rows, _moments(rows))
+
+
+def _moments(rows: Raw) -> Any:
     scaler = StandardScaler(with_mean=isinstance(rows, DenseRows))
     for start in range(0, len(rows), BLOCK_ROWS):
         scaler.partial_fit(rows.block(start, start + BLOCK_ROWS))
-    shift = scaler.mean_ if isinstance(rows, DenseRows) else np.zeros(rows.n_columns)
-    scale = as_float32(1 / scaler.scale_)
+    return scaler
+
+
+def _standardised(rows: Raw, moments: Any) -> StandardisedRows:
+    shift = moments.mean_ if isinstance(rows, DenseRows) else np.zeros(rows.n_columns)
+    scale = as_float32(1 / moments.scale_)
     if not np.isfinite(scale).all():
         column = int(np.flatnonzero(~np.isfinite(scale))[0])
         raise ValueError(
-            f"feature {column} has a standard deviation of {scaler.scale_[column]:.3g}, too small "
+            f"feature {column} has a standard deviation of {moments.scale_[column]:.3g}, too small "
             "for float32: multiply the features by a larger unit"
         )
     return StandardisedRows(rows, *map(torch.from_numpy, (as_float32(shift), scale)))

@@ -8,6 +8,7 @@ from ssbhash.models.baselines import (
     LSH,
     ClassifierCodes,
     Concatenated,
+    SelfTrainingCodes,
     Sign,
     SpreadingCodes,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "Concatenated",
     "Hasher",
     "Pipeline",
+    "SelfTrainingCodes",
     "Sign",
     "SpreadingCodes",
     "checks",

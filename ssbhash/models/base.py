@@ -351,7 +351,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         )
         # By the share of zeros, not by the type of matrix: equal data gives an equal model.
         raw = row_source(x, is_mostly_zero(x))
-        rows = self._inputs(raw, shape.reconstruction)
+        rows = self._inputs(raw, shape.reconstruction, labels)
         targets: RowSource
         if shape.reconstruction == "multinomial":
             targets = row_source(aim, is_mostly_zero(aim)).normalised()
@@ -400,7 +400,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
     def _network(self) -> type[Autoencoder]:
         return self.network
 
-    def _inputs(self, rows: Raw, reconstruction: str) -> RowSource:
+    def _inputs(self, rows: Raw, reconstruction: str, labels: ClassLabels | None) -> RowSource:
         """Wrap the rows of features as the network takes them."""
         return rows if reconstruction == "multinomial" else standardise(rows)
 

@@ -17,7 +17,7 @@ from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import normalize
-from sklearn.semi_supervised import LabelSpreading
+from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -292,10 +292,8 @@ class ITQ(_Hasher):
         n_iterations = as_count(self.n_iterations, "n_iterations", 0)
         n_bits = int(self.n_bits)
         pca = _principal_components(x, n_bits, self.seed)
-        projected = np.zeros((x.shape[0], n_bits))
-        projected[:, : pca.n_components_] = pca.transform(x)
-        rotation = rotation_to_signs(projected, n_iterations, self.seed)
-        self.weights_ = pca.components_.T @ rotation[: pca.n_components_]
+        rotation = rotation_to_signs(pca.transform(x), n_bits, n_iterations, self.seed)
+        self.weights_ = pca.components_.T @ rotation
         self.offsets_ = pca.mean_ @ self.weights_
         return self
 
@@ -457,7 +455,52 @@ class ClassifierCodes(PartlyLabelledClassifier, _Hasher):
         return np.asarray(centred @ self.weights_)
 
 
-class SpreadingCodes(ClassifierCodes):
+class _SemiSupervisedCodes(ClassifierCodes):
+    """Classifier codes of a classifier that learns from unlabelled items too."""
+
+    def _new_classifier(self, n_items: int) -> Any:
+        raise NotImplementedError
+
+    def _fit_classifiers(self, inputs: Any, labels: ClassLabels) -> list[Any]:
+        columns = labels.numbers.T if labels.multilabel else [labels.numbers]
+        return [
+            self._new_classifier(inputs.shape[0]).fit(inputs, column)
+            if len(np.unique(column[column >= 0])) > 1
+            else float(column.max())
+            for column in columns
+        ]
+
+
+class SelfTrainingCodes(_SemiSupervisedCodes):
+    """Classifier codes of a logistic regression that learns from its own sure predictions.
+
+    In each of ten rounds, predictions with a probability above 0.9 join the labels (Yarowsky,
+    ACL 1995).
+
+    Parameters
+    ----------
+    n_bits, C, n_components, seed
+        As in `ClassifierCodes`.
+
+    Attributes
+    ----------
+    classes_ : array [n_classes]
+        Class ids; multi-label: column numbers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.random.default_rng(0).standard_normal((100, 5))
+    >>> y = np.where(np.arange(100) < 20, X[:, 0] > 0, -1)  # 20 labels
+    >>> SelfTrainingCodes(n_bits=16).fit(X, y).transform(X).shape
+    (100, 2)
+    """
+
+    def _new_classifier(self, n_items: int) -> Any:
+        return SelfTrainingClassifier(LogisticRegression(C=self.C, max_iter=1000), threshold=0.9)
+
+
+class SpreadingCodes(_SemiSupervisedCodes):
     """Classifier codes of label spreading in place of a logistic regression.
 
     Labels spread over the graph of the ten nearest neighbours (Zhou et al., NeurIPS 2003).
@@ -487,17 +530,9 @@ class SpreadingCodes(ClassifierCodes):
         self.n_components = n_components
         self.seed = seed
 
-    def _fit_classifiers(self, inputs: Any, labels: ClassLabels) -> list[Any]:
-        columns = labels.numbers.T if labels.multilabel else [labels.numbers]
-        n_neighbours = min(10, inputs.shape[0])
-        return [
-            LabelSpreading(kernel="knn", n_neighbors=n_neighbours, alpha=0.8, max_iter=300).fit(
-                inputs, column
-            )
-            if len(np.unique(column[column >= 0])) > 1
-            else float(column.max())
-            for column in columns
-        ]
+    def _new_classifier(self, n_items: int) -> Any:
+        n_neighbours = min(10, n_items)
+        return LabelSpreading(kernel="knn", n_neighbors=n_neighbours, alpha=0.8, max_iter=300)
 
     def _probabilities(self, inputs: Any) -> npt.NDArray[Any]:
         with np.errstate(invalid="ignore"):
@@ -611,6 +646,7 @@ BASELINES: dict[str, type] = {
     "sign": Sign,
     "itq": ITQ,
     "classifier": ClassifierCodes,
+    "self-training": SelfTrainingCodes,
     "spreading": SpreadingCodes,
     "concatenated": Concatenated,
 }

@@ -30,9 +30,10 @@ _WEIGHTS = (
     "alpha",
     "beta",
     "gamma",
+    "class_scale",
     "contrast_weight",
 )
-_SHARES = ("validation_fraction", "dropout", "class_share")
+_SHARES = ("validation_fraction", "dropout")
 _CHOICES = {
     "preset": ("default", "paper"),
     "monitor": ("val_loss", "val_accuracy"),

@@ -6,18 +6,24 @@ Importing this module needs the `train` extra (torch, scikit-learn, scipy, tqdm)
 from __future__ import annotations
 
 import logging
-import math
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
-from ssbhash.inputs import DenseRows, Raw, RowSource, fit_lsa, fit_scale, in_memory
-from ssbhash.models.base import ClassifyingHasher, Hasher, probabilities
+from ssbhash.inputs import (
+    ClassLabels,
+    DenseRows,
+    Raw,
+    RowSource,
+    fit_lsa,
+    in_memory,
+    one_scale_and_each,
+)
+from ssbhash.models.base import ClassifyingHasher, Hasher
 from ssbhash.models.fitted import Model
 from ssbhash.models.projections import (
-    orthogonal_hyperplanes,
     principal_axes,
     rotation_to_signs,
 )
@@ -32,7 +38,7 @@ from ssbhash.nn import (
     VDSHSNetwork,
     Weights,
 )
-from ssbhash.training import Data, Options, believe, split
+from ssbhash.training import Data, Options, believe, better_form, split
 
 logger = logging.getLogger(__name__)
 
@@ -46,13 +52,12 @@ class SSBVAE(ClassifyingHasher):
     """Self-supervised Bernoulli autoencoder (Nanculef et al., arXiv 2007.08799).
 
     Predicted class probabilities take the place of hidden labels, so that unlabelled items
-    teach too. With the default preset one half of the bits tells the class, the other half
-    tells apart items of a class.
+    teach too. With the default preset a code tells the class, and the items of a class apart.
 
     Parameters
     ----------
     preset
-        "default": class bits beside item bits, without weights to tune; see
+        "default": class and item in one code, without weights to tune; see
         docs/methods.md. Sparse features are first projected onto their latent semantic
         subspace (LSA). "paper": reconstruction + beta KL + alpha (gamma point + pair), as
         published. A parameter of the other preset raises ValueError in `fit`. So does a
@@ -61,10 +66,10 @@ class SSBVAE(ClassifyingHasher):
         By default 30 with preset "paper", else 10 or as many as make 500 steps.
     batch_size
         By default 100 with preset "paper", else 200.
-    class_share
-        Preset "default" only: share of the bits that tell the class, rounded up. If the
-        labels predict held-out labels no better than class frequencies do, these bits tell
-        items apart too.
+    class_scale
+        Preset "default" only: scale of the class probabilities in the code, beside an
+        embedding of unit length. It counts as 0 if the labels predict held-out labels no
+        better than class frequencies do.
     contrast_weight
         Preset "default" only: weight of telling an item's neighbour from other items.
     dropout
@@ -92,7 +97,8 @@ class SSBVAE(ClassifyingHasher):
     ----------
     report_
         Preset "default", after `fit`: the classifiers that were tried, their log losses on
-        held-out labels, which were chosen, and the number of class bits.
+        held-out labels, which were chosen, the same for the scale of the features, and the
+        scale of the class probabilities.
 
     Examples
     --------
@@ -109,7 +115,7 @@ class SSBVAE(ClassifyingHasher):
     network: ClassVar[type[Autoencoder]] = ClassAndItemNetwork
     only: ClassVar[dict[str, tuple[str, ...]]] = {
         "default": (
-            "class_share",
+            "class_scale",
             "contrast_weight",
             "dropout",
             "n_lsa_components",
@@ -122,7 +128,7 @@ class SSBVAE(ClassifyingHasher):
     n_epochs: int | None = None  # type: ignore[assignment]
     preset: str = "default"
     batch_size: int | None = None  # type: ignore[assignment]
-    class_share: float = 0.5
+    class_scale: float = 1.0
     contrast_weight: float = 1.0
     dropout: float = 0.3
     n_lsa_components: int = 400
@@ -162,20 +168,15 @@ class SSBVAE(ClassifyingHasher):
             return
         n = min(len(rows), PROJECTED_ITEMS)
         some = np.arange(n, dtype=np.int64) * len(rows) // n
-        shape, seed = network.shape, int(self.seed)
-        scores = model.encode(network.class_scores, rows, shape.n_classes, some)
-        embedded = model.encode(network.embedded, rows, len(network.item_mean), some)
-        mean = embedded.mean(0)
-        axes = principal_axes(embedded - mean, shape.n_bits - shape.n_class_bits)
-        rotation = rotation_to_signs((embedded - mean) @ axes, ITQ_ITERATIONS, seed)
-        found = {
-            "class_mean": probabilities(scores, shape.multilabel).mean(0),
-            "hyperplanes": orthogonal_hyperplanes(shape.n_classes, shape.n_class_bits, seed),
-            "item_mean": mean,
-            "rotation": axes @ rotation,
-        }
-        for name, value in found.items():
-            network.get_buffer(name).copy_(torch.from_numpy(value))
+        both = model.encode(network.both, rows, len(network.mean), some)
+        mean, n_bits = both.mean(0), network.shape.n_bits
+        scale = np.ones(len(mean))
+        scale[: network.shape.n_classes] = self.report_["class_scale"]
+        centred = (both - mean) * scale
+        axes = principal_axes(centred, n_bits)
+        rotation = rotation_to_signs(centred @ axes, n_bits, ITQ_ITERATIONS, int(self.seed))
+        network.mean.copy_(torch.from_numpy(mean))
+        network.projection.copy_(torch.from_numpy(scale[:, None] * axes @ rotation))
 
     def _network(self) -> type[Autoencoder]:
         return SSBVAENetwork if self.preset == "paper" else ClassAndItemNetwork
@@ -189,11 +190,15 @@ class SSBVAE(ClassifyingHasher):
             dropout=float(self.dropout),
         )
 
-    def _inputs(self, rows: Raw, reconstruction: str) -> RowSource:
+    def _inputs(self, rows: Raw, reconstruction: str, labels: ClassLabels | None) -> RowSource:
         if self.preset == "paper":
-            return super()._inputs(rows, reconstruction)
+            return super()._inputs(rows, reconstruction, labels)
         if isinstance(rows, DenseRows):
-            return fit_scale(rows)
+            assert labels is not None
+            forms = one_scale_and_each(rows)
+            chosen, self.report_ = better_form(*forms, self._seen(labels), int(self.seed))
+            return chosen
+        self.report_ = {}
         return fit_lsa(rows, int(self.n_lsa_components), int(self.seed), bool(self.verbose))
 
     def _prepared(self, data: Data, shape: Shape) -> tuple[Data, Shape]:
@@ -201,21 +206,24 @@ class SSBVAE(ClassifyingHasher):
             return data, shape
         assert data.labels is not None
         rows = in_memory(data.x)
-        held_out = split(len(data), float(self.validation_fraction), int(self.seed))[1]
-        seen = data.labels.without(held_out)
-        beliefs = believe(rows, seen, int(self.seed), bool(self.verbose))
-        n_class_bits = math.ceil(float(self.class_share) * shape.n_bits)
+        beliefs = believe(rows, self._seen(data.labels), int(self.seed), bool(self.verbose))
+        class_scale = float(self.class_scale)
         if not beliefs.informative:
-            n_class_bits = 0
+            class_scale = 0.0
             logger.warning(
                 "the labels do not predict held-out labels better than class frequencies do "
-                "(log loss %.3f, %.3f): all bits keep the item",
+                "(log loss %.3f, %.3f): codes keep the item alone",
                 beliefs.report["log_loss"],
                 beliefs.report["log_loss_of_frequencies"],
             )
-        self.report_ = beliefs.report | {"n_class_bits": n_class_bits}
+        self.report_ |= beliefs.report | {"class_scale": class_scale}
         data = replace(data, x=rows, target=rows, beliefs=beliefs)
-        return data, replace(shape, n_targets=0, n_class_bits=n_class_bits)
+        return data, replace(shape, n_targets=0)
+
+    def _seen(self, labels: ClassLabels) -> ClassLabels:
+        """Hide the labels of the validation items."""
+        n_items, share = len(labels.numbers), float(self.validation_fraction)
+        return labels.without(split(n_items, share, int(self.seed))[1])
 
     def _options(self, device: str, data: Data) -> Options:
         options = super()._options(device, data)

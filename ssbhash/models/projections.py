@@ -18,20 +18,23 @@ def orthogonal_hyperplanes(n_columns: int, n_bits: int, seed: int) -> Float64Arr
     return np.concatenate([np.empty((n_columns, 0)), *blocks], axis=1)[:, :n_bits]
 
 
-def rotation_to_signs(projected: npt.NDArray[Any], n_iterations: int, seed: int) -> Float64Array:
-    """Rotate items [n, n_bits] to lie close to their signs: ITQ's rotation [n_bits, n_bits].
+def rotation_to_signs(
+    projected: npt.NDArray[Any], n_bits: int, n_iterations: int, seed: int
+) -> Float64Array:
+    """Find the rotation [n_axes, n_bits] of items [n, n_axes] close to their signs (ITQ).
 
     Gong and Lazebnik, "Iterative quantization: a Procrustean approach to learning binary
-    codes", CVPR 2011.
+    codes", CVPR 2011. With fewer axes than bits, items have 0 on the missing ones.
     """
-    n_bits = projected.shape[1]
+    n_axes = projected.shape[1]
+    padded = np.pad(projected, ((0, 0), (0, n_bits - n_axes)))
     rng = np.random.default_rng(seed)
     rotation = np.linalg.qr(rng.standard_normal((n_bits, n_bits)))[0]
     for _ in range(n_iterations):
-        signs = np.where(projected @ rotation > 0, 1.0, -1.0)
-        u, _, vt = np.linalg.svd(signs.T @ projected)
+        signs = np.where(padded @ rotation > 0, 1.0, -1.0)
+        u, _, vt = np.linalg.svd(signs.T @ padded)
         rotation = (u @ vt).T
-    return rotation
+    return np.asarray(rotation[:n_axes])
 
 
 def principal_axes(centred: npt.NDArray[Any], n_axes: int) -> Float64Array:

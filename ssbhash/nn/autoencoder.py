@@ -19,8 +19,7 @@ Terms = dict[str, Tensor]
 class Shape:
     """Sizes of a network, and what its decoder models.
 
-    `n_targets` is 0 if nothing is reconstructed. `n_class_bits` is how many bits tell the
-    class, in a network that divides its bits.
+    `n_targets` is 0 if nothing is reconstructed.
     """
 
     n_features: int
@@ -30,7 +29,6 @@ class Shape:
     n_hidden_units: int = 500
     multilabel: bool = False
     reconstruction: str = "multinomial"
-    n_class_bits: int = 0
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The network of the default SSB-VAE: bits that tell the class, beside bits that tell items apart.
+"""The network of the default SSB-VAE: its code tells the class, and the items of a class apart.
 
 One encoder has two heads.
 
@@ -16,13 +16,11 @@ One encoder has two heads.
     labelled   mean cross-entropy over labelled items that join the batch
     contrast   mean cross-entropy of the neighbour among the batch, by 7 * cosine
 
-A code is the signs of two projections.
-
-- Class bits: the class probabilities, minus their mean, times orthogonal random hyperplanes. An
-  item of a doubtful class lies between the codes of its classes.
-- Item bits: the embedding, rotated towards its signs (ITQ, Gong and Lazebnik, CVPR 2011).
-
-Both projections are computed once, after the training.
+A code is the signs of one projection of both: the class probabilities, minus their mean, beside
+the embedding, rotated together towards their signs (ITQ, Gong and Lazebnik, CVPR 2011). The
+probabilities of a doubtful item are close to their mean. Its code then follows the embedding, so
+its neighbourhood decides where the class cannot. The projection is computed once, after the
+training.
 """
 
 from __future__ import annotations
@@ -52,19 +50,15 @@ class ClassAndItemNetwork(Autoencoder):
 
     def __init__(self, shape: Shape, weights: Weights, generator: torch.Generator) -> None:
         super().__init__(shape, weights, generator)
-        n_item_bits = shape.n_bits - shape.n_class_bits
-        width = max(EMBEDDING_WIDTH, n_item_bits)
+        width = max(EMBEDDING_WIDTH, shape.n_bits // 2)
         self.classifier = Linear(shape.n_hidden_units, shape.n_classes, generator)
         self.embedding = Linear(shape.n_hidden_units, width, generator)
         self.skip = Linear(shape.n_features, width, generator)
-        self.class_mean: Tensor
-        self.register_buffer("class_mean", torch.zeros(shape.n_classes))
-        self.hyperplanes: Tensor
-        self.register_buffer("hyperplanes", torch.zeros(shape.n_classes, shape.n_class_bits))
-        self.item_mean: Tensor
-        self.register_buffer("item_mean", torch.zeros(width))
-        self.rotation: Tensor
-        self.register_buffer("rotation", torch.zeros(width, n_item_bits))
+        n_both = shape.n_classes + width
+        self.mean: Tensor
+        self.register_buffer("mean", torch.zeros(n_both))
+        self.projection: Tensor
+        self.register_buffer("projection", torch.zeros(n_both, shape.n_bits))
         self.average: ClassAndItemNetwork | None = None
         # The tensors of the average, and those that they follow.
         self.averaged: tuple[list[Tensor], list[Tensor]] = [], []
@@ -76,7 +70,7 @@ class ClassAndItemNetwork(Autoencoder):
             self.average = ClassAndItemNetwork(self.shape, self.weights, torch.Generator())
             state = self.state_dict()
             self.average.load_state_dict({name: state[name] for name in self.average.state_dict()})
-        self.average.eval().requires_grad_(False).to(self.rotation.device)
+        self.average.eval().requires_grad_(False).to(self.projection.device)
         own, averages = _state(self), _state(self.average)
         self.averaged = list(averages.values()), [own[name] for name in averages]
 
@@ -114,24 +108,21 @@ class ClassAndItemNetwork(Autoencoder):
         network = self.average or self
         return network.encoder.project(x, network.classifier)
 
-    def embedded(self, x: Batch) -> Tensor:
-        """Compute the embedding [m, width], of unit length."""
-        return self._embedded(x, self.encoder(x))
+    def both(self, x: Batch) -> Tensor:
+        """Compute class probabilities beside the embedding: [m, n_classes + width]."""
+        hidden = self.encoder(x)
+        scores = self.classifier(hidden).float()
+        classes = torch.sigmoid(scores) if self.shape.multilabel else torch.softmax(scores, 1)
+        return torch.cat([classes, self._embedded(x, hidden)], 1)
 
     def code_logits(self, x: Batch) -> Tensor:
-        """Compute class logits and item logits, side by side."""
-        hidden = self.encoder(x)
-        probabilities = self._probabilities(self.classifier(hidden))
-        embedded = self._embedded(x, hidden)
-        class_logits = (probabilities - self.class_mean) @ self.hyperplanes
-        return torch.cat([class_logits, (embedded - self.item_mean) @ self.rotation], 1)
+        """Project class probabilities and embedding together."""
+        return (self.both(x) - self.mean) @ self.projection
 
     def _embedded(self, x: Batch, hidden: Tensor) -> Tensor:
+        """Compute the embedding [m, width], of unit length."""
         assert isinstance(x, Tensor)
         return F.normalize((self.embedding(hidden) + self.skip(x)).float(), dim=1)
-
-    def _probabilities(self, scores: Tensor) -> Tensor:
-        return torch.sigmoid(scores) if self.shape.multilabel else torch.softmax(scores, 1)
 
     def terms(self, batch: TrainingBatch, generator: torch.Generator) -> Terms:
         """Compute the terms of the loss; a batch has items, a neighbour of each, labelled items."""

@@ -248,6 +248,38 @@ def _classified(hasher: Any, data: Dataset) -> Row:
     return figures
 
 
+def with_gaps(rows: Sequence[Row]) -> list[Row]:
+    """Add how far a classifier is ahead of the baselines' best, and a code of its classifier.
+
+    Parameters
+    ----------
+    rows
+        Results of cells.
+
+    Returns
+    -------
+    list of dict
+        The rows, in order. With "accuracy gap": the classifier's accuracy minus the best one
+        of a baseline with the same data set, labels and seed, where there is one. With
+        "code gap": P@100 of the code minus that of the ranking by class probabilities.
+    """
+    best: dict[tuple[Any, ...], float] = {}
+    for row in rows:
+        if row["method"] in BASELINES and "classifier accuracy" in row:
+            labels = row["dataset"], row["supervision"], row["seed"]
+            best[labels] = max(best.get(labels, 0.0), row["classifier accuracy"])
+    found = []
+    for row in rows:
+        gaps = {}
+        labels = row["dataset"], row["supervision"], row["seed"]
+        if labels in best and "classifier accuracy" in row:
+            gaps["accuracy gap"] = row["classifier accuracy"] - best[labels]
+        if "classifier P@100" in row:
+            gaps["code gap"] = row["P@100"] - row["classifier P@100"]
+        found.append({**row, **gaps})
+    return found
+
+
 def run_grid(
     cells: Sequence[Cell],
     data_dir: str | os.PathLike[str],

@@ -15,13 +15,13 @@ import numpy as np
 
 from ssbhash._version import __version__
 from ssbhash.atomic import replacing
-from ssbhash.paper.grid import CUTOFFS, Row, Summary, summarise
+from ssbhash.paper.grid import CUTOFFS, Row, Summary, summarise, with_gaps
 
 FIGURES = (
     *("P@100", "P@1000", "P@5000", "MAP@100", "MAP@1000", "MAP@5000"),
     *("asymmetric P@100", "asymmetric MAP@100"),
     *("P@10", "P@10 by class", "P@10 re-ranked", "neighbours@100", "distinct", "tied@100"),
-    *("classifier accuracy", "classifier P@100"),
+    *("classifier accuracy", "classifier P@100", "accuracy gap", "code gap"),
 )
 IN_PAGE = ("P@100", "MAP@100", "P@10 by class", "P@10 re-ranked", "neighbours@100", "distinct")
 
@@ -78,7 +78,7 @@ class Table:
 
 def tables(rows: Sequence[Row], figures: Iterable[str] = FIGURES) -> list[Table]:
     """Make a table for each figure, data set and code length, in the order of the rows."""
-    made = []
+    made, rows = [], with_gaps(rows)
     for figure in figures:
         found = summarise(rows, figure)
         for dataset, n_bits in dict.fromkeys((key[0], key[2]) for key in found):

@@ -43,6 +43,10 @@ LEFT_TO_SPREAD = 0.1
 N_FOLDS = 5
 MOST_VALIDATED = 4096
 N_CHOSEN = 3
+# Labelled items on which two forms of the features are compared, and the share of the log loss
+# that the other form must not exceed.
+MOST_COMPARED = 1024
+CLEARLY = 0.95
 # Least probability in the score, so that a single sure mistake does not decide.
 LEAST_PROBABILITY = 1e-3
 # With more classes only the cheapest candidates are tried, on one fold, with fewer iterations.
@@ -95,7 +99,7 @@ def believe(rows: RowSource, labels: ClassLabels, seed: int, verbose: bool = Fal
         Class probabilities and neighbours of all items.
     """
     rng = np.random.default_rng((seed, 2))
-    all_known = np.flatnonzero(labels.numbers.reshape(len(labels.numbers), -1)[:, 0] >= 0)
+    all_known = _known(labels)
     anchors = _anchors(len(rows), all_known, rng)
     target = _target(labels, anchors)
     known = np.flatnonzero(np.isin(anchors, all_known))
@@ -132,6 +136,42 @@ def believe(rows: RowSource, labels: ClassLabels, seed: int, verbose: bool = Fal
     }
     # With too few labels for a validation, the candidates are trusted.
     return Beliefs(probabilities, neighbours, not len(held) or mean < frequencies, report)
+
+
+def better_form(
+    rows: RowSource, other: RowSource, labels: ClassLabels, seed: int
+) -> tuple[RowSource, dict[str, float]]:
+    """Choose the form of the features that a logistic regression predicts held-out labels from.
+
+    Parameters
+    ----------
+    rows, other
+        The same items in two forms, dense.
+    labels
+        Their labels, some of them known.
+    seed
+        Of the folds.
+
+    Returns
+    -------
+    tuple
+        `other` if its log loss is clearly the smaller one, else `rows`; and both losses, for
+        `report_`. They are 0 if there are too few labels.
+    """
+    rng = np.random.default_rng((seed, 3))
+    known = np.sort(rng.permutation(_known(labels))[:MOST_COMPARED])
+    target = _target(labels, known)
+    places = np.arange(len(known))
+    folds = _folds(places, target, rng)
+    losses = []
+    for form in (rows, other):
+        x = _dense(form, known)
+        methods = (
+            _Regression(_Space(x, x.mean(0), None, 1), c, labels.multilabel) for c in STRENGTHS
+        )
+        losses.append(min(_validated(m, x, target, places, folds).loss for m in methods))
+    report = {"log_loss_one_scale": losses[0], "log_loss_own_scales": losses[1]}
+    return (other if losses[1] < CLEARLY * losses[0] else rows), report
 
 
 class _Space:
@@ -350,12 +390,7 @@ def _candidates(
     strengths, passed_on = (s[-1:] if many else s for s in (STRENGTHS, PASSED_ON[::-1]))
 
     def validated(method: _Regression | _Spreading) -> _Candidate:
-        held_out = [target[:0]]
-        for fold in folds:
-            fitted: _Fitted = method.fit(target, np.setdiff1d(known, fold))
-            held_out.append(fitted.predict(x[fold], fold))
-        held = np.concatenate([known[:0], *folds])
-        return _Candidate(method, np.concatenate(held_out), target[held], multilabel)
+        return _validated(method, x, target, known, folds)
 
     regressions = [_Regression(s, c, multilabel) for s in spaces for c in strengths]
     bar = tqdm(regressions, "classifiers", disable=None if verbose else True)
@@ -364,6 +399,22 @@ def _candidates(
     for space in {id(s): s for s in (best, spaces[-1])}.values():
         found += [validated(_Spreading(space, share, multilabel)) for share in passed_on]
     return found
+
+
+def _validated(
+    method: _Regression | _Spreading,
+    x: Tensor,
+    target: Float32Array,
+    known: Ids,
+    folds: list[Ids],
+) -> _Candidate:
+    """Predict the labels of each fold from the other known ones."""
+    held_out = [target[:0]]
+    for fold in folds:
+        fitted: _Fitted = method.fit(target, np.setdiff1d(known, fold))
+        held_out.append(fitted.predict(x[fold], fold))
+    held = np.concatenate([known[:0], *folds])
+    return _Candidate(method, np.concatenate(held_out), target[held], method.multilabel)
 
 
 def _spaces(x: Tensor, n_classes: int) -> list[_Space]:
@@ -425,6 +476,11 @@ def _anchors(n_items: int, known: Ids, rng: np.random.Generator) -> Ids:
     labelled = rng.permutation(known)[: N_ANCHORS // 2]
     others = np.setdiff1d(np.arange(n_items), labelled)
     return np.sort(np.concatenate([labelled, rng.choice(others, N_ANCHORS - len(labelled), False)]))
+
+
+def _known(labels: ClassLabels) -> Ids:
+    """Find the items whose labels are known."""
+    return np.flatnonzero(labels.numbers.reshape(len(labels.numbers), -1)[:, 0] >= 0)
 
 
 def _target(labels: ClassLabels, ids: Ids) -> Float32Array:

@@ -202,7 +202,7 @@ def tune(
     >>> hasher = SSBVAE(n_bits=16, n_epochs=1, n_hidden_units=32)
     >>> result = tune(hasher, X[:300], y[:300], n_trials=2, n_folds=2)
     >>> sorted(result.best_parameters)[:2], result.gain >= 0
-    (['class_share', 'contrast_weight'], True)
+    (['class_scale', 'contrast_weight'], True)
     """
     optuna = import_optuna()
     _check_budget(n_trials, seconds, n_folds, k)
@@ -251,7 +251,7 @@ def default_space(hasher: Hasher) -> dict[str, BaseDistribution]:
 
     if known.get("preset") == "default":
         return {
-            "class_share": distributions.FloatDistribution(0.1, 0.9),
+            "class_scale": distributions.FloatDistribution(0.3, 3, log=True),
             "contrast_weight": log_uniform(0.1, 10),
             "dropout": distributions.FloatDistribution(0.0, 0.6),
         }

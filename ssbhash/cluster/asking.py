@@ -107,7 +107,7 @@ class Asked:
             if now - call.since > _PATIENCE_S:
                 call.since = now
                 if call.sign is None:
-                    call.sign = call.process.actor.where.remote()
+                    call.sign = call.process.sign_of_life()
                 elif self._ray.wait([call.sign], timeout=0)[0]:
                     call.sign = None
                 else:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from ssbhash.arrays import Codes
 from ssbhash.cluster.hashing import Ids
-from ssbhash.cluster.host import CALLS, GROUPS, Handle, Host
+from ssbhash.cluster.host import GROUPS, QUESTIONS, Handle, Host
 from ssbhash.cluster.manifest import Manifest
 from ssbhash.cluster.replica import How, Progress
 
@@ -56,6 +56,10 @@ class Process:
     pid: int = 0
     slow_until: float = 0.0  # until when others are asked first
     n_waiting: int = 0  # questions that it has not answered yet
+
+    def sign_of_life(self) -> Any:
+        """Ask where it is; returns a reference."""
+        return self.actor.where.options(concurrency_group="life").remote()
 
 
 @dataclass(eq=False)
@@ -218,11 +222,12 @@ class Fleet:
         actor = self._host.options(
             num_cpus=self._n_cpus,
             max_restarts=0,
-            max_concurrency=CALLS,
+            max_concurrency=QUESTIONS,
             # Not "soft": Ray then takes any node, the one of the other replica too.
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
         ).remote()
-        return Process(actor, actor.wait.remote(), node, number)
+        ending = actor.wait.options(concurrency_group="life").remote()
+        return Process(actor, ending, node, number)
 
     # Keeping
 
@@ -310,7 +315,7 @@ class Fleet:
         if replica is None:
             return  # it was given up meanwhile
         try:
-            where = self.ray.get(replica.actor.where.remote(), timeout=_START_S)
+            where = self.ray.get(process.sign_of_life(), timeout=_START_S)
             while True:
                 with self.changed:
                     if member.replica is not replica:

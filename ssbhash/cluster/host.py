@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 from ssbhash.cluster.replica import How, NotCurrentError, Progress, Replica
 from ssbhash.threads import resolve
 
-# Calls that a process works on at a time. Each kind has threads of its own: a change never waits for
-# searches, nor a copy for the process that copies at the same time in the other direction.
-CALLS = 8
-GROUPS = {"changes": 16, "copies": 4}
+# Questions that a process works on at a time. All else has threads of its own: a change never waits
+# for searches, nor a copy for the process that copies at the same time in the other direction, and
+# a busy process still shows that it lives.
+QUESTIONS = 8
+GROUPS = {"changes": 16, "copies": 4, "life": 2}
 
 
 class Handle(NamedTuple):

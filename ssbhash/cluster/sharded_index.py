@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 # Queries in one call to the shards, and calls at a time. While results are merged here, the shards
-# work on the next queries.
+# work on the next queries. Smaller calls take longer for each query (docs/decisions.md).
 _QUERIES_AT_ONCE = 4096
 _CALLS_AT_ONCE = 2
 # Items that are changed, or moved, in one step. A step must be done within the time-out.
@@ -115,7 +115,7 @@ class ShardedIndex:
             Seconds that the shards may take for 4,096 queries, or for a change of four million
             items.
         n_cpus : float
-            Ray CPUs that each replica reserves.
+            Ray CPUs that each process of replicas reserves.
 
         Returns
         -------
@@ -332,7 +332,7 @@ class ShardedIndex:
         allow_partial : bool
             If shards do not answer in time, return what the others found.
         backend, n_threads
-            As in `HammingIndex.search`, for each replica.
+            As in `HammingIndex.search`, for each process of the cluster.
 
         Returns
         -------

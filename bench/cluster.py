@@ -100,13 +100,15 @@ def measure(
         print(f"{'batch':>6} {'one index':>12} {'shards':>12} {'cluster':>12} {'overhead':>9}")
         for n_queries in (n for n in (1, 64, 1024, 8192) if n <= len(queries)):
             some = queries[:n_queries]
-            taken = np.empty((3, 7))
+            taken = np.empty((3, 15))
             for turn in range(taken.shape[1]):
                 taken[0, turn] = seconds(lambda: one.search(some, n_threads=options.threads))  # noqa: B023
                 taken[1, turn] = seconds(
                     lambda: list(pool.map(lambda one: one.search(some, n_threads=1), shards))  # noqa: B023
                 )
-                taken[2, turn] = seconds(lambda: index.search(some, n_threads=1))  # noqa: B023
+                taken[2, turn] = seconds(
+                    lambda: index.search(some, n_threads=options.threads)  # noqa: B023
+                )
             alone, inside, whole = np.median(taken, axis=1) * 1e3
             print(
                 f"{n_queries:6} {alone:9.2f} ms {inside:9.2f} ms {whole:9.2f} ms "

@@ -2,8 +2,10 @@
 
     python bench/serve.py                                # 10 million codes of 64 bits
     python bench/serve.py --n 100000 --layout flat --seconds 2
+    python bench/serve.py --codes uniform -k 100
 
-Each client waits for its answer, then asks again, over one connection that stays open. All
+"bare" is an application that reads the body and answers a constant: what uvicorn and the
+sockets take, so no service is faster. Each client waits for its answer, then asks again, over one connection that stays open. All
 clients are one asyncio process, on the same machine. Every answer is compared with what the
 index finds in this process before anything is timed. Codes are those of `bench/hamming.py`.
 """
@@ -29,7 +31,17 @@ import ssbhash
 sys.path.insert(0, str(Path(__file__).parent))
 from hamming import make_codes
 
-K = 10
+BARE = """
+import sys, uvicorn
+async def app(scope, receive, send):
+    if scope["type"] == "http":
+        await receive()
+        head = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": 200, "headers": head})
+        await send({"type": "http.response.body", "body": body})
+body = sys.argv[2].encode()
+uvicorn.run(app, port=int(sys.argv[1]), access_log=False, proxy_headers=False, lifespan="off")
+"""
 
 
 class Client(asyncio.Protocol):
@@ -96,19 +108,19 @@ async def load(
     return taken, time.perf_counter() - started, answers
 
 
-def request(code: np.ndarray) -> bytes:
-    body = json.dumps({"codes": [code.tobytes().hex()], "k": K}).encode()
+def request(code: np.ndarray, k: int) -> bytes:
+    body = json.dumps({"codes": [code.tobytes().hex()], "k": k}).encode()
     head = f"POST /search HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
 
-def start(folder: Path, gather_us: float, workers: int) -> tuple[subprocess.Popen[bytes], int]:
+def start(command: list[str]) -> tuple[subprocess.Popen[bytes], int]:
+    """Start a server; `PORT` in the command is replaced by a free one."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    options = ["--port", str(port), "--gather-us", str(gather_us), "--workers", str(workers)]
-    command = [sys.executable, "-m", "ssbhash", "serve", str(folder), "--read-only", *options]
-    server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    command = [sys.executable, *(str(port) if part == "PORT" else part for part in command)]
+    server = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     while True:
         try:
             socket.create_connection(("127.0.0.1", port)).close()
@@ -126,12 +138,14 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--codes", default="learned", choices=["learned", "uniform"])
+    parser.add_argument("-k", type=int, default=10)
     parser.add_argument("--layout", default="auto", choices=["auto", "flat"])
     parser.add_argument("--gather-us", type=float, nargs="+", default=[0, 200])
     parser.add_argument("--index", type=Path, help="Keep the index here, for the next time.")
     options = parser.parse_args()
-    codes = make_codes(options.n, options.bits, "learned", False)
-    queries = make_codes(1024, options.bits, "learned", True)
+    codes = make_codes(options.n, options.bits, options.codes, False)
+    queries = make_codes(1024, options.bits, options.codes, True)
     with tempfile.TemporaryDirectory() as place:
         folder = options.index or Path(place) / "index"
         if not folder.exists():
@@ -139,20 +153,27 @@ def main() -> None:
             index.add(codes)
             index.save(folder)
         with ssbhash.HammingIndex.open(folder) as index:
-            expected = index.search(queries, K)
-            flat = ssbhash.search(codes, queries[:50], K)
+            expected = index.search(queries, options.k)
+            flat = ssbhash.search(codes, queries[:50], options.k)
             assert (expected.ids[:50] == flat.ids).all()
             n, layout = len(index), index.stats()["segments"][0]["layout"]
-        requests = [request(code) for code in queries]
+        requests = [request(code, options.k) for code in queries]
         print(
-            f"{n:,} learned codes of {options.bits} bits ({layout}), {options.clients} clients, {os.cpu_count()} cores"
+            f"{n:,} {options.codes} codes of {options.bits} bits ({layout}), k = {options.k}, "
+            f"{options.clients} clients, {os.cpu_count()} cores"
         )
         print(f"{'gathered in':>12} {'requests/s':>10} {'p50 ms':>7} {'p99 ms':>7}")
+        serve = ["-m", "ssbhash", "serve", str(folder), "--read-only", "--port", "PORT"]
+        commands = {"bare": ["-c", BARE, "PORT", "x" * 10 * options.k]}
         for gather_us in options.gather_us:
-            server, port = start(folder, gather_us, options.workers)
+            name = f"{gather_us:g} us" if gather_us else "not"
+            options_of_it = ["--gather-us", str(gather_us), "--workers", str(options.workers)]
+            commands[name] = [*serve, *options_of_it]
+        for name, command in commands.items():
+            server, port = start(command)
             try:
                 answers = uvloop.run(load(port, requests, options.clients, 1.5))[2]
-                for number, body in answers.items():
+                for number, body in answers.items() if name != "bare" else ():
                     found = json.loads(body)
                     assert found["ids"] == [expected.ids[number].tolist()]
                     assert found["distances"] == [expected.distances[number].tolist()]
@@ -163,10 +184,8 @@ def main() -> None:
                 server.terminate()
                 server.wait()
             middle, late = np.percentile(taken * 1e3, [50, 99])
-            name = f"{gather_us:g} us" if gather_us else "not"
-            print(
-                f"{name:>12} {len(taken) / seconds:10.0f} {middle:7.1f} {late:7.1f}  equal: {len(answers)}"
-            )
+            equal = f"  equal: {len(answers)}" if name != "bare" else ""
+            print(f"{name:>12} {len(taken) / seconds:10.0f} {middle:7.1f} {late:7.1f}{equal}")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,8 @@ FLOORS = (
     ("training",),
     ("models",),
     ("paper", "tuning"),
-    ("cluster", "serve"),
+    ("cluster",),
+    ("serve",),
     ("cli",),
     ("__main__",),
 )

@@ -117,8 +117,9 @@ def assert_replicas_agree(index: ShardedIndex) -> None:
     for shard in index._fleet.shards:
         held = []
         for member in shard.members:
-            ids = index.ray.get(member.actor.ask.remote(shard.version, "ids"))
-            codes = index.ray.get(member.actor.ask.remote(shard.version, "get", ids=ids))
+            ids = index.ray.get(member.replica.change("ask", shard.version, "ids", {}))
+            getting = member.replica.change("ask", shard.version, "get", {"ids": ids})
+            codes = index.ray.get(getting)
             held.append((ids.tolist(), codes.tolist()))
         assert all(one == held[0] for one in held)
     index.verify()
@@ -154,8 +155,8 @@ def test_a_change_is_applied_once(tmp_path: Path) -> None:
     with pytest.raises(NotCurrentError):
         replica.apply(4, 5, ids, codes)
     with pytest.raises(NotCurrentError):
-        replica.ask(3, "ids")
-    assert replica.ask(2, "ids").tolist() == [0, 2, 3, 4]
+        replica.ask(3, "ids", {})
+    assert replica.ask(2, "ids", {}).tolist() == [0, 2, 3, 4]
     replica.close()
     again = Replica(str(tmp_path), N_BITS)
     assert again.open("open") == (1, 2, False, 5, 4)
@@ -178,14 +179,14 @@ def test_a_change_that_fails_is_not_served_until_it_is_done(
         with pytest.raises(OSError, match="No space"):
             replica.apply(1, 5, np.arange(5), make_codes(5, 0))
     with pytest.raises(NotCurrentError):
-        replica.ask(0, "ids")
+        replica.ask(0, "ids", {})
     replica.close()
     again = Replica(str(tmp_path), N_BITS)
     assert again.open("open").is_changing
     with pytest.raises(NotCurrentError):
-        again.ask(0, "ids")
+        again.ask(0, "ids", {})
     again.apply(1, 5, np.arange(5), make_codes(5, 0))
-    assert (again.ask(1, "get", ids=np.arange(5)) == make_codes(5, 0)).all()
+    assert (again.ask(1, "get", {"ids": np.arange(5)}) == make_codes(5, 0)).all()
     again.close()
 
 
@@ -286,7 +287,7 @@ def test_kills_lose_nothing_and_answers_are_whole(
 ) -> None:
     """Long form: pytest tests/test_cluster.py -k kills --cluster-kills 200 -s."""
     n_kills = request.config.getoption("--cluster-kills")
-    chance, queries = random.Random(0), make_codes(300, 5)
+    chance, queries = random.Random(n_kills), make_codes(300, 5)
     one = HammingIndex(N_BITS)
     index = ShardedIndex.open(tmp_path / "index", n_bits=N_BITS, n_shards=2, n_replicas=2)
     recoveries: dict[bool, list[float]] = {False: [], True: []}
@@ -314,10 +315,10 @@ def test_kills_lose_nothing_and_answers_are_whole(
     index.add(make_codes(50, 1), np.arange(10**6, 10**6 + 50))
     one.add(make_codes(50, 1), np.arange(10**6, 10**6 + 50))
     silent = members(index)[0]
-    os.kill(silent.process, signal.SIGSTOP)
+    os.kill(silent.process.pid, signal.SIGSTOP)
     for _ in range(2):
         assert_same(index, one, queries)
-    os.kill(silent.process, signal.SIGCONT)
+    os.kill(silent.process.pid, signal.SIGCONT)
 
     working = ThreadPoolExecutor(1).submit(work)
     for number in range(n_kills):
@@ -327,12 +328,12 @@ def test_kills_lose_nothing_and_answers_are_whole(
         victims = {chance.choice(members(index))}
         if is_node:
             victims = {m for m in members(index) if m.node == nodes.id_of_next()}
-        dead, started = {member.process for member in victims}, time.monotonic()
+        dead, started = {member.process.pid for member in victims}, time.monotonic()
         if is_node:
             nodes.kill_one()
         else:
             os.kill(max(dead), signal.SIGKILL)
-        wait_until(lambda: not dead & {m.process for m in members(index)})  # noqa: B023
+        wait_until(lambda: not dead & {m.process.pid for m in members(index) if m.process})  # noqa: B023
         wait_until(lambda: all_serve(index))
         recoveries[is_node].append(time.monotonic() - started)
         if is_node:
@@ -404,7 +405,7 @@ def test_a_silent_shard_is_told(nodes: Nodes, tmp_path: Path) -> None:
     with ShardedIndex.open(tmp_path / "i", n_bits=N_BITS, n_shards=2, timeout_s=2) as index:
         index.add(codes)
         stopped = members(index)[1]
-        os.kill(stopped.process, signal.SIGSTOP)
+        os.kill(stopped.process.pid, signal.SIGSTOP)
         with pytest.raises(ShardsUnavailableError, match=r"shard 1.*gave no answer") as error:
             index.search(queries)
         assert error.value.shards == [1]
@@ -418,10 +419,10 @@ def test_a_silent_shard_is_told(nodes: Nodes, tmp_path: Path) -> None:
         with pytest.raises(ShardsUnavailableError):
             index.get(range(100))
         assert index.stats()["missing"] == [1]
-        os.kill(stopped.process, signal.SIGCONT)
+        os.kill(stopped.process.pid, signal.SIGCONT)
         wait_until(lambda: index.search(queries, allow_partial=True)[1] == [])
         # A change that a stopped replica does not confirm is completed when it is replaced.
-        os.kill(stopped.process, signal.SIGSTOP)
+        os.kill(stopped.process.pid, signal.SIGSTOP)
         with pytest.raises(ShardsUnavailableError, match="did not confirm"):
             index.add(codes)
         wait_until(lambda: all_serve(index))
@@ -446,7 +447,7 @@ def test_a_replica_that_missed_changes_copies_them(nodes: Nodes, tmp_path: Path)
         # One whose folder is gone, while the index is open.
         lost = members(index)[0]
         shutil.rmtree(first)
-        os.kill(lost.process, signal.SIGKILL)
+        os.kill(lost.process.pid, signal.SIGKILL)
         wait_until(lambda: index.stats()["n_replaced"] == 1 and all_serve(index))
         assert lost.copy == 2
         assert_same(index, one, queries)
@@ -471,6 +472,38 @@ def test_a_replica_that_missed_changes_copies_them(nodes: Nodes, tmp_path: Path)
     shutil.copytree(tmp_path / "old", second)
     with pytest.raises(ShardsUnavailableError, match="can be opened"):
         ShardedIndex.open(folder)
+
+
+def test_shards_of_a_node_share_a_process(nodes: Nodes, tmp_path: Path) -> None:
+    codes, queries = make_codes(900, 0), make_codes(20, 1)
+    one = HammingIndex(N_BITS)
+    one.add(codes)
+    with ShardedIndex.open(tmp_path / "index", n_bits=N_BITS, n_shards=6, n_replicas=2) as index:
+        index.add(codes)
+        for shard in index._fleet.shards:
+            assert len({member.node for member in shard.members}) == 2
+            assert len({member.process for member in shard.members}) == 2
+        processes = index._fleet.processes()
+        assert len({(process.node, process.number) for process in processes}) == len(processes) < 12
+        # One replica goes wrong: it is opened again, and its neighbours go on.
+        crowded = next(p for p in processes if sum(m.process is p for m in members(index)) > 1)
+        first, *others = [m for m in members(index) if m.process is crowded]
+        handle, handles = first.replica, [member.replica for member in others]
+        index._fleet.lose(first, handle, "as if its disk had failed")
+        assert_same(index, one, queries)
+        wait_until(lambda: all_serve(index))
+        assert first.replica != handle
+        assert [member.replica for member in others] == handles
+        # A question to the handle of before is refused, not answered by the replica of now.
+        with pytest.raises(NotCurrentError):
+            index.ray.get(handle.change("ask", 0, "ids", {}))
+        assert_same(index, one, queries)
+        # The process dies, and with it all of them.
+        os.kill(crowded.pid, signal.SIGKILL)
+        assert_same(index, one, queries)
+        wait_until(lambda: index.stats()["n_replaced"] == 2 + len(others) and all_serve(index))
+        assert_replicas_agree(index)
+        assert_same(index, one, queries)
 
 
 def test_rebalance_moves_what_must_while_searches_go_on(

@@ -20,10 +20,13 @@ MODULES = ["ssbhash"] + [
 NEEDS = {
     "ssbhash.data.text": ["sklearn"],
     "ssbhash.cluster.sharded_index": ["ray"],
+    "ssbhash.serve.on_ray": ["ray.serve"],
     "ssbhash.interchange": ["faiss", "pyarrow", "usearch"],
 }
 
 
+# Ray Serve's own classes, as it is imported.
+@pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`")
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_of_module(name: str) -> None:
     try:

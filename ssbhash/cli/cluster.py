@@ -24,12 +24,8 @@ Timeout = Annotated[float, typer.Option(help="Seconds that a search or change ma
 
 
 def _open(folder: Path, timeout: float, **shape: Any) -> Any:
-    import ray
-
     from ssbhash.cluster import ShardedIndex
 
-    if not ray.is_initialized():
-        ray.init(log_to_driver=False, logging_level="ERROR", include_dashboard=False)
     return ShardedIndex.open(folder, timeout_s=timeout, **shape)
 
 

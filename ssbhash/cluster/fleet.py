@@ -1,7 +1,8 @@
 """The replicas of all shards, seen from the process that owns the index.
 
-Every replica is a Ray actor that is started once. One that dies is never restarted by Ray but
-replaced from here, so that it serves again only after it has been compared with the others.
+Replicas live in processes, which are Ray actors. A process has those of one number on its node, so
+that a search is one call for each process. Ray starts a process once and never again: what dies
+is replaced from here, so that a replica serves again only after it has been compared with the others.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,18 +18,12 @@ from typing import Any, NamedTuple
 
 from ssbhash.arrays import Codes
 from ssbhash.cluster.hashing import Ids
+from ssbhash.cluster.host import GROUPS, QUESTIONS, Handle, Host
 from ssbhash.cluster.manifest import Manifest
-from ssbhash.cluster.replica import How, NotCurrentError, Progress, Replica
+from ssbhash.cluster.replica import How, Progress
 
 _START_S = 120.0
-# A replica that is silent this long is asked for a sign of life. If that does not come in as
-# long again, another replica is asked too, and first from then on for some seconds. A dead
-# node may take longer to be known as dead.
-_PATIENCE_S = 0.5
-_AVOIDED_S = 10.0
 _RETRY_S = 0.2
-# Calls that a replica works on at a time; one of them is `wait`.
-_CALLS = 8
 
 
 class ShardsUnavailableError(TimeoutError):
@@ -51,23 +46,41 @@ class ShardsUnavailableError(TimeoutError):
 
 
 @dataclass(eq=False)
+class Process:
+    """A process that holds replicas, as the owner knows it."""
+
+    actor: Any
+    ending: Any  # a reference that is ready when the process has ended
+    node: str
+    number: int  # of its replicas
+    pid: int = 0
+    slow_until: float = 0.0  # until when others are asked first
+    n_waiting: int = 0  # questions that it has not answered yet
+
+    def sign_of_life(self) -> Any:
+        """Ask where it is; returns a reference."""
+        return self.actor.where.options(concurrency_group="life").remote()
+
+
+@dataclass(eq=False)
 class Member:
-    """A replica, as its owner knows it."""
+    """A replica, as the owner knows it."""
 
     shard: Shard
     number: int
     copy: int
-    actor: Any = None  # None from its death until the next one is started
-    ending: Any = None  # a reference that is ready when the actor has ended
-    node: str = ""
-    process: int = 0
+    process: Any = None  # a Process; None from its loss until it is started again
+    replica: Any = None  # a Handle; None as long
     version: int = 0
     is_serving: bool = False
     is_starting: bool = False
     not_before: float = 0.0  # when to replace it
-    slow_until: float = 0.0  # until when others are asked first
-    n_waiting: int = 0  # reads that it has not answered yet
     trouble: str = ""
+
+    @property
+    def node(self) -> str:
+        """The node that it is on."""
+        return str(self.process.node) if self.process else ""
 
 
 class Change(NamedTuple):
@@ -88,7 +101,6 @@ class Shard:
     n: int = 0
     pending: Change | None = None
     members: list[Member] = field(default_factory=list)
-    turn: int = 0  # of the members, to spread reads
     copying: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -101,16 +113,17 @@ class Fleet:
         import ray
 
         if not ray.is_initialized():
-            ray.init()
+            ray.init(log_to_driver=False, logging_level="ERROR", include_dashboard=False)
         self.ray: Any = ray
-        self._replica_class = ray.remote(Replica)
+        self._host = ray.remote(concurrency_groups=GROUPS)(Host)
         # What goes wrong when a replica dies, its disk fails or the index is closed meanwhile.
         self.troubles = (ray.exceptions.RayError, OSError, RuntimeError, ValueError)
         self.folder, self.manifest = folder, manifest
         self.timeout_s, self._n_cpus = timeout_s, n_cpus
         self.shards: list[Shard] = []
         self.changed = threading.Condition()
-        self.n_replaced = 0
+        self.turn = 0  # of the replicas, to spread questions
+        self.n_replaced = self._n_started = 0
         self._is_closed = False
         self._lock = manifest.lock(folder)
         self._keeper = threading.Thread(target=self._keep, daemon=True, name="ssbhash-cluster")
@@ -141,8 +154,7 @@ class Fleet:
             self.shards += added
         opening = {}
         for member in members:
-            self._start(member)
-            opening[member.actor.open.remote(how)] = member
+            opening[self._start(member, how)] = member
         found: dict[Member, Progress] = {}
         ready, _ = self.ray.wait(list(opening), num_returns=len(opening), timeout=_START_S)
         for reference in ready:
@@ -152,7 +164,7 @@ class Fleet:
                 if how != "open":
                     member.copy = found[member].copy
             except self.troubles as error:
-                member.trouble = _first_line(error)
+                member.trouble = first_line(error)
         for shard in added:
             self._take_over(shard, found)
         self.write_manifest()
@@ -161,7 +173,7 @@ class Fleet:
                 target, arguments = self._catch_up, (member, found[member])
                 threading.Thread(target=target, args=arguments, daemon=True).start()
             else:
-                self.lose(member, member.actor, member.trouble or "it did not start")
+                self.lose(member, member.replica, member.trouble or "it did not start")
         self._wait(lambda: all(not member.is_starting for member in members), _START_S)
         return max((progress.next_id for progress in found.values()), default=0)
 
@@ -172,7 +184,7 @@ class Fleet:
         if own and not sound:
             # All died within one change, which was never confirmed. It is as one of them has it.
             member = max(own, key=lambda m: own[m].version)
-            own[member] = found[member] = self.ray.get(member.actor.settle.remote())
+            own[member] = found[member] = self.ray.get(member.replica.change("settle"))
             sound = [member]
         if not sound:
             trouble = "; ".join(m.trouble or "its folder is gone" for m in shard.members)
@@ -186,43 +198,79 @@ class Fleet:
             if member not in sound or own[member].version != shard.version:
                 member.copy += 1  # so that its folder never counts again
 
-    def _start(self, member: Member) -> None:
-        """Start an actor for a replica on the node that suits it best."""
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
+    def _start(self, member: Member, how: How) -> Any:
+        """Open a replica on the node that suits it best; return a reference to its progress."""
         nodes = [node["NodeID"] for node in self.ray.nodes() if node["Alive"]]
         with self.changed:
-            others = [m for m in self.members() if m is not member and m.actor is not None]
+            self.require_open()
+            others = [m for m in self.members() if m is not member and m.process is not None]
             peers = {m.node for m in others if m.shard is member.shard}
             load = {node: sum(m.node == node for m in others) for node in nodes}
-            member.node = min(nodes, key=lambda node: (node in peers, load[node], node))
-            place = NodeAffinitySchedulingStrategy(member.node, soft=True)
-            folder = self.folder / f"shard-{member.shard.number:03d}" / f"replica-{member.number}"
-            self.require_open()
-            member.actor = self._replica_class.options(
-                num_cpus=self._n_cpus,
-                max_restarts=0,
-                max_concurrency=_CALLS,
-                scheduling_strategy=place,
-            ).remote(str(folder), self.manifest.n_bits)
+            node = min(nodes, key=lambda node: (node in peers, load[node], node))
+            there = [p for p in self.processes() if (p.node, p.number) == (node, member.number)]
+            member.process = there[0] if there else self._start_process(node, member.number)
+            self._n_started += 1
+            actor, key = member.process.actor, self._n_started
+            member.replica = Handle(actor, key)
+        folder = self.folder / f"shard-{member.shard.number:03d}" / f"replica-{member.number}"
+        start = actor.open.options(concurrency_group="changes")
+        return start.remote(key, str(folder), self.manifest.n_bits, how)
+
+    def _start_process(self, node: str, number: int) -> Process:
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        actor = self._host.options(
+            num_cpus=self._n_cpus,
+            max_restarts=0,
+            max_concurrency=QUESTIONS,
+            # Not "soft": Ray then takes any node, the one of the other replica too.
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
+        ).remote()
+        ending = actor.wait.options(concurrency_group="life").remote()
+        return Process(actor, ending, node, number)
 
     # Keeping
 
-    def members(self) -> Iterable[Member]:
+    def members(self) -> list[Member]:
         """Every replica of every shard."""
         return [member for shard in self.shards for member in shard.members]
 
-    def lose(self, member: Member, actor: Any, why: str) -> None:
-        """Stop using an actor that has died or gone wrong. It cannot serve again."""
+    def processes(self) -> list[Process]:
+        """Every process that holds replicas."""
+        return list({m.process: None for m in self.members() if m.process is not None})
+
+    def lose(self, member: Member, replica: Handle | None, why: str) -> None:
+        """Stop using a replica that has gone wrong. It cannot serve again under this handle."""
         with self.changed:
-            if actor is None or member.actor is not actor:
+            if member.replica is not replica:
                 return
-            member.actor, member.ending, member.is_serving = None, None, False
-            member.trouble, member.is_starting = why, False
-            member.not_before = time.monotonic() + _RETRY_S
+            process, member.process, member.replica = member.process, None, None
+            member.is_serving = member.is_starting = False
+            member.trouble, member.not_before = why, time.monotonic() + _RETRY_S
+            is_empty = process not in self.processes()
             self.changed.notify_all()
         with suppress(*self.troubles):
-            self.ray.kill(actor)
+            if replica is not None and is_empty:
+                self.ray.kill(replica.actor)
+            elif replica is not None:
+                replica.actor.drop.options(concurrency_group="changes").remote(replica.key)
+
+    def end(self, process: Process, why: str) -> None:
+        """Stop using a process that has died or does not answer, and all replicas in it."""
+        with self.changed:
+            inside = [(m, m.replica) for m in self.members() if m.process is process]
+        with suppress(*self.troubles):
+            self.ray.kill(process.actor)
+        for member, replica in inside:
+            self.lose(member, replica, why)
+
+    def _fail(self, member: Member, replica: Handle | None, error: Exception) -> None:
+        """Stop using a replica after an error, and its process where that gave no answer."""
+        process, kinds = member.process, self.ray.exceptions
+        is_answer = isinstance(error, kinds.RayTaskError) or not isinstance(error, kinds.RayError)
+        if process is not None and member.replica is replica and not is_answer:
+            self.end(process, first_line(error))
+        self.lose(member, replica, first_line(error))
 
     def _keep(self) -> None:
         """Replace replicas that are lost, and notice when one is."""
@@ -232,13 +280,13 @@ class Fleet:
                 lost = [
                     member
                     for member in self.members()
-                    if member.actor is None and not member.is_starting and member.not_before <= now
+                    if member.process is None
+                    and not member.is_starting
+                    and member.not_before <= now
                 ]
                 for member in lost:
                     member.is_starting = True
-                watched = {
-                    member.ending: member for member in self.members() if member.ending is not None
-                }
+                watched = {process.ending: process for process in self.processes()}
             for member in lost:
                 threading.Thread(target=self._replace, args=(member,), daemon=True).start()
             if not watched:
@@ -246,60 +294,58 @@ class Fleet:
                 continue
             ended, _ = self.ray.wait(list(watched), timeout=_RETRY_S)
             for reference in ended:
-                member = watched[reference]
-                actor = member.actor
-                if member.ending is reference:
-                    self.lose(member, actor, "it ended")
+                self.end(watched[reference], "its process ended")
 
     def _replace(self, member: Member) -> None:
-        actor = None
+        replica = None
         try:
-            self._start(member)
-            actor = member.actor
-            progress = self.ray.get(actor.open.remote("open"), timeout=_START_S)
+            opening = self._start(member, "open")
+            replica = member.replica
+            progress = self.ray.get(opening, timeout=_START_S)
             self.n_replaced += 1
         except self.troubles as error:
-            self.lose(member, actor, _first_line(error))
-            with self.changed:
-                member.is_starting = False
+            self._fail(member, replica, error)
             return
         self._catch_up(member, progress)
 
     def _catch_up(self, member: Member, progress: Progress) -> None:
         """Give a replica what it lacks, then let it serve."""
-        actor, shard = member.actor, member.shard
+        with self.changed:
+            replica, process, shard = member.replica, member.process, member.shard
+        if replica is None:
+            return  # it was given up meanwhile
         try:
-            node, process = self.ray.get(actor.where.remote(), timeout=_START_S)
+            where = self.ray.get(process.sign_of_life(), timeout=_START_S)
             while True:
                 with self.changed:
-                    if member.actor is not actor:
-                        return  # it was given up meanwhile
+                    if member.replica is not replica:
+                        return
                     change = shard.pending
                     newest = shard.version if change is None else change.version
                     is_own = progress.copy == member.copy > 0
                     if is_own and not progress.is_changing and progress.version == newest:
-                        member.node, member.process, member.trouble = node, process, ""
-                        member.version, member.ending = progress.version, actor.wait.remote()
+                        process.node, process.pid = where
+                        member.version, member.trouble = progress.version, ""
                         member.is_serving, member.is_starting = True, False
                         self._confirm(shard, progress.n)
                         return
                 if change is not None and is_own and progress.version == newest - 1:
-                    call = actor.apply.remote(*change)
-                    progress = self.ray.get(call)
+                    progress = self.ray.get(replica.change("apply", *change))
                 else:
-                    progress = self._copy(member, actor)
+                    progress = self._copy(member, replica)
         except self.troubles as error:
-            self.lose(member, actor, _first_line(error))
+            self._fail(member, replica, error)
 
-    def _copy(self, member: Member, actor: Any) -> Progress:
+    def _copy(self, member: Member, replica: Handle) -> Progress:
         """Copy the content of a replica that serves."""
         with member.shard.copying:  # a replica makes one snapshot at a time
             with self.changed:
                 serving = [other for other in member.shard.members if other.is_serving]
                 if not serving:
                     raise RuntimeError("its folder is gone or out of date, and no replica has it")
-                source = max(serving, key=lambda other: other.version).actor
-            progress: Progress = self.ray.get(actor.receive.remote(source, member.copy + 1))
+                source = max(serving, key=lambda other: other.version).replica
+            copying = replica.change("receive", source, member.copy + 1)
+            progress: Progress = self.ray.get(copying)
             with self.changed:
                 member.copy = progress.copy
                 self.write_manifest()
@@ -324,26 +370,11 @@ class Fleet:
         with self.changed:
             return bool(self.changed.wait_for(is_done, timeout_s))
 
-    # Asking
-
-    def ask(self, method: str, questions: Mapping[int, Mapping[str, Any]]) -> Asked:
-        """Ask shards; `questions` has the arguments for each."""
-        return Asked(self, method, questions)
-
-    def every(self, method: str, **arguments: Any) -> list[Any]:
-        """Ask every shard the same, and wait for all answers."""
-        return self.all(method, {shard.number: arguments for shard in self.shards})
-
-    def all(self, method: str, questions: Mapping[int, Mapping[str, Any]]) -> list[Any]:
-        """Ask shards, and wait for all answers."""
-        answers, missing = self.ask(method, questions).answers()
-        if missing:
-            raise self.unavailable(missing, "gave no answer")
-        return [answers[number] for number in questions]
+    # Changing
 
     def on_every_replica(self, method: str) -> None:
         """Call a method of each replica that serves."""
-        calls = [m.actor.own.remote(method) for m in self.members() if m.is_serving]
+        calls = [m.replica.change("own", method) for m in self.members() if m.is_serving]
         for call in calls:
             try:
                 self.ray.get(call)
@@ -351,8 +382,6 @@ class Fleet:
                 raise error.cause from None
             except self.ray.exceptions.RayError:
                 pass  # it died; the one that takes its place copies what is needed
-
-    # Changing
 
     def change(self, changes: Mapping[int, tuple[Ids, Codes | None]], next_id: int) -> None:
         """Change shards; return when every replica of each has it on disk. One call at a time.
@@ -372,27 +401,29 @@ class Fleet:
                 shard.pending = Change(shard.version + 1, next_id, *changes[shard.number])
             # Those that do not serve now are given the change before they do.
             told = [
-                (member, member.actor, shard.pending)
+                (member, member.replica, shard.pending)
                 for shard in shards
                 for member in shard.members
                 if member.is_serving and shard.pending is not None
             ]
-        sent = {actor.apply.remote(*change): (member, actor) for member, actor, change in told}
+        sent = {r.change("apply", *change): (member, r) for member, r, change in told}
         while sent and time.monotonic() < give_up:
             ready, _ = self.ray.wait(list(sent), timeout=max(0.0, give_up - time.monotonic()))
             for reference in ready:
-                member, actor = sent.pop(reference)
+                member, replica = sent.pop(reference)
                 try:
                     progress = self.ray.get(reference)
                 except self.troubles as error:
-                    self.lose(member, actor, _first_line(error))
+                    self._fail(member, replica, error)
                     continue
                 with self.changed:
-                    if member.actor is actor:
+                    if member.replica is replica:
                         member.version = progress.version
                         self._confirm(member.shard, progress.n)
-        for member, actor in sent.values():
-            self.lose(member, actor, f"it did not confirm a change in {self.timeout_s:g} s")
+        for member, replica in sent.values():
+            process = member.process
+            if member.replica is replica and process is not None:
+                self.end(process, f"it did not confirm a change in {self.timeout_s:g} s")
         self._wait_for_changes(shards, give_up)
 
     def _wait_for_changes(self, shards: list[Shard], give_up: float) -> None:
@@ -428,10 +459,12 @@ class Fleet:
             dropped = self.shards[n_kept:]
             del self.shards[n_kept:]
             self.write_manifest()
-        for member in [member for shard in dropped for member in shard.members]:
-            with suppress(*self.troubles):
-                self.ray.get(member.actor.discard.remote(), timeout=self.timeout_s)
-            self.lose(member, member.actor, "its shard was removed")
+            members = [member for shard in dropped for member in shard.members]
+        calls = [member.replica.change("discard") for member in members if member.replica]
+        with suppress(*self.troubles):
+            self.ray.wait(calls, num_returns=len(calls), timeout=self.timeout_s)
+        for member in members:
+            self.lose(member, member.replica, "its shard was removed")
 
     def spread(self) -> None:
         """Move replicas from the nodes with most to those with least.
@@ -447,7 +480,7 @@ class Fleet:
             if not movable:
                 return
             member = max(movable, key=lambda member: load.get(member.node, 0))
-            self.lose(member, member.actor, "it moves")
+            self.lose(member, member.replica, "it moves")
             if not self._wait(lambda member=member: member.is_serving, _START_S):
                 raise self.unavailable([member.shard.number], "did not come back")
 
@@ -474,7 +507,7 @@ class Fleet:
                             {
                                 "is_serving": member.is_serving,
                                 "node": member.node,
-                                "process": member.process,
+                                "process": member.process.pid if member.process else 0,
                                 "trouble": member.trouble,
                             }
                             for member in shard.members
@@ -490,120 +523,20 @@ class Fleet:
             if self._is_closed:
                 return
             self._is_closed = True
-            actors = [member.actor for member in self.members() if member.actor is not None]
+            processes = self.processes()
         with suppress(*self.troubles):
-            closing = [actor.close.remote() for actor in actors]
+            closing = [process.actor.close.remote() for process in processes]
             self.ray.wait(closing, num_returns=len(closing), timeout=10)
-        for actor in actors:
+        for process in processes:
             with suppress(*self.troubles):
-                self.ray.kill(actor)
+                self.ray.kill(process.actor)
         if self._keeper.is_alive():
             self._keeper.join()
         os.close(self._lock)
 
 
-class Asked:
-    """A question to several shards that is under way."""
-
-    def __init__(
-        self,
-        fleet: Fleet,
-        method: str,
-        questions: Mapping[int, Mapping[str, Any]],
-    ) -> None:
-        self._fleet, self._method, self._questions = fleet, method, questions
-        self._ray = fleet.ray
-        fleet.require_open()
-        self._give_up = time.monotonic() + fleet.timeout_s
-        self._sent: dict[Any, tuple[int, Member, Any]] = {}
-        self._last_sent = dict.fromkeys(questions, 0.0)
-        self._signs: dict[int, Any] = {}  # of life, asked for
-        for number in questions:
-            self._send(number)
-
-    def _send(self, number: int) -> None:
-        """Ask the replica with the least to do that has not been asked yet."""
-        fleet = self._fleet
-        asked = {member for shard, member, _ in self._sent.values() if shard == number}
-        now = time.monotonic()
-        with fleet.changed:
-            for member in asked:
-                member.slow_until = now + _AVOIDED_S
-            free = [m for m in fleet.shards[number].members if m.is_serving and m not in asked]
-            if not free:
-                return
-            shard = fleet.shards[number]
-            shard.turn += 1
-            turn, n = shard.turn, len(free)
-            member = min(
-                free, key=lambda m: (m.slow_until > now, m.n_waiting, (m.number + turn) % n)
-            )
-            version, actor = shard.version, member.actor
-            member.n_waiting += 1
-        call = actor.ask.remote(version, self._method, **self._questions[number])
-        self._sent[call] = number, member, actor
-        self._last_sent[number] = now
-
-    def _doubt(self, number: int) -> None:
-        """Ask another replica where the last one shows no sign of life."""
-        sign = self._signs.pop(number, None)
-        self._last_sent[number] = time.monotonic()
-        if sign is None:
-            actor = [actor for shard, _, actor in self._sent.values() if shard == number][-1]
-            self._signs[number] = actor.where.remote()
-        elif not self._ray.wait([sign], timeout=0)[0]:
-            self._send(number)
-
-    def answers(self) -> tuple[dict[int, Any], list[int]]:
-        """Wait for the answers; also return the shards that gave none in time."""
-        answers: dict[int, Any] = {}
-        while len(answers) < len(self._questions) and time.monotonic() < self._give_up:
-            now = time.monotonic()
-            waiting = {number for number, _, _ in self._sent.values()}
-            for number in self._questions:
-                if number in answers:
-                    continue
-                if number not in waiting:
-                    self._send(number)
-                elif now - self._last_sent[number] > _PATIENCE_S:
-                    self._doubt(number)
-            asked = {number for number, _, _ in self._sent.values()}
-            is_stranded = len(asked) + len(answers) < len(self._questions)
-            pause = min(0.02 if is_stranded else _PATIENCE_S, max(0.0, self._give_up - now))
-            if not self._sent:
-                time.sleep(pause)
-                continue
-            ready, _ = self._ray.wait(list(self._sent), num_returns=len(asked), timeout=pause)
-            for reference in ready:
-                number, member, actor = self._done(reference)
-                try:
-                    answer = self._ray.get(reference)
-                    answers.setdefault(number, answer)
-                except self._ray.exceptions.RayTaskError as error:
-                    if not isinstance(error.cause, NotCurrentError):
-                        self._forget()
-                        raise error.cause from None
-                    self._fleet.lose(member, actor, _first_line(error))
-                except self._ray.exceptions.RayError as error:
-                    self._fleet.lose(member, actor, _first_line(error))
-            for reference, (number, _, _) in list(self._sent.items()):
-                if number in answers:
-                    self._done(reference)
-        self._forget()
-        return answers, [number for number in self._questions if number not in answers]
-
-    def _done(self, reference: Any) -> tuple[int, Member, Any]:
-        number, member, actor = self._sent.pop(reference)
-        with self._fleet.changed:
-            member.n_waiting -= 1
-        return number, member, actor
-
-    def _forget(self) -> None:
-        for reference in list(self._sent):
-            self._done(reference)
-
-
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Tell what went wrong in one line."""
     cause = getattr(error, "cause", None)
     error = cause if isinstance(cause, Exception) else error
     return f"{type(error).__name__}: {error}".strip().splitlines()[0]

@@ -1,4 +1,4 @@
-"""One copy of one shard: an index in a folder, and how far it has come. Runs in a Ray actor."""
+"""One copy of one shard: an index in a folder, and how far it has come."""
 
 from __future__ import annotations
 
@@ -62,7 +62,6 @@ class Replica:
         self._progress = Progress(0, 0, False, 0, 0)
         self._is_sound = False  # whether the index is what `_progress` says
         self._changing = threading.RLock()
-        self._ended = threading.Event()
 
     def open(self, how: How) -> Progress:
         """Open the folder, or "make" an empty index in it, or "replace" what is there by one."""
@@ -81,11 +80,12 @@ class Replica:
             self._is_sound = self._index is not None and not self._progress.is_changing
             return self._progress
 
-    def ask(self, version: int, asked: str, **arguments: Any) -> Any:
+    def ask(self, version: int, method: str, arguments: dict[str, Any]) -> Any:
         """Call a method of the index, which must have come to `version` at least."""
-        if self._index is None or not self._is_sound or self._progress.version < version:
+        index = self._index
+        if index is None or not self._is_sound or self._progress.version < version:
             raise NotCurrentError(f"{self._folder} is at {self._progress}, not at {version}")
-        return getattr(self._index, asked)(**arguments)
+        return getattr(index, method)(**arguments)
 
     def apply(self, version: int, next_id: int, ids: Ids, codes: Codes | None) -> Progress:
         """Give items codes, or remove them where `codes` is None."""
@@ -147,21 +147,21 @@ class Replica:
         shutil.rmtree(self._snapshot_folder(), ignore_errors=True)
 
     def receive(self, source: Any, copy: int) -> Progress:
-        """Replace the content by that of another replica, an actor; it becomes number `copy`."""
+        """Replace the content by that of another replica, a Handle; it becomes number `copy`."""
         import ray
 
         with self._changing:
-            progress, files = ray.get(source.snapshot.remote())
+            progress, files = ray.get(source.copy("snapshot"))
             arriving = self._folder / "arriving"
             shutil.rmtree(arriving, ignore_errors=True)
             arriving.mkdir(parents=True)
             for name, n_bytes in files:
                 with open(arriving / name, "wb") as file:
                     offsets = range(0, n_bytes, _CHUNK_BYTES)
-                    file.writelines(ray.get(source.chunk.remote(name, at)) for at in offsets)
+                    file.writelines(ray.get(source.copy("chunk", name, at)) for at in offsets)
                     file.flush()
                     os.fsync(file.fileno())
-            source.drop_snapshot.remote()
+            source.copy("drop_snapshot")
             HammingIndex.open(arriving).verify()
             if self._index is not None:
                 self._index.close()
@@ -179,23 +179,12 @@ class Replica:
 
     # The end
 
-    def where(self) -> tuple[str, int]:
-        """Return Ray's id of the node, and the process id."""
-        import ray
-
-        return ray.get_runtime_context().get_node_id(), os.getpid()
-
-    def wait(self) -> None:
-        """Return when the replica is closed; the caller of one that dies gets an error at once."""
-        self._ended.wait()
-
     def close(self) -> None:
         """Let go of the folder."""
         with self._changing:
             if self._index is not None:
                 self._index.close()
                 self._index = None
-        self._ended.set()
 
     def discard(self) -> None:
         """Remove the folder."""

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ssbhash.arrays import Codes, as_codes, as_count, as_numpy, like
-from ssbhash.cluster.fleet import Asked, Fleet
+from ssbhash.cluster.asking import Asked, ask_all, ask_every
+from ssbhash.cluster.fleet import Fleet
 from ssbhash.cluster.gate import Gate
 from ssbhash.cluster.hashing import Ids, shards_of
 from ssbhash.cluster.manifest import Manifest
@@ -27,9 +28,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 # Queries in one call to the shards, and calls at a time. While results are merged here, the shards
-# work on the next queries.
-_QUERIES_AT_ONCE = 1024
-_CALLS_AT_ONCE = 3
+# work on the next queries. Smaller calls take longer for each query (docs/decisions.md).
+_QUERIES_AT_ONCE = 4096
+_CALLS_AT_ONCE = 2
 # Items that are changed, or moved, in one step. A step must be done within the time-out.
 _CHANGED_AT_ONCE = 1 << 22
 _MOVED_AT_ONCE = 1 << 17
@@ -39,7 +40,8 @@ _MOVED_AT_ONCE = 1 << 17
 class _Filter:
     """What a search leaves out, and the shards that did not answer."""
 
-    options: dict[int, dict[str, Any]]  # of each shard
+    own: dict[int, dict[str, Any]]  # arguments of each shard
+    shared: dict[str, Any]  # and of all
     excluded: Ids | None
     missing: set[int] = field(default_factory=set)
 
@@ -110,10 +112,10 @@ class ShardedIndex:
         n_replicas : int, optional
             Replicas of each shard; 1 for a new index by default. May be changed.
         timeout_s : float
-            Seconds that the shards may take for 1,024 queries, or for a change of four million
+            Seconds that the shards may take for 4,096 queries, or for a change of four million
             items.
         n_cpus : float
-            Ray CPUs that each replica reserves.
+            Ray CPUs that each process of replicas reserves.
 
         Returns
         -------
@@ -330,7 +332,7 @@ class ShardedIndex:
         allow_partial : bool
             If shards do not answer in time, return what the others found.
         backend, n_threads
-            As in `HammingIndex.search`, for each replica.
+            As in `HammingIndex.search`, for each process of the cluster.
 
         Returns
         -------
@@ -494,7 +496,7 @@ class ShardedIndex:
             Ascending.
         """
         with self._reading():
-            return np.sort(np.concatenate(self._fleet.every("ids")))
+            return np.sort(np.concatenate(ask_every(self._fleet, "ids")))
 
     def stats(self) -> dict[str, Any]:
         """Count items and bytes, and tell which replicas serve.
@@ -511,7 +513,7 @@ class ShardedIndex:
         """
         fleet = self._fleet
         with self._reading():
-            asked = fleet.ask("stats", {shard.number: {} for shard in fleet.shards})
+            asked = Asked(fleet, "stats", {shard.number: {} for shard in fleet.shards})
             answers, missing = asked.answers()
         names = ("n", "n_removed", "nbytes", "n_growing")
         total = {name: sum(one[name] for one in answers.values()) for name in names}
@@ -531,17 +533,16 @@ class ShardedIndex:
 
     def _filter(self, mask: Any, ids: Any, exclude: Any, n_queries: int) -> _Filter:
         """Prepare the options of each shard that select its items."""
-        numbers = range(len(self._fleet.shards))
-        options: dict[int, dict[str, Any]] = {number: {} for number in numbers}
+        own: dict[int, dict[str, Any]] = {shard.number: {} for shard in self._fleet.shards}
+        shared = {}
         if mask is not None and ids is not None:
             raise ValueError("give mask or ids, not both")
         if mask is not None:
-            shared = self._fleet.ray.put(as_numpy(mask, "mask"))
-            options = {number: {"mask": shared} for number in numbers}
+            shared["mask"] = self._fleet.ray.put(as_numpy(mask, "mask"))
         if ids is not None:
             wanted = self._as_ids(ids)
             owned = self._owned(wanted)
-            options = {number: {"ids": wanted[owned.get(number, [])]} for number in numbers}
+            own = {number: {"ids": wanted[owned.get(number, [])]} for number in own}
         excluded = None
         if exclude is not None:
             excluded = self._as_ids(exclude, "exclude")
@@ -550,7 +551,7 @@ class ShardedIndex:
                     f"there are {n_queries} queries but {len(excluded)} ids to exclude"
                 )
             excluded = np.broadcast_to(excluded, n_queries)
-        return _Filter(options, excluded)
+        return _Filter(own, shared, excluded)
 
     def _missing(self, kept: _Filter, allow_partial: bool) -> list[int]:
         missing = sorted(kept.missing)
@@ -576,11 +577,10 @@ class ShardedIndex:
             excluded = excluded[which]
         for first in range(0, max(1, len(queries)), _QUERIES_AT_ONCE):
             some = slice(first, first + _QUERIES_AT_ONCE)
-            common = {**options, "query": queries[some]}
+            shared = {**options, **kept.shared, "query": queries[some]}
             if excluded is not None:
-                common["exclude"] = excluded[some]
-            questions = {number: {**common, **own} for number, own in kept.options.items()}
-            waiting.append((queries[some], self._fleet.ask(method, questions)))
+                shared["exclude"] = excluded[some]
+            waiting.append((queries[some], Asked(self._fleet, method, kept.own, **shared)))
             if len(waiting) == _CALLS_AT_ONCE:
                 yield self._answered(kept, *waiting.popleft())
         while waiting:
@@ -635,13 +635,13 @@ class ShardedIndex:
         if self._fleet.manifest.moving_to is None:
             owner = shards_of(ids, self.n_shards)
             return {number: np.flatnonzero(owner == number) for number in np.unique(owner).tolist()}
-        found = self._fleet.every("contains", ids=ids)
+        found = ask_every(self._fleet, "contains", ids=ids)
         return {number: np.flatnonzero(is_here) for number, is_here in enumerate(found)}
 
     def _asked_of_owners(self, method: str, ids: Ids) -> Iterator[tuple[Any, Any]]:
         owned = self._owned(ids)
-        questions = {number: {"ids": ids[own]} for number, own in owned.items()}
-        return zip(owned.values(), self._fleet.all(method, questions), strict=True)
+        asked = {number: {"ids": ids[places]} for number, places in owned.items()}
+        return zip(owned.values(), ask_all(self._fleet, method, asked), strict=True)
 
     def _contains(self, ids: Ids) -> npt.NDArray[np.bool_]:
         is_present = np.zeros(len(ids), bool)
@@ -689,11 +689,11 @@ class ShardedIndex:
         if n_more > 0:
             fleet.add_shards([[0] * len(fleet.shards[0].members)] * n_more, "replace")
         for number in range(len(fleet.shards)):
-            ids = fleet.all("ids", {number: {}})[0]
+            ids = ask_all(fleet, "ids", {number: {}})[0]
             ids = ids[shards_of(ids, n_shards) != number]
             for first in range(0, len(ids), _MOVED_AT_ONCE):
                 some = ids[first : first + _MOVED_AT_ONCE]
-                codes = fleet.all("get", {number: {"ids": some}})[0]
+                codes = ask_all(fleet, "get", {number: {"ids": some}})[0]
                 with self._gate.closed():
                     self._is_torn = True
                     fleet.change(_dealt(some, codes, n_shards), self._next_id)

@@ -9,7 +9,7 @@ one column `text`, `vector`, `code` or `id`.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Annotated, Any, TypeVar
@@ -183,9 +183,9 @@ Model = TypeVar("Model", bound=_Body)
 
 
 def read(
-    model: type[Model], content: bytes, content_type: str, query: Mapping[str, str]
+    model: type[Model], content: bytes, content_type: str, query: Callable[[], Mapping[str, str]]
 ) -> tuple[Model, Asked]:
-    """Read a body of any form.
+    """Read a body of any form; `query` reads the query string, where a form needs it.
 
     Returns
     -------
@@ -203,7 +203,7 @@ def read(
             return body, _of_json(body)
         options: dict[str, Any] = {
             name: int(value) if value.removeprefix("-").isdecimal() else value
-            for name, value in query.items()
+            for name, value in query().items()
             if name not in ("texts", "vectors", "codes", "ids")
         }
         if kind == NPY:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -17,12 +18,16 @@ from fastapi import FastAPI
 from ssbhash import HammingIndex, set_num_threads
 from ssbhash.serve.app import create_app
 from ssbhash.serve.settings import Settings
+from ssbhash.serve.source import is_sharded
 from ssbhash.threads import resolve
 
 _VARIABLE = "SSBHASH_SERVE"
 # Importing torch and opening a model takes a worker some seconds. uvicorn also waits so long
 # for a sign of life of a worker that died just when it was asked for one.
 _START_S = 15
+# Seconds after which a thread of Python gives way. The event loop and the thread that searches
+# hand work to each other in far less than the usual 5 ms.
+_SWITCH_S = 0.0005
 
 
 def run(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000, workers: int = 1) -> None:
@@ -40,7 +45,8 @@ def run(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000, worker
     Raises
     ------
     ValueError
-        If anybody on the network could change the index.
+        If anybody on the network could change the index, or several workers were to own a
+        sharded index.
     """
     is_guarded = settings.write_keys or settings.read_keys or not settings.writes
     if not is_guarded and not _is_this_machine(host):
@@ -49,7 +55,12 @@ def run(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000, worker
             "--read-only"
         )
     # A wrong folder is told in one line, before any process starts.
-    HammingIndex.open(settings.folder or "").close()
+    if not is_sharded(settings.folder or ""):
+        HammingIndex.open(settings.folder or "").close()
+    elif workers > 1:
+        raise ValueError(
+            f"a sharded index is served by one worker, not {workers}: it owns the shards"
+        )
     with tempfile.TemporaryDirectory(prefix="ssbhash-") as place:
         if workers > 1:
             threads = settings.n_threads or max(1, resolve(None) // workers)
@@ -66,6 +77,7 @@ def run(settings: Settings, *, host: str = "127.0.0.1", port: int = 8000, worker
             limit_concurrency=settings.max_connections,
             timeout_worker_healthcheck=_START_S,
             server_header=False,
+            proxy_headers=False,  # nothing here asks where a request came from
         )
 
 
@@ -74,6 +86,12 @@ def application() -> FastAPI:
     settings = Settings.from_json(os.environ[_VARIABLE])
     if settings.socket is not None:
         threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    return app_of_process(settings)
+
+
+def app_of_process(settings: Settings) -> FastAPI:
+    """Make the application of a process that does nothing else."""
+    sys.setswitchinterval(_SWITCH_S)
     if settings.n_threads is not None:
         set_num_threads(settings.n_threads)
     return create_app(settings=settings)

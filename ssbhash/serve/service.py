@@ -179,11 +179,9 @@ class Service:
             joined = codes[0] if len(codes) == 1 else np.concatenate(codes)
             metrics.BATCH.observe(len(joined))
             found = self.index.search(joined, k, max_distance=most)
-            # With max_distance a query may find fewer; the places left are at its end.
+            # A query may find fewer than others; the places left are at its end.
             distances, ids = found.distances, found.ids
-            n_found = np.full(len(joined), distances.shape[1])
-            if most is not None:
-                n_found = (distances <= most).sum(1)
+            n_found = (distances <= (self.index.n_bits if most is None else most)).sum(1)
             first = 0
             for number, part in zip(numbers, codes, strict=True):
                 rows = range(first, first + len(part))

@@ -6,10 +6,13 @@ import logging
 import os
 import threading
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ssbhash import HammingIndex
 from ssbhash.serve import metrics
+
+if TYPE_CHECKING:
+    from ssbhash.cluster import ShardedIndex
 
 log = logging.getLogger("uvicorn.error")
 
@@ -124,7 +127,7 @@ class FolderSource:
 class FixedSource:
     """An index that somebody else opened: one in memory, or one that spans machines."""
 
-    is_sound = is_writer = True
+    is_writer = is_sound = True
 
     def __init__(self, index: Index, n_bits: int | None = None) -> None:
         _check_bits(index, n_bits)
@@ -137,6 +140,49 @@ class FixedSource:
 
     def close(self) -> None:
         """Do nothing: whoever opened the index closes it."""
+
+
+class ShardedSource(FixedSource):
+    """The sharded index in a folder, which this process owns.
+
+    Parameters
+    ----------
+    folder
+        The index.
+    timeout_s
+        Seconds that its shards may take.
+    n_bits
+        Bits that the index must have, where a model encodes its queries.
+    """
+
+    index: ShardedIndex
+
+    def __init__(self, folder: str | Path, *, timeout_s: float, n_bits: int | None = None) -> None:
+        from ssbhash.cluster import ShardedIndex
+
+        index = ShardedIndex.open(folder, timeout_s=timeout_s)
+        try:
+            super().__init__(index, n_bits)
+        except ValueError:
+            index.close()
+            raise
+
+    def look(self) -> None:
+        """Count the items, and see whether every shard has a replica that serves."""
+        shards = self.index.stats()["shards"]
+        metrics.ITEMS.set(sum(shard["n"] for shard in shards))
+        self.is_sound = all(
+            any(replica["is_serving"] for replica in shard["replicas"]) for shard in shards
+        )
+
+    def close(self) -> None:
+        """Stop the replicas."""
+        self.index.close()
+
+
+def is_sharded(folder: str | Path) -> bool:
+    """Tell whether a folder holds a sharded index."""
+    return (Path(folder) / "cluster.json").exists()
 
 
 def _for_writing(folder: Path) -> HammingIndex | None:

@@ -189,6 +189,8 @@ async function ask(question, name, isFile = false) {
     if (turn !== state.asked) return undefined;
     const isNumber = question.ids && typeof question.ids[0] === "number";
     if (isNumber && error.message.includes("are strings")) return ask({ ids: [String(question.ids[0])] }, name);
+    find("asked").hidden = find("legend").hidden = true;
+    find("results").replaceChildren();
     tell(error);
   }
   return undefined;
@@ -199,9 +201,11 @@ function result(item, distance, code) {
   const button = make("button", { type: "button" }, "More like this");
   button.setAttribute("aria-label", `More like item ${item.id}`);
   button.addEventListener("click", () => go({ id: String(item.id) }));
-  const apart = make("div", { className: "distance" });
-  if (distance !== null) apart.append(make("b", {}, String(distance)), `${unit} apart`);
-  return make("li", {}, apart, shown(item, code), button);
+  const about = shown(item, code);
+  about.querySelector("img")?.addEventListener("click", () => button.click());
+  const apart = distance === null ? null
+    : make("div", { className: "distance" }, make("b", {}, String(distance)), `${unit} apart`);
+  return make("li", { className: apart ? "" : "offered" }, apart, about, button);
 }
 
 // The address keeps the question, so that Back works and a link can be sent.

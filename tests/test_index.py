@@ -525,6 +525,30 @@ def test_string_ids(tmp_path: Path, small_parts: None) -> None:
     assert found.ids.tolist() == [names[7]]
 
 
+def test_a_segment_of_format_1_is_scanned_until_compacted(tmp_path: Path) -> None:
+    codes = np.random.default_rng(0).integers(0, 256, (200, 8), np.uint8)[
+        np.random.default_rng(1).integers(0, 200, 5000)
+    ]
+    index = HammingIndex(64, layout="postings")
+    index.add(codes)
+    index.compact()
+    index.save(tmp_path / "index")
+    (segment,) = (tmp_path / "index").glob("segment-*")
+    content = segment.read_bytes()
+    segment.write_bytes(content.replace(b"SSBHSEG2", b"SSBHSEG1", 1))
+    with HammingIndex.open(tmp_path / "index", mode="a") as old:
+        expected = index.search(codes[:20], 30)
+        np.testing.assert_equal(tuple(old.search(codes[:20], 30)), tuple(expected))
+        assert old.stats()["segments"][0]["layout"] == "distinct"
+        old.verify()
+        old.remove([0])
+        old.compact()
+        index.remove([0])
+        np.testing.assert_equal(
+            tuple(old.search(codes[:20], 30)), tuple(index.search(codes[:20], 30))
+        )
+
+
 @pytest.mark.parametrize("layout", ["auto", "flat", "distinct", "postings", "compact"])
 @pytest.mark.parametrize("n_bits", [32, 64, 128])
 def test_large_segments_find_the_same(layout: str, n_bits: int) -> None:

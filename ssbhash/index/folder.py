@@ -22,7 +22,7 @@ from ssbhash.index.names import Names
 from ssbhash.index.segment_file import checksum, read_segment, sync_folder, write_new, write_segment
 from ssbhash.index.segments import Part, Plane, Segment
 
-FORMAT = 1
+FORMAT = 2
 _MANIFEST = "manifest.json"
 _OWN = re.compile(r"(segment|alive|log|names)-\d{6}(\.\w+)?")
 __all__ = ["Change", "Folder"]

@@ -16,7 +16,9 @@ import numpy.typing as npt
 from ssbhash.atomic import naming
 from ssbhash.index.segments import Segment
 
-_MAGIC = b"SSBHSEG1"
+_MAGIC = b"SSBHSEG2"
+# Its tables had four bytes for each row. They are left out, and the segment is scanned.
+_OLD_MAGIC = b"SSBHSEG1"
 _FIXED = struct.Struct("<8sII")  # magic, bytes of the header, its CRC-32
 _ALIGNMENT = 64
 # Files up to this size are checked as a whole when opened (20 ms); larger ones by `verify`.
@@ -109,7 +111,7 @@ def read_segment(path: Path, n_bytes: int, crc32: int, *, check_all: bool = Fals
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         magic, n_header, crc = _FIXED.unpack_from(content)
         header = content[_FIXED.size : _FIXED.size + n_header]
-        if magic != _MAGIC or crc != crc32 or checksum(header) != crc32:
+        if magic not in (_MAGIC, _OLD_MAGIC) or crc != crc32 or checksum(header) != crc32:
             raise ValueError("its header is not that of the segment")
         described = json.loads(header)
         start = _FIXED.size + n_header
@@ -123,6 +125,8 @@ def read_segment(path: Path, n_bytes: int, crc32: int, *, check_all: bool = Fals
             ) != one["crc32"]:
                 raise ValueError(f"the checksum of {one['name']} does not fit")
             arrays[one["name"]] = array.reshape(one["shape"])
+        if magic == _OLD_MAGIC:
+            arrays = {name: one for name, one in arrays.items() if not name.startswith("table")}
         return _made(arrays, described, n_bytes)
     except FileNotFoundError:
         raise

@@ -15,7 +15,7 @@ import ssbhash
 from ssbhash import SSBVAE
 from ssbhash.item_metrics import code_figures
 from ssbhash.metrics import precision_at
-from ssbhash.models import ClassifierCodes
+from ssbhash.models import ClassifierCodes, Concatenated
 from ssbhash.nn import ClassAndItemNetwork, Shape, TrainingBatch, Weights
 from ssbhash.nn.class_and_item import CONTRAST_SCALE, contrast
 
@@ -136,6 +136,16 @@ def test_codes_know_the_class_and_the_cluster() -> None:
     own = code_figures(*sides)
     assert own["distinct"] > 0.1  # of 12 clusters of equal items
     assert own["P@10 by class"] > precision_at(*sides, k=10) - 0.05
+
+
+def test_many_classes_have_their_part_of_few_bits() -> None:
+    X, y = clusters(1500, 60)
+    shown = np.where(np.arange(1500) < 600, y, -1)
+    precision = []
+    for hasher in (SSBVAE(16), Concatenated(16)):
+        codes = hasher.fit(X[:1200], shown[:1200]).transform(X)
+        precision.append(precision_at(codes[:1200], y[:1200], codes[1200:], y[1200:], k=10))
+    assert precision[0] > precision[1]
 
 
 def test_labels_without_meaning_have_no_weight(caplog: pytest.LogCaptureFixture) -> None:

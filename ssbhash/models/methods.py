@@ -10,6 +10,7 @@ from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
+import scipy.linalg
 import torch
 
 from ssbhash.inputs import (
@@ -25,6 +26,7 @@ from ssbhash.models.base import ClassifyingHasher, Hasher
 from ssbhash.models.fitted import Model
 from ssbhash.models.projections import (
     principal_axes,
+    random_axes,
     rotation_to_signs,
 )
 from ssbhash.nn import (
@@ -169,14 +171,19 @@ class SSBVAE(ClassifyingHasher):
         n = min(len(rows), PROJECTED_ITEMS)
         some = np.arange(n, dtype=np.int64) * len(rows) // n
         both = model.encode(network.both, rows, len(network.mean), some)
-        mean, n_bits = both.mean(0), network.shape.n_bits
-        scale = np.ones(len(mean))
-        scale[: network.shape.n_classes] = self.report_["class_scale"]
-        centred = (both - mean) * scale
-        axes = principal_axes(centred, n_bits)
-        rotation = rotation_to_signs(centred @ axes, n_bits, ITQ_ITERATIONS, int(self.seed))
+        mean, seed = both.mean(0), int(self.seed)
+        n_bits, n_classes = network.shape.n_bits, network.shape.n_classes
+        # Among many classes each has little of the variance, and would not be a principal axis.
+        most = max(n_bits // 2, 1)
+        classes = random_axes(n_classes, most, seed) if n_classes > most else np.eye(n_classes)
+        weights = scipy.linalg.block_diag(
+            self.report_["class_scale"] * classes, np.eye(len(mean) - n_classes)
+        )
+        weighted = (both - mean) @ weights
+        axes = principal_axes(weighted, n_bits)
+        rotation = rotation_to_signs(weighted @ axes, n_bits, ITQ_ITERATIONS, seed)
         network.mean.copy_(torch.from_numpy(mean))
-        network.projection.copy_(torch.from_numpy(scale[:, None] * axes @ rotation))
+        network.projection.copy_(torch.from_numpy(weights @ axes @ rotation))
 
     def _network(self) -> type[Autoencoder]:
         return SSBVAENetwork if self.preset == "paper" else ClassAndItemNetwork

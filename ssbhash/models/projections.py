@@ -18,6 +18,12 @@ def orthogonal_hyperplanes(n_columns: int, n_bits: int, seed: int) -> Float64Arr
     return np.concatenate([np.empty((n_columns, 0)), *blocks], axis=1)[:, :n_bits]
 
 
+def random_axes(n_columns: int, n_axes: int, seed: int) -> Float64Array:
+    """Draw random axes [n_columns, n_axes] that keep squared distances on average."""
+    drawn = np.random.default_rng(seed).standard_normal((n_columns, n_axes))
+    return np.asarray(np.linalg.qr(drawn)[0] * np.sqrt(n_columns / n_axes))
+
+
 def rotation_to_signs(
     projected: npt.NDArray[Any], n_bits: int, n_iterations: int, seed: int
 ) -> Float64Array:

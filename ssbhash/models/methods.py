@@ -173,9 +173,10 @@ class SSBVAE(ClassifyingHasher):
         both = model.encode(network.both, rows, len(network.mean), some)
         mean, seed = both.mean(0), int(self.seed)
         n_bits, n_classes = network.shape.n_bits, network.shape.n_classes
-        # Among many classes each has little of the variance, and would not be a principal axis.
-        most = max(n_bits // 2, 1)
-        classes = random_axes(n_classes, most, seed) if n_classes > most else np.eye(n_classes)
+        classes = np.eye(n_classes)
+        if n_classes > n_bits:
+            # Each has little of the variance, and would not be a principal axis.
+            classes = random_axes(n_classes, max(n_bits // 2, 1), seed)
         weights = scipy.linalg.block_diag(
             self.report_["class_scale"] * classes, np.eye(len(mean) - n_classes)
         )

@@ -645,8 +645,7 @@ def pairs_within(
     max_results : int, optional
         Refuse to return more pairs than this.
     progress : callable, optional
-        Called now and then with the share of the work that is done, from 0 to 1. Engines other
-        than the native one call it at the end only.
+        Called now and then with the share of the work that is done, from 0 to 1.
     n_bits, backend, n_threads
         As in `search`.
 
@@ -675,8 +674,7 @@ def pairs_within(
     database = _as_database(codes, _n_bits(codes, n_bits), engine.NAME)
     radius = min(as_count(radius, "radius", 0), 8 * database.codes.shape[1])
     most = None if max_results is None else as_count(max_results, "max_results", 0)
-    told = {"progress": progress} if engine.NAME == "native" else {}
-    found = engine.pairs_within(database, radius, resolve(n_threads), most, **told)
+    found = engine.pairs_within(database, radius, resolve(n_threads), most, progress)
     if progress is not None:
         progress(1.0)
     return PairsResult(*(like(part, codes) for part in found))

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ssbhash.arrays import NotFiniteError, TooManyResultsError, unpacked_tensor
 from ssbhash.engines import cuda_build
-from ssbhash.engines.engine import MISSING_DISTANCE, MISSING_ID, Database
+from ssbhash.engines.engine import MISSING_DISTANCE, MISSING_ID, Database, Progress
 
 NAME = "cuda"
 
@@ -155,7 +155,11 @@ def paired_distances(first: Any, second: Any, n_threads: int) -> Any:
 
 
 def pairs_within(
-    database: Database, radius: int, n_threads: int, max_results: int | None = None
+    database: Database,
+    radius: int,
+    n_threads: int,
+    max_results: int | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Any, Any, Any]:
     home = _home(database.codes, database.codes)
     gathered, to_ids = _gathered(database, home, always=True)
@@ -176,6 +180,8 @@ def pairs_within(
         first, second, found = first[is_later], second[is_later], found[is_later]
         order = torch.argsort(first * len(codes) + second)
         parts.append((first[order], second[order], found[order]))
+        if progress is not None:
+            progress((begin + len(chunk)) / len(codes))
     firsts, seconds, found = (torch.cat(part) for part in zip(*parts, strict=True))
     if to_ids is not None:
         firsts, seconds = to_ids[firsts], to_ids[seconds]

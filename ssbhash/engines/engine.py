@@ -221,9 +221,17 @@ class Engine(Protocol):
         """Count for each query the codes with distance <= radius."""
 
     def pairs_within(
-        self, database: Database, radius: int, n_threads: int, max_results: int | None = None
+        self,
+        database: Database,
+        radius: int,
+        n_threads: int,
+        max_results: int | None = None,
+        progress: Progress | None = None,
     ) -> tuple[Ids, Ids, Distances]:
-        """Find all pairs of rows i < j with distance <= radius: (i, j, distances), sorted."""
+        """Find all pairs of rows i < j with distance <= radius: (i, j, distances), sorted.
+
+        `progress` is called with the share that is done, now and then.
+        """
 
     def distances(self, codes: Codes, queries: Codes, n_threads: int) -> npt.NDArray[np.uint16]:
         """Compute the full matrix of distances [n_queries, n]."""

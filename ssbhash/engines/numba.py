@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ssbhash.arrays import Codes, Distances, Ids, Int64Array
 from ssbhash.engines import numba_sampling, reference
-from ssbhash.engines.engine import MISSING_DISTANCE, MISSING_ID, Database
+from ssbhash.engines.engine import MISSING_DISTANCE, MISSING_ID, Database, Progress
 from ssbhash.engines.numba_threads import jit, run
 
 NAME = "numba"
@@ -203,7 +203,11 @@ def _counts(
 
 
 def pairs_within(
-    database: Database, radius: int, n_threads: int, max_results: int | None = None
+    database: Database,
+    radius: int,
+    n_threads: int,
+    max_results: int | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Ids, Ids, Distances]:
     words = _as_words(database.codes)
     n = len(words)
@@ -211,6 +215,8 @@ def pairs_within(
     n_threads = n_threads if n**2 >= _MIN_SLICE else 1
     rows = [(words, words[row], radius, row + 1, n) for row in range(n)]
     counts = run([functools.partial(_count, *row) for row in rows], n_threads)
+    if progress is not None:
+        progress(0.5)
     lims = reference.to_lims(np.array(counts, np.int64), max_results)
     distances, second = np.empty(lims[-1], np.int32), np.empty(lims[-1], np.int64)
     tasks = [

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from ssbhash.arrays import Codes, Distances, Ids, Int64Array, TooManyResultsError
 from ssbhash.engines import reference_sampling
-from ssbhash.engines.engine import MISSING_DISTANCE, MISSING_ID, Database
+from ssbhash.engines.engine import MISSING_DISTANCE, MISSING_ID, Database, Progress
 
 NAME = "reference"
 sample = reference_sampling.sample
@@ -82,7 +82,11 @@ def to_lims(counts: Int64Array, max_results: int | None) -> Ids:
 
 
 def pairs_within(
-    database: Database, radius: int, n_threads: int, max_results: int | None = None
+    database: Database,
+    radius: int,
+    n_threads: int,
+    max_results: int | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Ids, Ids, Distances]:
     codes = database.codes
     counts = [len(near) for near, _ in _pairs(codes, radius)]
@@ -91,6 +95,8 @@ def pairs_within(
     for row, (near, to_near) in enumerate(_pairs(codes, radius)):
         second[lims[row] : lims[row + 1]] = near
         out_distances[lims[row] : lims[row + 1]] = to_near
+        if progress is not None and row % 256 == 0:
+            progress(0.5 + row / (2 * len(counts)))
     return np.repeat(np.arange(len(counts)), counts), second, out_distances
 
 

@@ -21,7 +21,7 @@ from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ssbhash.arrays import Codes, Float32Array, Float64Array, as_count
+from ssbhash.arrays import Codes, Float32Array, Float64Array, Ids, as_count
 from ssbhash.codes import pack
 from ssbhash.data import is_labelled
 from ssbhash.inputs import ClassLabels, CsrShards, as_float32, is_mostly_zero, read_labels
@@ -458,13 +458,14 @@ class ClassifierCodes(PartlyLabelledClassifier, _Hasher):
 class _SemiSupervisedCodes(ClassifierCodes):
     """Classifier codes of a classifier that learns from unlabelled items too."""
 
-    def _new_classifier(self, n_items: int) -> Any:
+    def _new_classifier(self, numbers: Ids) -> Any:
+        """Make a classifier for labels [n], -1 where they are hidden."""
         raise NotImplementedError
 
     def _fit_classifiers(self, inputs: Any, labels: ClassLabels) -> list[Any]:
         columns = labels.numbers.T if labels.multilabel else [labels.numbers]
         return [
-            self._new_classifier(inputs.shape[0]).fit(inputs, column)
+            self._new_classifier(column).fit(inputs, column)
             if len(np.unique(column[column >= 0])) > 1
             else float(column.max())
             for column in columns
@@ -496,8 +497,9 @@ class SelfTrainingCodes(_SemiSupervisedCodes):
     (100, 2)
     """
 
-    def _new_classifier(self, n_items: int) -> Any:
-        return SelfTrainingClassifier(LogisticRegression(C=self.C, max_iter=1000), threshold=0.9)
+    def _new_classifier(self, numbers: Ids) -> Any:
+        first = LogisticRegression(C=self.C, max_iter=1000)
+        return SelfTrainingClassifier(first, threshold=0.9) if (numbers < 0).any() else first
 
 
 class SpreadingCodes(_SemiSupervisedCodes):
@@ -530,8 +532,8 @@ class SpreadingCodes(_SemiSupervisedCodes):
         self.n_components = n_components
         self.seed = seed
 
-    def _new_classifier(self, n_items: int) -> Any:
-        n_neighbours = min(10, n_items)
+    def _new_classifier(self, numbers: Ids) -> Any:
+        n_neighbours = min(10, len(numbers))
         return LabelSpreading(kernel="knn", n_neighbors=n_neighbours, alpha=0.8, max_iter=300)
 
     def _probabilities(self, inputs: Any) -> npt.NDArray[Any]:

@@ -6,6 +6,7 @@ baseline to beat. Importing this module needs the `train` extra.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from functools import partial
 from typing import Any
 
@@ -455,12 +456,12 @@ class ClassifierCodes(PartlyLabelledClassifier, _Hasher):
         return np.asarray(centred @ self.weights_)
 
 
-class _SemiSupervisedCodes(ClassifierCodes):
+class _SemiSupervisedCodes(ClassifierCodes, ABC):
     """Classifier codes of a classifier that learns from unlabelled items too."""
 
+    @abstractmethod
     def _new_classifier(self, numbers: Ids) -> Any:
         """Make a classifier for labels [n], -1 where they are hidden."""
-        raise NotImplementedError
 
     def _fit_classifiers(self, inputs: Any, labels: ClassLabels) -> list[Any]:
         columns = labels.numbers.T if labels.multilabel else [labels.numbers]

@@ -40,7 +40,7 @@ from ssbhash.nn import (
     VDSHSNetwork,
     Weights,
 )
-from ssbhash.training import Data, Options, believe, better_form, split
+from ssbhash.training import Data, Options, believe, better_scaled, split
 
 logger = logging.getLogger(__name__)
 
@@ -203,8 +203,8 @@ class SSBVAE(ClassifyingHasher):
             return super()._inputs(rows, reconstruction, labels)
         if isinstance(rows, DenseRows):
             assert labels is not None
-            forms = one_scale_and_each(rows)
-            chosen, self.report_ = better_form(*forms, self._seen(labels), int(self.seed))
+            scaled = one_scale_and_each(rows)
+            chosen, self.report_ = better_scaled(*scaled, self._seen(labels), int(self.seed))
             return chosen
         self.report_ = {}
         return fit_lsa(rows, int(self.n_lsa_components), int(self.seed), bool(self.verbose))

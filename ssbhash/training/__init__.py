@@ -1,7 +1,7 @@
 """The training loop, its optimiser, checkpoints, and several processes."""
 
 from ssbhash.training import distributed
-from ssbhash.training.beliefs import Beliefs, believe, better_form
+from ssbhash.training.beliefs import Beliefs, believe, better_scaled
 from ssbhash.training.loop import Callback, Data, Options, Outcome, Training, split
 from ssbhash.training.torch_state import own_torch_state
 
@@ -13,7 +13,7 @@ __all__ = [
     "Outcome",
     "Training",
     "believe",
-    "better_form",
+    "better_scaled",
     "distributed",
     "own_torch_state",
     "split",

@@ -43,8 +43,8 @@ LEFT_TO_SPREAD = 0.1
 N_FOLDS = 5
 MOST_VALIDATED = 4096
 N_CHOSEN = 3
-# Labelled items on which two forms of the features are compared, and the share of the log loss
-# that the other form must not exceed.
+# Labelled items on which two scalings of the features are compared. Features get a scale each if
+# the log loss is then below this share of the other.
 MOST_COMPARED = 1024
 CLEARLY = 0.95
 # Least probability in the score, so that a single sure mistake does not decide.
@@ -138,15 +138,15 @@ def believe(rows: RowSource, labels: ClassLabels, seed: int, verbose: bool = Fal
     return Beliefs(probabilities, neighbours, not len(held) or mean < frequencies, report)
 
 
-def better_form(
-    rows: RowSource, other: RowSource, labels: ClassLabels, seed: int
+def better_scaled(
+    one_scale: RowSource, own_scales: RowSource, labels: ClassLabels, seed: int
 ) -> tuple[RowSource, dict[str, float]]:
-    """Choose the form of the features that a logistic regression predicts held-out labels from.
+    """Choose how features are scaled: so that held-out labels are predicted better.
 
     Parameters
     ----------
-    rows, other
-        The same items in two forms, dense.
+    one_scale, own_scales
+        The same items, dense: all features on one scale, or each on its own.
     labels
         Their labels, some of them known.
     seed
@@ -155,8 +155,8 @@ def better_form(
     Returns
     -------
     tuple
-        `other` if its log loss is clearly the smaller one, else `rows`; and both losses, for
-        `report_`. They are 0 if there are too few labels.
+        `own_scales` if a logistic regression has a clearly smaller log loss there, else
+        `one_scale`; and both losses, for `report_`. They are 0 if there are too few labels.
     """
     rng = np.random.default_rng((seed, 3))
     known = np.sort(rng.permutation(_known(labels))[:MOST_COMPARED])
@@ -164,14 +164,13 @@ def better_form(
     places = np.arange(len(known))
     folds = _folds(places, target, rng)
     losses = []
-    for form in (rows, other):
-        x = _dense(form, known)
-        methods = (
-            _Regression(_Space(x, x.mean(0), None, 1), c, labels.multilabel) for c in STRENGTHS
-        )
+    for rows in (one_scale, own_scales):
+        x = _dense(rows, known)
+        space = _Space(x, x.mean(0), None, 1)
+        methods = (_Regression(space, c, labels.multilabel) for c in STRENGTHS)
         losses.append(min(_validated(m, x, target, places, folds).loss for m in methods))
     report = {"log_loss_one_scale": losses[0], "log_loss_own_scales": losses[1]}
-    return (other if losses[1] < CLEARLY * losses[0] else rows), report
+    return (own_scales if losses[1] < CLEARLY * losses[0] else one_scale), report
 
 
 class _Space:

@@ -5,6 +5,7 @@
 #include "core/training/softmax_regression.hpp"
 #include "python/bindings.hpp"
 
+#include <optional>
 #include <pybind11/stl.h>
 #include <string>
 #include <vector>
@@ -66,6 +67,32 @@ Floats py_sum_rows(const PySparseRows &sums, const Floats &matrix, std::size_t n
     return out;
 }
 
+struct PyDropout {
+    py::array_t<std::uint8_t, py::array::c_style> bytes;
+    std::int32_t threshold;
+    float scale;
+
+    // Of a matrix of `size` units.
+    Dropout view(py::ssize_t size) const {
+        if (bytes.size() != size)
+            throw py::value_error("dropout must have " + std::to_string(size) + " bytes, got " +
+                                  std::to_string(bytes.size()));
+        return {bytes.data(), threshold, scale};
+    }
+};
+
+Dropout view(const std::optional<PyDropout> &dropout, py::ssize_t size) {
+    return dropout ? dropout->view(size) : Dropout{};
+}
+
+Floats py_dropped(const Floats &x, const PyDropout &dropout, std::size_t n_threads) {
+    const Dropout drawn = dropout.view(x.size());
+    Floats out = empty_like(x);
+    float *to = out.mutable_data();
+    released([&] { dropped(x.data(), static_cast<std::size_t>(x.size()), drawn, to, n_threads); });
+    return out;
+}
+
 struct PyNorm {
     Floats scale, shift, running_mean, running_variance;
     float eps, momentum;
@@ -76,7 +103,7 @@ struct PyRectified {
 };
 
 py::tuple py_relu_norm(const Floats &product, const Floats &bias, PyNorm &norm,
-                       std::size_t n_threads) {
+                       const std::optional<PyDropout> &dropout, std::size_t n_threads) {
     if (product.ndim() != 2 || product.shape(0) < 2)
         throw py::value_error("product must have shape [n, width], n >= 2");
     const py::ssize_t width = product.shape(1);
@@ -100,7 +127,8 @@ py::tuple py_relu_norm(const Floats &product, const Floats &bias, PyNorm &norm,
                          rectified.mean.mutable_data(),
                          rectified.inverse.mutable_data(),
                          norm.running_mean.mutable_data(),
-                         norm.running_variance.mutable_data()};
+                         norm.running_variance.mutable_data(),
+                         view(dropout, product.size())};
     released([&] { relu_norm(layer, n_threads); });
     return py::make_tuple(out, rectified);
 }
@@ -110,7 +138,9 @@ struct PyReluNormGradient {
 };
 
 PyReluNormGradient py_relu_norm_backward(const Floats &grad, const PyRectified &rectified,
-                                         const Floats &scale, std::size_t n_threads) {
+                                         const Floats &scale,
+                                         const std::optional<PyDropout> &dropout,
+                                         std::size_t n_threads) {
     if (grad.ndim() != 2)
         throw py::value_error("grad must have shape [n, width]");
     check_size(rectified.values, grad.size(), "values");
@@ -129,7 +159,8 @@ PyReluNormGradient py_relu_norm_backward(const Floats &grad, const PyRectified &
                                  to.product.mutable_data(),
                                  to.bias.mutable_data(),
                                  to.scale.mutable_data(),
-                                 to.shift.mutable_data()};
+                                 to.shift.mutable_data(),
+                                 view(dropout, grad.size())};
     released([&] { relu_norm_backward(layer, n_threads); });
     return to;
 }
@@ -221,6 +252,9 @@ void bind_training(py::module_ &m) {
     const auto n_threads = py::arg("n_threads");
     py::class_<PySparseRows>(m, "SparseRows")
         .def(py::init<Ids, Floats, Ids>(), py::arg("ids"), py::arg("values"), py::arg("starts"));
+    py::class_<PyDropout>(m, "Dropout")
+        .def(py::init<py::array_t<std::uint8_t, py::array::c_style>, std::int32_t, float>(),
+             py::arg("bytes"), py::arg("threshold"), py::arg("scale"));
     py::class_<PyNorm>(m, "Norm").def(
         py::init<Floats, Floats, Floats, Floats, float, float>(), py::kw_only(), py::arg("scale"),
         py::arg("shift"), py::arg("running_mean").noconvert(),
@@ -244,10 +278,11 @@ void bind_training(py::module_ &m) {
         .def_readonly("weight", &PySoftmaxLoss::weight)
         .def_readonly("bias", &PySoftmaxLoss::bias);
     m.def("sum_rows", &py_sum_rows, py::arg("sums"), py::arg("matrix"), n_threads);
+    m.def("dropped", &py_dropped, py::arg("x"), py::arg("dropout"), n_threads);
     m.def("relu_norm", &py_relu_norm, py::arg("product"), py::arg("bias"), py::arg("norm"),
-          n_threads);
+          py::arg("dropout"), n_threads);
     m.def("relu_norm_backward", &py_relu_norm_backward, py::arg("grad"), py::arg("rectified"),
-          py::arg("scale"), n_threads);
+          py::arg("scale"), py::arg("dropout"), n_threads);
     m.def("softmax_regression", &py_softmax_regression, py::arg("code"), py::arg("decoder"),
           py::arg("target"), py::arg("log_floor"), n_threads);
     py::class_<PyAdam>(m, "Adam")

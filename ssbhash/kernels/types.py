@@ -48,6 +48,27 @@ class Norm:
     momentum: float
 
 
+@dataclass(frozen=True)
+class Dropout:
+    """Dropout of the units whose random byte is below `threshold`; the others are scaled up.
+
+    Parameters
+    ----------
+    bytes
+        uint8, of the shape of the units.
+    threshold
+        1 ... 255.
+    """
+
+    bytes: Tensor
+    threshold: int
+
+    @property
+    def scale(self) -> float:
+        """Factor of the units that are kept."""
+        return 256 / (256 - self.threshold)
+
+
 class Rectified(NamedTuple):
     """What the backward pass of `relu_norm` needs.
 

@@ -73,6 +73,9 @@ struct TrainingKernels {
     void (*sum_rows)(const std::int64_t *columns, const float *values, std::size_t n_rows,
                      const float *matrix, std::size_t width, float *to);
 
+    // See layers.hpp.
+    void (*dropped)(const float *x, std::size_t n, const Dropout &dropout, float *out);
+
     // See relu_norm and relu_norm_backward in layers.hpp: columns first ... first + n,
     // n <= kNormColumns.
     void (*relu_norm)(const ReluNorm &layer, std::size_t first, std::size_t n);

@@ -14,6 +14,7 @@ namespace {
 
 typedef float Floats __attribute__((vector_size(32)));
 typedef std::int32_t Ints __attribute__((vector_size(32)));
+typedef std::uint8_t Bytes __attribute__((vector_size(8)));
 constexpr std::size_t kLanes = 8;
 
 Floats all(float value) { return value - Floats{}; }
@@ -32,6 +33,16 @@ Floats larger(Floats x, Floats y) {
     return _mm256_max_ps(x, y);
 #else
     return x > y ? x : y;
+#endif
+}
+
+Floats root(Floats x) {
+#ifdef __AVX__
+    return _mm256_sqrt_ps(x);
+#else
+    for (std::size_t i = 0; i < kLanes; ++i)
+        x[i] = __builtin_sqrtf(x[i]);
+    return x;
 #endif
 }
 

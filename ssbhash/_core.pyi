@@ -153,12 +153,10 @@ class Dropout:
 
     def __init__(self, bytes: npt.NDArray[np.uint8], threshold: int, scale: float) -> None: ...
 
-class Rectified:
-    """A rectified layer and its moments, kept for the backward pass."""
+class Moments:
+    """Means and inverse standard deviations of a rectified layer."""
 
-    def __init__(self, values: Float32Array, mean: Float32Array, inverse: Float32Array) -> None: ...
-    @property
-    def values(self) -> Float32Array: ...
+    def __init__(self, mean: Float32Array, inverse: Float32Array) -> None: ...
     @property
     def mean(self) -> Float32Array: ...
     @property
@@ -214,10 +212,12 @@ def sum_rows(sums: SparseRows, matrix: Float32Array, n_threads: int) -> Float32A
 def dropped(x: Float32Array, dropout: Dropout, n_threads: int) -> Float32Array: ...
 def relu_norm(
     product: Float32Array, bias: Float32Array, norm: Norm, dropout: Dropout | None, n_threads: int
-) -> tuple[Float32Array, Rectified]: ...
+) -> tuple[Float32Array, Moments]: ...
 def relu_norm_backward(
     grad: Float32Array,
-    rectified: Rectified,
+    product: Float32Array,
+    bias: Float32Array,
+    moments: Moments,
     scale: Float32Array,
     dropout: Dropout | None,
     n_threads: int,

@@ -36,21 +36,21 @@ def relu_norm(
     )
     threads = torch.get_num_threads()
     drawn = _dropout(dropout)
-    out, saved = _core.relu_norm(_array(product), _array(bias), parameters, drawn, threads)
-    saved_tensors = map(torch.from_numpy, (saved.values, saved.mean, saved.inverse))
-    return torch.from_numpy(out), Rectified(*saved_tensors)
+    out, moments = _core.relu_norm(_array(product), _array(bias), parameters, drawn, threads)
+    mean, inverse = map(torch.from_numpy, (moments.mean, moments.inverse))
+    return torch.from_numpy(out), Rectified(product, bias, mean, inverse)
 
 
 def relu_norm_backward(
     grad: Tensor, saved: Rectified, scale: Tensor, dropout: Dropout | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    rectified = _core.Rectified(*map(_array, saved))
-    drawn, threads = _dropout(dropout), torch.get_num_threads()
-    found = _core.relu_norm_backward(_array(grad), rectified, _array(scale), drawn, threads)
-    product, bias, by_scale, by_shift = map(
-        torch.from_numpy, (found.product, found.bias, found.scale, found.shift)
-    )
-    return product, bias, by_scale, by_shift
+    grad, product, bias, mean, inverse, scale = map(_array, (grad, *saved, scale))
+    moments, drawn = _core.Moments(mean, inverse), _dropout(dropout)
+    threads = torch.get_num_threads()
+    found = _core.relu_norm_backward(grad, product, bias, moments, scale, drawn, threads)
+    gradients = found.product, found.bias, found.scale, found.shift
+    by_product, by_bias, by_scale, by_shift = map(torch.from_numpy, gradients)
+    return by_product, by_bias, by_scale, by_shift
 
 
 def softmax_regression(

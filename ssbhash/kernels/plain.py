@@ -32,7 +32,7 @@ def relu_norm(
     out, mean, inverse = torch.native_batch_norm(
         values, norm.scale, norm.shift, *running, True, norm.momentum, norm.eps
     )
-    return dropped(out, dropout), Rectified(values, mean, inverse)
+    return dropped(out, dropout), Rectified(product, bias, mean, inverse)
 
 
 def relu_norm_backward(
@@ -40,10 +40,11 @@ def relu_norm_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     backward = torch.ops.aten.native_batch_norm_backward
     statistics = None, None, saved.mean, saved.inverse
+    rectified = torch.relu(saved.product + saved.bias)
     values, by_scale, by_shift = backward(
-        dropped(grad, dropout), saved.values, scale, *statistics, True, 0.0, [True, True, True]
+        dropped(grad, dropout), rectified, scale, *statistics, True, 0.0, [True, True, True]
     )
-    product = values * (saved.values > 0)
+    product = values * (rectified > 0)
     return product, product.sum(0), by_scale, by_shift
 
 

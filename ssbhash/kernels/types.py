@@ -72,11 +72,12 @@ class Dropout:
 class Rectified(NamedTuple):
     """What the backward pass of `relu_norm` needs.
 
-    `values` [n, width] are max(product + bias, 0); `mean` and `inverse` [width] are their mean
-    and 1 / sqrt(variance + eps).
+    `mean` and `inverse` [width] are the mean and 1 / sqrt(variance + eps) of
+    max(product + bias, 0).
     """
 
-    values: Tensor
+    product: Tensor
+    bias: Tensor
     mean: Tensor
     inverse: Tensor
 

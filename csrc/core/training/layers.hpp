@@ -37,9 +37,9 @@ void dropped(const float *x, std::size_t n, const Dropout &dropout, float *out,
 struct ReluNorm {
     const float *product, *bias, *scale, *shift;
     std::size_t n, width;
-    float eps, momentum;    // momentum: the batch's weight in the running statistics
-    float *rectified, *out; // x, and the result
-    float *mean, *inverse;  // [width] mean and 1 / sqrt(variance + eps) of x
+    float eps, momentum;   // momentum: the batch's weight in the running statistics
+    float *out;
+    float *mean, *inverse; // [width] mean and 1 / sqrt(variance + eps) of x
     float *running_mean, *running_variance;
     Dropout dropout;
 };
@@ -47,9 +47,9 @@ void relu_norm(const ReluNorm &layer, std::size_t n_threads);
 
 // The gradients of product, bias, scale and shift, given `grad`, the gradient of `out`.
 struct ReluNormGradient {
-    const float *grad, *rectified, *mean, *inverse, *scale;
+    const float *grad, *product, *bias, *mean, *inverse, *scale;
     std::size_t n, width;
-    float *product, *bias, *scale_out, *shift_out;
+    float *by_product, *by_bias, *by_scale, *by_shift;
     Dropout dropout;
 };
 void relu_norm_backward(const ReluNormGradient &layer, std::size_t n_threads);

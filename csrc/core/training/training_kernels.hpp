@@ -7,8 +7,8 @@
 
 namespace ssbhash {
 
-// Columns of a layer that are normalised together.
-constexpr std::size_t kNormColumns = 64;
+// Most columns of a layer that are normalised together.
+constexpr std::size_t kNormColumns = 512;
 
 // Softmax regression works on tiles of kTileTargets targets, packed in panels of kPanel. A row of
 // a tile takes 30 cache lines; at a power of two its rows would share cache sets.

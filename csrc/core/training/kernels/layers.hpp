@@ -102,12 +102,7 @@ void sum_rows(const std::int64_t *columns, const float *values, std::size_t n_ro
 
 // Values of kept units, scaled; 0 for the others.
 Floats kept(Floats values, const std::uint8_t *bytes, std::size_t lanes, const Dropout &dropout) {
-    Bytes drawn = {};
-    if (lanes == kLanes)
-        std::memcpy(&drawn, bytes, sizeof drawn); // of known size: no call
-    else
-        std::memcpy(&drawn, bytes, lanes);
-    const Ints keeps = __builtin_convertvector(drawn, Ints) >= dropout.threshold;
+    const Ints keeps = load(bytes, lanes) >= dropout.threshold;
     return (Floats)((Ints)(values * dropout.scale) & keeps);
 }
 
@@ -154,16 +149,17 @@ void relu_norm(const ReluNorm &layer, std::size_t first, std::size_t n) {
     shift.read(layer.shift + first, n);
     running_mean.read(layer.running_mean + first, n);
     running_variance.read(layer.running_variance + first, n);
+    const auto rectified = [&](std::size_t at, std::size_t v, std::size_t lanes) {
+        return larger(load(layer.product + at, lanes) + bias[v], Floats{});
+    };
     for_strip(layer, first, n, [&](std::size_t at, std::size_t v, std::size_t lanes) {
-        const Floats x = larger(load(layer.product + at, lanes) + bias[v], Floats{});
-        store(layer.rectified + at, x, lanes);
-        mean[v] += x;
+        mean[v] += rectified(at, v, lanes);
     });
     const float n_rows = static_cast<float>(layer.n);
     for (Floats &sum : mean.vectors)
         sum /= n_rows;
     for_strip(layer, first, n, [&](std::size_t at, std::size_t v, std::size_t lanes) {
-        const Floats away = load(layer.rectified + at, lanes) - mean[v];
+        const Floats away = rectified(at, v, lanes) - mean[v];
         squares[v] += away * away;
     });
     for (std::size_t v = 0; v < kNormVectors; ++v) {
@@ -178,7 +174,7 @@ void relu_norm(const ReluNorm &layer, std::size_t first, std::size_t n) {
     running_mean.write(layer.running_mean + first, n);
     running_variance.write(layer.running_variance + first, n);
     for_strip(layer, first, n, [&](std::size_t at, std::size_t v, std::size_t lanes) {
-        Floats y = load(layer.rectified + at, lanes) * scale[v] + shift[v];
+        Floats y = rectified(at, v, lanes) * scale[v] + shift[v];
         if (layer.dropout.bytes)
             y = kept(y, layer.dropout.bytes + at, lanes, layer.dropout);
         store(layer.out + at, y, lanes);
@@ -186,7 +182,8 @@ void relu_norm(const ReluNorm &layer, std::size_t first, std::size_t n) {
 }
 
 void relu_norm_backward(const ReluNormGradient &layer, std::size_t first, std::size_t n) {
-    Strip mean, inverse, sum, along, bias, factor, slope, offset;
+    Strip bias, mean, inverse, sum, along, by_bias, factor, slope, offset;
+    bias.read(layer.bias + first, n);
     mean.read(layer.mean + first, n);
     inverse.read(layer.inverse + first, n);
     factor.read(layer.scale + first, n);
@@ -198,7 +195,7 @@ void relu_norm_backward(const ReluNormGradient &layer, std::size_t first, std::s
     for_strip(layer, first, n, [&](std::size_t at, std::size_t v, std::size_t lanes) {
         const Floats grad = gradient(at, lanes);
         sum[v] += grad;
-        along[v] += grad * (load(layer.rectified + at, lanes) - mean[v]);
+        along[v] += grad * (larger(load(layer.product + at, lanes) + bias[v], Floats{}) - mean[v]);
     });
     const float n_rows = static_cast<float>(layer.n);
     for (std::size_t v = 0; v < kNormVectors; ++v) {
@@ -207,16 +204,16 @@ void relu_norm_backward(const ReluNormGradient &layer, std::size_t first, std::s
         slope[v] = -factor[v] * along[v] * inverse[v] / n_rows;
         offset[v] = -factor[v] * sum[v] / n_rows - slope[v] * mean[v];
     }
-    sum.write(layer.shift_out + first, n);
-    along.write(layer.scale_out + first, n);
+    sum.write(layer.by_shift + first, n);
+    along.write(layer.by_scale + first, n);
     for_strip(layer, first, n, [&](std::size_t at, std::size_t v, std::size_t lanes) {
-        const Floats x = load(layer.rectified + at, lanes);
+        const Floats x = larger(load(layer.product + at, lanes) + bias[v], Floats{});
         const Floats slant = gradient(at, lanes) * factor[v] + x * slope[v] + offset[v];
         const Floats by_product = (Floats)((Ints)slant & (x > 0.0f));
-        store(layer.product + at, by_product, lanes);
-        bias[v] += by_product;
+        store(layer.by_product + at, by_product, lanes);
+        by_bias[v] += by_product;
     });
-    bias.write(layer.bias + first, n);
+    by_bias.write(layer.by_bias + first, n);
 }
 
 } // namespace

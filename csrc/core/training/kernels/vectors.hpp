@@ -14,7 +14,6 @@ namespace {
 
 typedef float Floats __attribute__((vector_size(32)));
 typedef std::int32_t Ints __attribute__((vector_size(32)));
-typedef std::uint8_t Bytes __attribute__((vector_size(8)));
 constexpr std::size_t kLanes = 8;
 
 Floats all(float value) { return value - Floats{}; }
@@ -52,6 +51,22 @@ Floats load(const float *from, std::size_t n_lanes) {
     Floats x = {};
     std::memcpy(&x, from, n_lanes * sizeof(float));
     return x;
+}
+
+Ints load(const std::uint8_t *from, std::size_t n_lanes) {
+    std::uint64_t bytes = 0;
+    if (n_lanes == kLanes)
+        std::memcpy(&bytes, from, sizeof bytes); // of known size: no call
+    else
+        std::memcpy(&bytes, from, n_lanes);
+#ifdef __AVX2__
+    return (Ints)_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<long long>(bytes)));
+#else
+    Ints wide;
+    for (std::size_t i = 0; i < kLanes; ++i)
+        wide[i] = static_cast<std::int32_t>(bytes >> 8 * i & 255);
+    return wide;
+#endif
 }
 
 void store(float *to, Floats values, std::size_t n_lanes) {

@@ -126,17 +126,17 @@ def believe(rows: RowSource, labels: ClassLabels, seed: int, verbose: bool = Fal
         target[held],
         labels.multilabel,
     )
-    mean = _mean_loss(chosen)
+    log_loss = _mean_loss(chosen)
     report = {
         "candidates": [c.description for c in candidates],
         "chosen": [c.description for c in chosen],
-        "log_loss": mean,
+        "log_loss": log_loss,
         "log_loss_of_frequencies": frequencies,
         "n_validated": len(held),
         "neighbours_in_dimensions": space.width,
     }
     # With too few labels for a validation, the candidates are trusted.
-    return Beliefs(probabilities, neighbours, not len(held) or mean < frequencies, report)
+    return Beliefs(probabilities, neighbours, not len(held) or log_loss < frequencies, report)
 
 
 def better_scaled(
@@ -191,17 +191,18 @@ class _Space:
         self.anchors, self.axes, self.n_neighbours = anchors, axes, n_neighbours
         projected = self._projected(anchors)
         self.width = projected.shape[1]
-        length = float(torch.linalg.vector_norm(projected)) / projected.numel() ** 0.5
+        length = float(torch.linalg.vector_norm(projected)) / math.sqrt(projected.numel())
         self.scale = 1 / max(length, 1e-12)
 
     @cached_property
     def points(self) -> tuple[Tensor, Tensor]:
         """Projected anchors, and 1 / their lengths [n_anchors]."""
         projected = self._projected(self.anchors)
-        return projected, 1 / torch.linalg.vector_norm(projected, dim=1).clamp_min(1e-12)
+        lengths: Tensor = torch.linalg.vector_norm(projected, dim=1).clamp_min(1e-12)
+        return projected, lengths.reciprocal()
 
     def _projected(self, x: Tensor) -> Tensor:
-        return x if self.axes is None else x @ self.axes
+        return x if self.axes is None else torch.mm(x, self.axes)
 
     def coordinates(self, x: Tensor) -> Tensor:
         """Compute the coordinates [m, width] of items, of unit scale."""

@@ -71,9 +71,9 @@ void check_layer(std::size_t n, std::size_t width) {
                out.data(), mean.data(), inverse.data(), running_mean.data(),
                running_variance.data(), dropout},
               2);
-    relu_norm_backward({out.data(), product.data(), bias.data(), mean.data(), inverse.data(), scale.data(), n,
-                        width, gradient.data(), grad_bias.data(), grad_scale.data(),
-                        grad_shift.data(), dropout},
+    relu_norm_backward({out.data(), product.data(), bias.data(), mean.data(), inverse.data(),
+                        scale.data(), n, width, gradient.data(), grad_bias.data(),
+                        grad_scale.data(), grad_shift.data(), dropout},
                        2);
     for (const Floats *values : {&out, &running_variance, &gradient, &grad_bias, &grad_shift})
         require(finite(*values), "layer");

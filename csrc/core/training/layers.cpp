@@ -24,7 +24,8 @@ template <typename Layer, typename Kernel>
 void for_columns(const Layer &layer, std::size_t n_threads, Kernel kernel) {
     // Wide strips are read faster: the CPU fetches the rest of a row ahead.
     constexpr std::size_t n_least = 64;
-    const std::size_t share = (layer.width / std::max<std::size_t>(n_threads, 1)) / n_least * n_least;
+    const std::size_t share =
+        (layer.width / std::max<std::size_t>(n_threads, 1)) / n_least * n_least;
     const std::size_t n_columns = std::clamp(share + n_least, n_least, kNormColumns);
     parallel_for((layer.width + n_columns - 1) / n_columns, n_threads,
                  [&](std::size_t task, const Check &) {

@@ -37,7 +37,7 @@ void dropped(const float *x, std::size_t n, const Dropout &dropout, float *out,
 struct ReluNorm {
     const float *product, *bias, *scale, *shift;
     std::size_t n, width;
-    float eps, momentum;   // momentum: the batch's weight in the running statistics
+    float eps, momentum; // momentum: the batch's weight in the running statistics
     float *out;
     float *mean, *inverse; // [width] mean and 1 / sqrt(variance + eps) of x
     float *running_mean, *running_variance;

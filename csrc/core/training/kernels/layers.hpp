@@ -128,8 +128,8 @@ struct Strip {
     }
 };
 
-// Calls each(at, v, n_lanes) for the vectors of the columns first ... first + n, row by row. `at` is
-// a vector's place in the matrix, v its place in the strip.
+// Calls each(at, v, n_lanes) for the vectors of the columns first ... first + n, row by row. `at`
+// is a vector's place in the matrix, v its place in the strip.
 template <typename Layer, typename Each>
 void for_strip(const Layer &layer, std::size_t first, std::size_t n, const Each &each) {
     for (std::size_t i = 0; i < layer.n; ++i) {

@@ -65,8 +65,8 @@ fi
 export SSBHASH_CUDA_LIBRARY=$library # later processes need not look whether it is up to date
 
 pytest=("$python" -m pytest -q -p no:cacheprovider -W default)
-beside=() # tests run beside each other
-"$python" -c 'import xdist' 2>/dev/null && beside=(-n 8)
+beside=() # tests run beside each other, and end in time to say what failed
+"$python" -c 'import xdist, pytest_timeout' 2>/dev/null && beside=(-n 12 --session-timeout 100)
 step tests 110 "${pytest[@]}" "${beside[@]}" -k "cuda or device or kernel" \
     tests/test_cuda_engine.py tests/test_hamming.py tests/test_hamming_extras.py \
     tests/test_hamming_options.py tests/test_prepared.py tests/test_sampling.py \

@@ -65,17 +65,13 @@ fi
 export SSBHASH_CUDA_LIBRARY=$library # later processes need not look whether it is up to date
 
 pytest=("$python" -m pytest -q -p no:cacheprovider -W default)
-beside=() # tests run beside each other, and end in time to say what failed
-"$python" -c 'import xdist, pytest_timeout' 2>/dev/null && beside=(-n 12 --session-timeout 100)
+beside=() # tests run beside each other
+"$python" -c 'import xdist' 2>/dev/null && beside=(-n 8)
 step tests 110 "${pytest[@]}" "${beside[@]}" -k "cuda or device or kernel" \
     tests/test_cuda_engine.py tests/test_hamming.py tests/test_hamming_extras.py \
     tests/test_hamming_options.py tests/test_prepared.py tests/test_sampling.py \
     tests/test_threads.py tests/test_torch_ops.py tests/test_index.py
-# "auto", the default, trains on the device.
-step training 120 "${pytest[@]}" "${beside[@]}" tests/test_methods.py tests/test_base.py \
-    tests/test_class_and_item.py tests/test_beliefs.py tests/test_training.py tests/test_asymmetric.py \
-    tests/test_encoder.py tests/test_losses.py tests/test_relaxations.py tests/test_torch_state.py \
-    tests/test_adding_a_method.py tests/test_named_labels.py tests/test_report.py
+step training 90 "${pytest[@]}" "${beside[@]}" tests/test_training_on_device.py
 step search 45 "$python" bench/hamming.py --device cuda --bits 64 --n 16777216 --queries 1 4096 --k 10
 step widths 35 "$python" bench/hamming.py --device cuda --bits 32 128 256 512 --n 1048576 \
     --queries 32 1024 --k 10

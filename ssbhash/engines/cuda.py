@@ -30,8 +30,10 @@ _PAGE_BYTES = 1 << 28
 _LIST_BYTES = 1 << 30
 _CHUNK_QUERIES = 4096
 _KERNELS = ("rows", "planes", "matrix")  # as csrc/cuda/search.hpp numbers them
-# By the count of instructions (docs/gpu.md): below it, rows are scanned.
+# Measured on an H100 (docs/gpu.md): fewer queries are scanned by rows. The matrix kernel offers
+# codes to lists 32 at a time, planes 1,024: with many neighbours that decides.
 _MIN_BATCH = 16
+_MOST_OF_MATRIX = 256
 _WARPS = 32  # of a multiprocessor; "rows" gives each a slice of its own
 _BLOCKS = 4  # of a multiprocessor, for "planes"
 
@@ -128,7 +130,7 @@ def _counts(database: Database, queries: Tensor, radii: Any, home: torch.device)
         device = page.codes.device
         limits = _tensor(radii, device).to(torch.int32) + 1
         for begin, chunk in _chunks(queries.to(device)):
-            scan = _Scan(page, len(chunk))
+            scan = _Scan(page, len(chunk), 0)
             nothing = chunk.new_empty(0, dtype=torch.int64)
             n_found = scan.within(chunk, limits[begin : begin + len(chunk)], None, nothing)
             counts[begin : begin + len(chunk)] += n_found.sum(1).to(home)
@@ -220,7 +222,7 @@ def prepare(codes: Any, n_threads: int) -> Any:
     """
     on_device = _tensor(codes, _home(codes, codes))
     facts = _facts(on_device)
-    by_planes = _kernel_for(facts, _MIN_BATCH) == "planes"
+    by_planes = _kernel_for(facts, _MIN_BATCH, 1) == "planes"
     is_small = 4 * facts.n_plane_words <= 2 * on_device.nbytes
     return DevicePlanes(on_device, _planes_of(on_device) if by_planes and is_small else None)
 
@@ -384,8 +386,8 @@ def _facts(codes: Tensor) -> _Facts:
     return _Facts(*_kernels().facts(codes))
 
 
-def _kernel_for(facts: _Facts, n_queries: int) -> str:
-    """Choose a kernel by estimate (docs/gpu.md), or take that of SSBHASH_CUDA_KERNEL."""
+def _kernel_for(facts: _Facts, n_queries: int, k: int) -> str:
+    """Choose a kernel for a search (k = 0: all within), or take that of SSBHASH_CUDA_KERNEL."""
     able = [True, facts.has_planes, facts.has_matrix]
     names = [name for name, is_able in zip(_KERNELS, able, strict=True) if is_able]
     if forced := os.environ.get("SSBHASH_CUDA_KERNEL", ""):
@@ -395,7 +397,9 @@ def _kernel_for(facts: _Facts, n_queries: int) -> str:
                 f"{', '.join(names)}"
             )
         return forced
-    return names[-1] if n_queries >= _MIN_BATCH else "rows"
+    if n_queries < _MIN_BATCH:
+        return "rows"
+    return "planes" if facts.has_planes and k > _MOST_OF_MATRIX else names[-1]
 
 
 def _planes_of(codes: Tensor) -> Tensor:
@@ -409,9 +413,9 @@ def _planes_of(codes: Tensor) -> Tensor:
 class _Scan:
     """A kernel on one page, and the number of its slices."""
 
-    def __init__(self, page: _Page, n_queries: int) -> None:
+    def __init__(self, page: _Page, n_queries: int, k: int) -> None:
         facts = _facts(page.codes)
-        self.page, self.kernel = page, _kernel_for(facts, n_queries)
+        self.page, self.kernel = page, _kernel_for(facts, n_queries, k)
         self.planes, self.n_scratch_bytes, unit = None, 0, 256
         if self.kernel == "planes":
             self.n_scratch_bytes = facts.n_scratch_bytes
@@ -472,7 +476,7 @@ class _Scan:
 
 def _nearest(page: _Page, queries: Tensor, k: int, limits: Tensor) -> Tensor:
     """Find keys of the page [n_queries, at most k] that are each query's smallest, in any order."""
-    scan, k = _Scan(page, len(queries)), min(k, len(page.codes))
+    scan, k = _Scan(page, len(queries), k), min(k, len(page.codes))
     n_slices, capacity = scan.n_slices, _capacity(page, scan.n_slices, k)
     if 8 * capacity * n_slices > _LIST_BYTES:
         n_slices = max(1, _LIST_BYTES // (8 * capacity))
@@ -498,7 +502,7 @@ def _all_within(page: _Page, queries: Tensor, limits: Tensor) -> tuple[Tensor, T
 
     Keys are by query, then id. Rows that change between the two scans may leave _NOTHING there.
     """
-    scan = _Scan(page, len(queries))
+    scan = _Scan(page, len(queries), 0)
     counts = scan.within(queries, limits, None, queries.new_empty(0, dtype=torch.int64))
     starts = torch.nn.functional.pad(counts.flatten().cumsum(0), (1, 0))
     total = int(starts[-1])  # waits for the device: the size of the result

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in under 8 minutes, without a network or pip: builds the extension,
+# Everything that needs a GPU, in some 8 minutes, without a network or pip: builds the extension,
 # runs every CUDA test, the benches, compute-sanitizer on a small suite, and a profile. Figures and
 # logs go into a folder (the first argument); send it with an issue. It ends with 1 where a step
 # failed or took longer than it may.
@@ -71,11 +71,7 @@ step tests 110 "${pytest[@]}" "${beside[@]}" -k "cuda or device or kernel" \
     tests/test_cuda_engine.py tests/test_hamming.py tests/test_hamming_extras.py \
     tests/test_hamming_options.py tests/test_prepared.py tests/test_sampling.py \
     tests/test_threads.py tests/test_torch_ops.py tests/test_index.py
-# "auto", the default, trains on the device.
-step training 120 "${pytest[@]}" "${beside[@]}" tests/test_methods.py tests/test_base.py \
-    tests/test_class_and_item.py tests/test_beliefs.py tests/test_training.py tests/test_asymmetric.py \
-    tests/test_encoder.py tests/test_losses.py tests/test_relaxations.py tests/test_torch_state.py \
-    tests/test_adding_a_method.py tests/test_named_labels.py tests/test_report.py
+step training 90 "${pytest[@]}" "${beside[@]}" tests/test_training_on_device.py
 step search 45 "$python" bench/hamming.py --device cuda --bits 64 --n 16777216 --queries 1 4096 --k 10
 step widths 35 "$python" bench/hamming.py --device cuda --bits 32 128 256 512 --n 1048576 \
     --queries 32 1024 --k 10
@@ -85,7 +81,7 @@ step large_k 15 "$python" bench/hamming.py --device cuda --bits 64 --n 1048576 -
     --k 100 1000
 step sampling 15 "$python" bench/sampling.py --device cuda
 step index 40 "$python" bench/on_gpu.py index
-step fit 60 "$python" bench/on_gpu.py training
+step fit 100 "$python" bench/on_gpu.py training
 small=("${pytest[@]}" tests/test_cuda_engine.py -k "(stay and all) or other or (finds and 16)")
 PYTORCH_NO_CUDA_MEMORY_CACHING=1 step memcheck 45 \
     compute-sanitizer --tool memcheck --error-exitcode 1 "${small[@]}"

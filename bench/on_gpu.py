@@ -192,7 +192,7 @@ def time_problem(
             sys.exit(f"MISMATCH: {name} on {tuple(codes.shape)} codes, k={k}")
     n_bits, n_compared = 8 * codes.shape[1], len(codes) * len(queries)
     seconds = {name: seconds_of(run) for name, run in runs.items()}
-    chosen = cuda._kernel_for(facts, len(queries))
+    chosen = cuda._kernel_for(facts, len(queries), k)
     for name, of_run in seconds.items():
         of_bytes = codes.nbytes / of_run / peaks[0]
         of_logic = n_compared * (n_bits / 32) / of_run / peaks[1]  # two operations an adder

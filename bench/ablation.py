@@ -9,8 +9,8 @@ out as queries. A variant is trained on the others, and P@100 of the queries is 
 
 A variant is "default", a baseline, or a list of settings: constructor parameters of SSBVAE,
 and constants (upper case) of `ssbhash.nn.class_and_item`, `ssbhash.training.beliefs` and
-`ssbhash.models.projections`. A seed has the same queries and labels for every variant, so the second table, of differences
-to the first variant, has the smaller standard errors.
+`ssbhash.models.projections`. A seed has the same queries and labels for every variant, so the
+second table, of differences to the first variant, has the smaller standard errors.
 
 A finished run is one file in --out, so the same command goes on where it stopped. Delete the
 folder after a change of the code.

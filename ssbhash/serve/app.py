@@ -441,7 +441,7 @@ def _problem(error: Exception) -> HTTPException:
     status = next(code for kind, code in _STATUS.items() if isinstance(error, kind))
     detail = str(error.args[0]) if isinstance(error, KeyError) else str(error)
     if isinstance(error, TimeoutError):
-        detail = "this took too long; ask for less"
+        detail = str(error) or "this took too long; ask for less"
     return HTTPException(status, detail, {"Retry-After": "1"} if status == 503 else None)
 
 

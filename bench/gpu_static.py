@@ -96,7 +96,8 @@ def compile_for(devices: tuple[int, ...], source: str, to: Path) -> list[Kernel]
 def short(mangled: str) -> str:
     """Return a kernel's name and numbers from its mangled name."""
     name = re.search(
-        r"(scan_planes|scan_rows|scan_by_products|transpose_rows|set_queries|all_distances|draw|above|relax)(I\S*)?",
+        r"(scan_planes|scan_rows|scan_by_products|bound_by_sample|collect_nearest|transpose_rows"
+        r"|set_queries|all_distances|draw|above|relax)(I\S*)?",
         mangled,
     )
     assert name is not None, mangled

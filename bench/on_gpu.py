@@ -1,7 +1,9 @@
-"""Search and sampling on a GPU beside their peers: equality first, then device events.
+"""Search, sampling and training on a GPU beside their peers: equality first, then device events.
 
-Called by `bench/hamming.py --device cuda` and `bench/sampling.py --device cuda`. There are two
-ceilings: bytes copied on the card in a second, as measured here, and logic operations in a second,
+    python bench/on_gpu.py index training
+
+Search and sampling are called by `bench/hamming.py --device cuda` and `bench/sampling.py --device
+cuda`. There are two ceilings: bytes copied on the card in a second, as measured here, and logic operations in a second,
 by NVIDIA's table of rates (64 a clock and multiprocessor) at the card's highest clock. It also runs
 under the emulator (SSBHASH_CUDA_LIBRARY), where times mean nothing.
 """
@@ -18,9 +20,12 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+import scipy.sparse
 import torch
 
 import ssbhash
+from ssbhash import metrics
 from ssbhash.engines import cuda
 
 HAS_GPU = torch.cuda.is_available()
@@ -187,7 +192,7 @@ def time_problem(
             sys.exit(f"MISMATCH: {name} on {tuple(codes.shape)} codes, k={k}")
     n_bits, n_compared = 8 * codes.shape[1], len(codes) * len(queries)
     seconds = {name: seconds_of(run) for name, run in runs.items()}
-    chosen = cuda._kernel_for(facts, len(queries))
+    chosen = cuda._kernel_for(facts, len(queries), k)
     for name, of_run in seconds.items():
         of_bytes = codes.nbytes / of_run / peaks[0]
         of_logic = n_compared * (n_bits / 32) / of_run / peaks[1]  # two operations an adder
@@ -233,3 +238,71 @@ def time_sampling() -> None:
                 f"{1e3 * times[1]:>10.3f}{100 * moved / times[1] / bandwidth:>9.1f}%",
                 flush=True,
             )
+
+
+def time_index() -> None:
+    """Print the microseconds of a search in an index on the device, beside one on the CPU."""
+    n, k = (10_000_000, 10) if HAS_GPU else (10_000, 10)
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.randint(256, (n, 8), dtype=torch.uint8, generator=generator)
+    queries = codes[:1024].clone()
+    queries[:, 0] ^= torch.randint(256, (1024,), dtype=torch.uint8, generator=generator)
+    allowed = (torch.rand(n, generator=generator) < 0.1).numpy()
+    here = ssbhash.HammingIndex(64)
+    here.add(codes.numpy())
+    there = ssbhash.HammingIndex(64, device=str(DEVICE) if HAS_GPU else None)
+    there.add(codes.numpy())
+    print(f"# index of {n} codes of 64 bits, k={k}; microseconds a query")
+    print(f"{'queries':>8}{'filter':>8}{'CPU':>10}{'device':>10}")
+    for n_queries in (1, 1024):
+        some = queries[:n_queries]
+        moved = some.to(DEVICE)
+        for mask in (None, allowed):
+            expected = here.search(some.numpy(), k, mask=mask)
+            found = there.search(moved, k, mask=mask)
+            if not np.array_equal(expected.ids, np.asarray(torch.as_tensor(found.ids).cpu())):
+                sys.exit(f"MISMATCH: index on the device, {n_queries} queries")
+            start = time.perf_counter()
+            here.search(some.numpy(), k, mask=mask)
+            on_cpu = time.perf_counter() - start
+            on_device = seconds_of(lambda q=moved, m=mask: there.search(q, k, mask=m))  # type: ignore[misc]
+            print(
+                f"{n_queries:>8}{'10%' if mask is not None else '-':>8}"
+                f"{1e6 * on_cpu / n_queries:>10.1f}{1e6 * on_device / n_queries:>10.1f}",
+                flush=True,
+            )
+
+
+def time_training() -> None:
+    """Print the seconds of `fit` by the default, and how good its codes are, on CPU and device."""
+    n = 20_000 if HAS_GPU else 1_000
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 20, n)
+    centres = rng.standard_normal((20, 512)).astype(np.float32)
+    dense = centres[labels] + 3 * rng.standard_normal((n, 512)).astype(np.float32)
+    words = scipy.sparse.csr_array(rng.poisson(0.02 * np.exp(centres[labels])).astype(np.float32))
+    known = np.where(rng.random(n) < 0.1, labels, -1)
+    n_items = n * 9 // 10
+    print(f"{'features':>9}{'device':>8}{'fit s':>8}{'P@100':>8}{'encode rows/s':>15}")
+    for name, rows in (("dense", dense), ("words", words)):
+        for device in dict.fromkeys(("cpu", str(DEVICE))):
+            hasher = ssbhash.SSBVAE(64, device=device, seed=0, verbose=False)
+            start = time.perf_counter()
+            hasher.fit(rows[:n_items], known[:n_items])
+            of_fit = time.perf_counter() - start
+            start = time.perf_counter()
+            codes = hasher.transform(rows)
+            of_encoding = time.perf_counter() - start
+            precision = metrics.precision_at(
+                codes[:n_items], labels[:n_items], codes[n_items:], labels[n_items:], 100
+            )
+            print(
+                f"{name:>9}{device:>8}{of_fit:>8.1f}{precision:>8.3f}{n / of_encoding:>15,.0f}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    parts = {"index": time_index, "training": time_training}
+    for part in sys.argv[1:] or parts:
+        parts[part]()

@@ -50,6 +50,18 @@ def _engines() -> list[str]:
     ]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def training_on_the_cpu() -> Iterator[None]:
+    """Train on the CPU where there is a GPU too: tests compare models to the last bit.
+
+    tests/test_training_on_device.py is about training there.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if importlib.util.find_spec("torch") is not None:
+            patch.setattr("ssbhash.training.distributed.default_device", lambda: "cpu")
+        yield
+
+
 @pytest.fixture(params=_engines())
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     """Name of an engine; absent ones are skipped by name."""

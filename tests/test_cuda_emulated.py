@@ -64,7 +64,15 @@ MUTATIONS = {
         "sink.cuh", "n_found_ + __popc(taken) > room_", "false"),
     "bound of what was counted": ("sink.cuh", "if (place < room_)", "if (room_ > 0)"),
     "ties by id": ("sink.cuh", "group_.rank(tied) < ties", "true"),
-    "limit of other slices": ("sink.cuh", "first + __ffs(enough)", "first + __ffs(enough) - 1"),
+    "limit of other slices": ("sink.cuh", "first + lane + 1", "first + lane"),
+    "codes of the sample that are filtered away": ("select.cuh", "!search.allowed ||", "true ||"),
+    "barrier after sums of warps": (
+        "select.cuh", "__syncthreads(); // sums of the warps are there", ""),
+    "barrier before new sums of warps": (
+        "select.cuh", "__syncthreads(); // sums of the warps were read", ""),
+    "slices before": ("select.cuh", "other < warp ? tied_of_warp[other] : 0", "0"),
+    "ties that are too many": ("select.cuh", "d == last && tied_before < n_ties", "d == last"),
+    "what was not found": ("select.cuh", "out[i] = kNothingFound", "(void)out"),
 }  # fmt: skip
 
 

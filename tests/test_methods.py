@@ -337,18 +337,6 @@ def test_cuda_is_refused_where_absent(items: Any) -> None:
         small("ssb-vae", device="cuda").fit(*items)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("method", METHODS)
-def test_training_on_a_device(method: str, precision: str, items: Any) -> None:
-    X, y = items
-    hasher = small(method, device="cuda", precision=precision).fit(X, y)
-    assert np.isfinite([row["loss"] for row in hasher.history_]).all()
-    there = hasher.logits(X)
-    here = hasher.to("cpu").logits(X)
-    np.testing.assert_allclose(there, here, rtol=1e-2, atol=1e-2)
-
-
 @pytest.mark.parametrize("method", METHODS)
 def test_save_and_load(method: str, items: Any, tmp_path: Path) -> None:
     X, y = items

@@ -180,7 +180,8 @@ __global__ void __launch_bounds__(P::kThreads, P::kBlocks)
         for (int round = 0; round < n_slots; round += P::kGroups) {
             const bool exists = round + group_number < n_slots;
             const int slot = exists ? round + group_number : n_slots - 1;
-            const std::uint32_t start = shared.starts()[slot];
+            // A group without a query reads no start that another one may be lowering.
+            const std::uint32_t start = exists ? shared.starts()[slot] : kEverything;
             Offsets offsets_of_slot{shared.offsets(slot),
                                     group.lane * static_cast<std::uint32_t>(sizeof(Word))};
             Counter<kHigh> counter =

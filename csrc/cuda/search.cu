@@ -4,6 +4,7 @@
 #include "cuda/matrix_scan.cuh"
 #include "cuda/plane_scan.cuh"
 #include "cuda/row_scan.cuh"
+#include "cuda/select.cuh"
 
 #include <algorithm>
 
@@ -110,11 +111,12 @@ cudaError_t scan_by_matrix(const Search &search, cudaStream_t stream) {
 constexpr int kDistanceThreads = 128;
 
 __global__ void __launch_bounds__(kDistanceThreads)
-    all_distances(DeviceCodes codes, const std::uint8_t *queries, std::uint16_t *out) {
+    all_distances(const __grid_constant__ Search search, std::uint16_t *out) {
     const std::int64_t row = std::int64_t{blockIdx.x} * kDistanceThreads + threadIdx.x;
-    if (row < codes.n)
-        out[blockIdx.y * codes.n + row] = static_cast<std::uint16_t>(
-            distance(codes, row, queries + std::int64_t{blockIdx.y} * codes.n_bytes));
+    const std::uint8_t *query = search.queries + std::int64_t{blockIdx.y} * search.codes.n_bytes;
+    if (row < search.codes.n)
+        out[blockIdx.y * search.codes.n + row] =
+            static_cast<std::uint16_t>(distance(search, row, query));
 }
 
 } // namespace
@@ -153,6 +155,20 @@ std::int64_t scratch_bytes(std::int64_t n_queries, std::int32_t n_bytes) {
     return n_queries * (picks * std::int64_t{sizeof(Offset)} + 1);
 }
 
+cudaError_t sample_limits(const Search &search, std::int64_t n_sample, cudaStream_t stream) {
+    const std::int64_t bytes = 4 * (8 * std::int64_t{search.codes.n_bytes} + 1);
+    if (bytes > shared_limit()) // limits only save work
+        return cudaSuccess;
+    return launch(bound_by_sample, search.n_queries, 1, kSampleThreads, static_cast<int>(bytes),
+                  stream, search, n_sample);
+}
+
+cudaError_t select_nearest(const Search &search, std::int64_t *nearest, cudaStream_t stream) {
+    const auto n_warps = static_cast<int>(over(search.n_slices, 32));
+    return launch(collect_nearest, search.n_queries, 1, std::min(32 * n_warps, kMostSelectThreads),
+                  kSelectBytes, stream, search, nearest);
+}
+
 cudaError_t scan(const Search &search, void *scratch, cudaStream_t stream) {
     if (search.codes.n == 0 || search.n_queries == 0)
         return cudaSuccess;
@@ -169,11 +185,14 @@ cudaError_t scan(const Search &search, void *scratch, cudaStream_t stream) {
 cudaError_t distances(const DeviceCodes &codes, const std::uint8_t *queries, std::int64_t n_queries,
                       std::uint16_t *out, cudaStream_t stream) {
     constexpr std::int64_t kMaxRows = 65535; // of a grid
+    Search search{};
+    search.codes = codes;
     for (std::int64_t first = 0; first < n_queries; first += kMaxRows) {
+        search.queries = queries + first * codes.n_bytes;
+        search.n_queries = std::min(kMaxRows, n_queries - first);
         const cudaError_t error =
-            launch(all_distances, over(codes.n, kDistanceThreads),
-                   std::min(kMaxRows, n_queries - first), kDistanceThreads, 0, stream, codes,
-                   queries + first * codes.n_bytes, out + first * codes.n);
+            launch(all_distances, over(codes.n, kDistanceThreads), search.n_queries,
+                   kDistanceThreads, 0, stream, search, out + first * codes.n);
         if (error != cudaSuccess)
             return error;
     }

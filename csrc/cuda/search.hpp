@@ -56,6 +56,12 @@ cudaError_t make_planes(const DeviceCodes &codes, std::uint32_t *planes, cudaStr
 std::int64_t scratch_bytes(std::int64_t n_queries, std::int32_t n_bytes);
 cudaError_t scan(const Search &search, void *scratch, cudaStream_t stream);
 
+// Before a scan for k > 0: lower limits to what the k-th of n_sample codes, at most n, allows.
+cudaError_t sample_limits(const Search &search, std::int64_t n_sample, cudaStream_t stream);
+// After a scan for k > 0 without `starts`: the k smallest pairs of each query's lists, by id, then
+// kNothingFound. nearest [n_queries][k]
+cudaError_t select_nearest(const Search &search, std::int64_t *nearest, cudaStream_t stream);
+
 // distances [n_queries][n]
 cudaError_t distances(const DeviceCodes &codes, const std::uint8_t *queries, std::int64_t n_queries,
                       std::uint16_t *out, cudaStream_t stream);

@@ -49,13 +49,46 @@ __device__ inline std::uint32_t load_word(const DeviceCodes &codes, const std::u
     return value;
 }
 
-__device__ inline std::int32_t distance(const DeviceCodes &codes, std::int64_t row,
+__device__ inline std::int32_t distance(const Search &search, std::int64_t row,
                                         const std::uint8_t *query) {
-    const std::uint8_t *code = codes.rows + row * codes.n_bytes;
+    const DeviceCodes as_codes{search.queries, search.n_queries, search.codes.n_bytes};
+    const std::uint8_t *code = search.codes.rows + row * search.codes.n_bytes;
     std::int32_t sum = 0;
-    for (int i = 0; i < codes.n_bytes; ++i)
-        sum += __popc(code[i] ^ query[i]);
+    for (int word = 0; 4 * word < search.codes.n_bytes; ++word)
+        sum += __popc(load_word(search.codes, code, word) ^ load_word(as_codes, query, word));
     return sum;
+}
+
+__device__ inline std::int32_t n_counts(const Search &search) {
+    return 8 * search.codes.n_bytes + 1;
+}
+__device__ inline std::int32_t distance_of(std::int64_t key) {
+    return static_cast<std::int32_t>(key >> kIdBits);
+}
+
+struct Bound {
+    std::int32_t limit;    // the least below which there are k codes
+    std::int64_t n_nearer; // codes below limit - 1
+};
+
+// Where k codes are to be had, by how many there are at each distance; {limit, 0} if there are
+// fewer below `limit`. All lanes of the group get it.
+template <int kLanes, typename CountOf>
+__device__ Bound bound_of_nearest(const Group<kLanes> &group, const CountOf &count_of,
+                                  std::int64_t k, std::int32_t limit) {
+    std::int64_t below = 0;
+    for (std::int32_t first = 0; first < limit; first += kLanes) {
+        const std::int32_t d = first + static_cast<std::int32_t>(group.lane);
+        const std::uint32_t here = d < limit ? count_of(d) : 0;
+        const std::uint32_t up_to = group.sum_up_to_lane(here);
+        const unsigned enough = group.ballot(below + up_to >= k);
+        if (enough != 0) {
+            const int lane = __ffs(enough) - 1;
+            return {first + lane + 1, below + group.from(lane, up_to - here)};
+        }
+        below += group.from(kLanes - 1, up_to);
+    }
+    return {limit, 0};
 }
 
 // The list of one query and slice, and what decides whether a code goes on it. All lanes of the
@@ -95,7 +128,7 @@ class Sink {
         const std::int64_t position = first + group_.lane;
         const bool is_hit = bits >> group_.lane & 1;
         const std::uint8_t *query = search_.queries + query_ * search_.codes.n_bytes;
-        const std::int32_t d = is_hit ? distance(search_.codes, position, query) : 0;
+        const std::int32_t d = is_hit ? distance(search_, position, query) : 0;
         unsigned taken = group_.ballot(is_hit && d < *limit_);
         if (search_.k > 0 && n_found_ + __popc(taken) > room_) {
             keep_smallest();
@@ -106,16 +139,11 @@ class Sink {
             if (place < room_) // rows may have changed since they were counted
                 found_[place] = std::int64_t{d} << kIdBits | (search_.first_id + position);
             if (search_.k > 0)
-                atomicAdd(search_.counts + query_ * n_counts() + d, 1u);
+                atomicAdd(search_.counts + query_ * n_counts(search_) + d, 1u);
         }
         n_found_ += __popc(taken);
         has_grown_ |= taken != 0;
         group_.sync();
-    }
-
-    __device__ std::int32_t n_counts() const { return 8 * search_.codes.n_bytes + 1; }
-    __device__ static std::int32_t distance_of(std::int64_t key) {
-        return static_cast<std::int32_t>(key >> kIdBits);
     }
 
     // How many on the list are nearer than `bound`.
@@ -159,24 +187,14 @@ class Sink {
     // The least limit below which all slices together have found k codes. A code at the k-th
     // distance may still win its tie, for other slices have other ids.
     __device__ void lower_limit() {
-        const std::uint32_t *counts = search_.counts + query_ * n_counts();
+        const std::uint32_t *counts = search_.counts + query_ * n_counts(search_);
         const std::int32_t limit = *limit_;
-        std::int64_t below = 0;
-        for (std::int32_t first = 0; first < limit; first += kLanes) {
-            const std::int32_t d = first + static_cast<std::int32_t>(group_.lane);
-            const std::uint32_t here = d < limit ? __ldcg(counts + d) : 0;
-            const std::uint32_t up_to = group_.sum_up_to_lane(here);
-            const unsigned enough = group_.ballot(below + up_to >= search_.k);
-            if (enough != 0) {
-                const std::int32_t least = first + __ffs(enough);
-                if (least >= limit)
-                    return;
-                set_limit(least);
-                if (group_.lane == 0)
-                    atomicMin(search_.limits + query_, least);
-                return;
-            }
-            below += group_.from(kLanes - 1, up_to);
+        const auto count_of = [&](std::int32_t d) { return __ldcg(counts + d); };
+        const std::int32_t least = bound_of_nearest(group_, count_of, search_.k, limit).limit;
+        if (least < limit) {
+            set_limit(least);
+            if (group_.lane == 0)
+                atomicMin(search_.limits + query_, least);
         }
     }
 

@@ -85,24 +85,30 @@ void make_planes(Tensor codes, Tensor planes) {
 
 void scan(std::int64_t kernel, Tensor codes, MaybeTensor planes, MaybeTensor allowed,
           std::int64_t first_id, Tensor queries, std::int64_t k, Tensor limits, MaybeTensor counts,
-          MaybeTensor starts, Tensor found, Tensor n_found, std::int64_t capacity, Tensor scratch) {
+          MaybeTensor starts, Tensor found, Tensor n_found, std::int64_t capacity, Tensor scratch,
+          std::int64_t n_sample, MaybeTensor nearest) {
+    using namespace device::searching;
     const Queue queue(codes);
-    const device::searching::Search search{static_cast<device::searching::Kernel>(kernel),
-                                           codes_of(codes),
-                                           pointer<std::uint32_t>(planes),
-                                           pointer<std::uint32_t>(allowed),
-                                           first_id,
-                                           pointer<std::uint8_t>(queries),
-                                           queries.size(0),
-                                           k,
-                                           pointer<std::int32_t>(limits),
-                                           pointer<std::uint32_t>(counts),
-                                           pointer<std::int64_t>(starts),
-                                           pointer<std::int64_t>(found),
-                                           pointer<std::int64_t>(n_found),
-                                           capacity,
-                                           static_cast<std::int32_t>(n_found.size(1))};
+    const Search search{static_cast<Kernel>(kernel),
+                        codes_of(codes),
+                        pointer<std::uint32_t>(planes),
+                        pointer<std::uint32_t>(allowed),
+                        first_id,
+                        pointer<std::uint8_t>(queries),
+                        queries.size(0),
+                        k,
+                        pointer<std::int32_t>(limits),
+                        pointer<std::uint32_t>(counts),
+                        pointer<std::int64_t>(starts),
+                        pointer<std::int64_t>(found),
+                        pointer<std::int64_t>(n_found),
+                        capacity,
+                        static_cast<std::int32_t>(n_found.size(1))};
+    if (n_sample > 0)
+        check(sample_limits(search, n_sample, queue.stream));
     check(device::searching::scan(search, pointer<std::uint8_t>(scratch), queue.stream));
+    if (nearest)
+        check(select_nearest(search, pointer<std::int64_t>(nearest), queue.stream));
 }
 
 void distances(Tensor codes, Tensor queries, Tensor out) {
@@ -162,7 +168,8 @@ STABLE_TORCH_LIBRARY(ssbhash_cuda, library) {
     library.def("scan(int kernel, Tensor codes, Tensor? planes, Tensor? allowed, int first_id, "
                 "Tensor queries, "
                 "int k, Tensor(a!) limits, Tensor(b!)? counts, Tensor? starts, Tensor(c!) found, "
-                "Tensor(d!) n_found, int capacity, Tensor(e!) scratch) -> ()");
+                "Tensor(d!) n_found, int capacity, Tensor(e!) scratch, int n_sample, "
+                "Tensor(f!)? nearest) -> ()");
     library.def("distances(Tensor codes, Tensor queries, Tensor(a!) out) -> ()");
     library.def("sample(Tensor logits, int seed, int first_row, Tensor(a!) codes, "
                 "Tensor(b!) bad_row) -> ()");

@@ -27,11 +27,13 @@ _ID_BITS = 40  # of a key, which is distance * 2**40 + id
 _NOTHING = torch.iinfo(torch.int64).max
 _TILE = 1024  # codes that a block scans together by planes
 _PAGE_BYTES = 1 << 28
-_LIST_BYTES = 1 << 28
+_LIST_BYTES = 1 << 30
 _CHUNK_QUERIES = 4096
 _KERNELS = ("rows", "planes", "matrix")  # as csrc/cuda/search.hpp numbers them
-# By the count of instructions (docs/gpu.md): below it, rows are scanned.
+# Measured on an H100 (docs/gpu.md): fewer queries are scanned by rows. The matrix kernel offers
+# codes to lists 32 at a time, planes 1,024: with many neighbours that decides.
 _MIN_BATCH = 16
+_MOST_OF_MATRIX = 256
 _WARPS = 32  # of a multiprocessor; "rows" gives each a slice of its own
 _BLOCKS = 4  # of a multiprocessor, for "planes"
 
@@ -66,17 +68,19 @@ def search(
     n_bits = 8 * on_home.shape[1]
     limit = min(n_bits, n_bits if max_distance is None else max_distance) + 1
     limits = torch.full((len(on_home),), limit, dtype=torch.int32, device=home)
-    best = on_home.new_empty((len(on_home), 0), dtype=torch.int64)
+    best: Tensor | None = None
     database, to_ids = _gathered(database, home)
-    for number, page in enumerate(_pages(database, home) if k > 0 else ()):
+    for page in _pages(database, home) if k > 0 else ():
         device = page.codes.device
-        here = on_home.to(device, non_blocking=True)
         limits = limits.to(device)
-        if number == 0:
-            limits = torch.minimum(limits, _first_limits(page, here, k))
-        found = _nearest(page, here, k, limits).to(home)
-        best = _smallest(torch.cat([best, found], dim=1), k)
-    best = torch.nn.functional.pad(best, (0, k - best.shape[1]), value=_NOTHING)
+        found = _nearest(page, on_home.to(device, non_blocking=True), k, limits).to(home)
+        if best is not None:
+            found = torch.cat([best, found], dim=1)
+        best = found.sort(dim=1).values[:, :k]
+    if best is None:
+        best = on_home.new_empty((len(on_home), 0), dtype=torch.int64)
+    if best.shape[1] < k:
+        best = torch.nn.functional.pad(best, (0, k - best.shape[1]), value=_NOTHING)
     found_distances, ids = _split(best, to_ids)
     return _as_given(found_distances, queries), _as_given(ids, queries)
 
@@ -126,8 +130,9 @@ def _counts(database: Database, queries: Tensor, radii: Any, home: torch.device)
         device = page.codes.device
         limits = _tensor(radii, device).to(torch.int32) + 1
         for begin, chunk in _chunks(queries.to(device)):
-            scan = _Scan(page, len(chunk))
-            _, n_found = scan.run(chunk, 0, limits[begin : begin + len(chunk)], 0, scan.n_slices)
+            scan = _Scan(page, len(chunk), 0)
+            nothing = chunk.new_empty(0, dtype=torch.int64)
+            n_found = scan.within(chunk, limits[begin : begin + len(chunk)], None, nothing)
             counts[begin : begin + len(chunk)] += n_found.sum(1).to(home)
     return counts
 
@@ -217,7 +222,7 @@ def prepare(codes: Any, n_threads: int) -> Any:
     """
     on_device = _tensor(codes, _home(codes, codes))
     facts = _facts(on_device)
-    by_planes = _kernel_for(facts, _MIN_BATCH) == "planes"
+    by_planes = _kernel_for(facts, _MIN_BATCH, 1) == "planes"
     is_small = 4 * facts.n_plane_words <= 2 * on_device.nbytes
     return DevicePlanes(on_device, _planes_of(on_device) if by_planes and is_small else None)
 
@@ -319,9 +324,9 @@ def _as_given(result: Tensor, given: Any) -> Any:
     return result if isinstance(given, Tensor) else result.cpu().numpy()
 
 
-def _chunks(rows: Tensor) -> Iterator[tuple[int, Tensor]]:
-    for begin in range(0, len(rows), _CHUNK_QUERIES):
-        yield begin, rows[begin : begin + _CHUNK_QUERIES]
+def _chunks(rows: Tensor, size: int = _CHUNK_QUERIES) -> Iterator[tuple[int, Tensor]]:
+    for begin in range(0, max(len(rows), 1), size):
+        yield begin, rows[begin : begin + size]
 
 
 def _gathered(
@@ -381,8 +386,8 @@ def _facts(codes: Tensor) -> _Facts:
     return _Facts(*_kernels().facts(codes))
 
 
-def _kernel_for(facts: _Facts, n_queries: int) -> str:
-    """Choose a kernel by estimate (docs/gpu.md), or take that of SSBHASH_CUDA_KERNEL."""
+def _kernel_for(facts: _Facts, n_queries: int, k: int) -> str:
+    """Choose a kernel for a search (k = 0: all within), or take that of SSBHASH_CUDA_KERNEL."""
     able = [True, facts.has_planes, facts.has_matrix]
     names = [name for name, is_able in zip(_KERNELS, able, strict=True) if is_able]
     if forced := os.environ.get("SSBHASH_CUDA_KERNEL", ""):
@@ -392,7 +397,9 @@ def _kernel_for(facts: _Facts, n_queries: int) -> str:
                 f"{', '.join(names)}"
             )
         return forced
-    return names[-1] if n_queries >= _MIN_BATCH else "rows"
+    if n_queries < _MIN_BATCH:
+        return "rows"
+    return "planes" if facts.has_planes and k > _MOST_OF_MATRIX else names[-1]
 
 
 def _planes_of(codes: Tensor) -> Tensor:
@@ -406,9 +413,9 @@ def _planes_of(codes: Tensor) -> Tensor:
 class _Scan:
     """A kernel on one page, and the number of its slices."""
 
-    def __init__(self, page: _Page, n_queries: int) -> None:
+    def __init__(self, page: _Page, n_queries: int, k: int) -> None:
         facts = _facts(page.codes)
-        self.page, self.kernel = page, _kernel_for(facts, n_queries)
+        self.page, self.kernel = page, _kernel_for(facts, n_queries, k)
         self.planes, self.n_scratch_bytes, unit = None, 0, 256
         if self.kernel == "planes":
             self.n_scratch_bytes = facts.n_scratch_bytes
@@ -421,69 +428,73 @@ class _Scan:
             wanted = -(-_WARPS * facts.n_multiprocessors // max(n_warps, 1))
         self.n_slices = max(1, min(wanted, -(-len(page.codes) // unit)))
 
-    def run(
+    def within(
+        self, queries: Tensor, limits: Tensor, starts: Tensor | None, found: Tensor
+    ) -> Tensor:
+        """Put keys below the limits on lists that begin at `starts` (None: only count them).
+
+        Returns how many each list has [n_queries, n_slices].
+        """
+        return self._run(queries, 0, limits, self.n_slices, found, starts=starts)
+
+    def nearest(
+        self, queries: Tensor, k: int, limits: Tensor, n_slices: int, capacity: int, n_sample: int
+    ) -> Tensor:
+        """Find the k smallest keys of each query, in the order of ids [n_queries, k].
+
+        The limits are lowered: first to what a sample of the codes allows, then as keys are found.
+        """
+        n_bits = 8 * queries.shape[1]
+        found = limits.new_empty((len(queries), n_slices, capacity), dtype=torch.int64)
+        counts = limits.new_zeros((len(queries), n_bits + 1))
+        nearest = limits.new_empty((len(queries), k), dtype=torch.int64)
+        self._run(queries, k, limits, n_slices, found, counts, n_sample=n_sample, nearest=nearest)
+        return nearest
+
+    def _run(
         self,
         queries: Tensor,
         k: int,
         limits: Tensor,
-        capacity: int,
         n_slices: int,
+        found: Tensor,
+        counts: Tensor | None = None,
         starts: Tensor | None = None,
-        found: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Return the lists of found keys and how many are on each [n_queries, n_slices]."""
-        codes = self.page.codes
-        n_queries = len(queries)
-        counts = None
-        if found is None:
-            shape = (n_queries, n_slices, capacity)
-            found = torch.empty(shape, dtype=torch.int64, device=codes.device)
-        if k > 0:
-            counts = torch.zeros(
-                (n_queries, 8 * codes.shape[1] + 1), dtype=torch.int32, device=codes.device
-            )
-        n_found = torch.zeros((n_queries, n_slices), dtype=torch.int64, device=codes.device)
-        n_scratch = n_queries * self.n_scratch_bytes
-        scratch = torch.empty(n_scratch, dtype=torch.uint8, device=codes.device)
+        n_sample: int = 0,
+        nearest: Tensor | None = None,
+    ) -> Tensor:
+        n_found = limits.new_zeros((len(queries), n_slices), dtype=torch.int64)
+        scratch = queries.new_empty(len(queries) * self.n_scratch_bytes)
+        capacity = found.shape[2] if k > 0 else 0
         _kernels().scan(
-            _KERNELS.index(self.kernel), codes, self.planes, self.page.allowed, self.page.first_id, queries, k, limits, counts,
-            starts, found, n_found, capacity, scratch,
+            _KERNELS.index(self.kernel), self.page.codes, self.planes, self.page.allowed,
+            self.page.first_id, queries, k, limits, counts, starts, found, n_found, capacity,
+            scratch, n_sample, nearest,
         )  # fmt: skip
-        return found, n_found
-
-
-def _first_limits(page: _Page, queries: Tensor, k: int) -> Tensor:
-    """Bound the k-th distance of each query by that in a sample of the codes."""
-    n_bits = 8 * queries.shape[1]
-    limits = torch.full((len(queries),), n_bits + 1, dtype=torch.int32, device=queries.device)
-    n_sample = max(4096, 16 * k)
-    if page.allowed is None and len(page.codes) >= 16 * n_sample:
-        codes = page.codes[:: len(page.codes) // n_sample].contiguous()
-        found = _nearest(_Page(codes, 0, None, None), queries, k, limits)
-        limits = (_smallest(found, k)[:, k - 1] >> _ID_BITS).to(torch.int32) + 1
-    return limits
+        return n_found
 
 
 def _nearest(page: _Page, queries: Tensor, k: int, limits: Tensor) -> Tensor:
-    """Find keys of the page [n_queries, some number] that include each query's k smallest."""
-    scan = _Scan(page, len(queries))
-    codes_of_slice = -(-len(page.codes) // scan.n_slices) + _TILE
-    capacity = min(2 * k + 64, codes_of_slice + 32)
-    n_slices = max(1, min(scan.n_slices, _LIST_BYTES // (8 * capacity)))
-    if n_slices < scan.n_slices:
-        capacity = min(2 * k + 64, -(-len(page.codes) // n_slices) + _TILE + 32)
+    """Find keys of the page [n_queries, at most k] that are each query's smallest, in any order."""
+    scan, k = _Scan(page, len(queries), k), min(k, len(page.codes))
+    n_slices, capacity = scan.n_slices, _capacity(page, scan.n_slices, k)
+    if 8 * capacity * n_slices > _LIST_BYTES:
+        n_slices = max(1, _LIST_BYTES // (8 * capacity))
+        capacity = _capacity(page, n_slices, k)
+    n_sample = max(4096, 16 * k)
+    if page.first_id > 0 or 16 * n_sample > len(page.codes):
+        n_sample = 0  # limits of the first page serve the others too
     step = max(1, min(1 << 16, _LIST_BYTES // (8 * capacity * n_slices)))
-    parts = [queries.new_empty((0, min(k, len(page.codes))), dtype=torch.int64)]
-    for begin in range(0, len(queries), step):
-        chunk = queries[begin : begin + step]
-        bounds = limits[begin : begin + step]
-        found, n_found = scan.run(chunk, k, bounds, capacity, n_slices)
-        places = torch.arange(capacity, device=found.device)
-        found.masked_fill_(places >= n_found[:, :, None], _NOTHING)
-        keys = _smallest(found.flatten(1), k)
-        missing = min(k, len(page.codes)) - keys.shape[1]
-        parts.append(torch.nn.functional.pad(keys, (0, missing), value=_NOTHING))
-    return torch.cat(parts)
+    parts = [
+        scan.nearest(chunk, k, limits[begin : begin + step], n_slices, capacity, n_sample)
+        for begin, chunk in _chunks(queries, step)
+    ]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _capacity(page: _Page, n_slices: int, k: int) -> int:
+    """Return the length of a list: all codes of a slice, or enough to be seldom cut to k."""
+    return min(2 * k + 64, -(-len(page.codes) // n_slices) + _TILE + 32)
 
 
 def _all_within(page: _Page, queries: Tensor, limits: Tensor) -> tuple[Tensor, Tensor]:
@@ -491,19 +502,14 @@ def _all_within(page: _Page, queries: Tensor, limits: Tensor) -> tuple[Tensor, T
 
     Keys are by query, then id. Rows that change between the two scans may leave _NOTHING there.
     """
-    scan = _Scan(page, len(queries))
-    _, counts = scan.run(queries, 0, limits, 0, scan.n_slices)
+    scan = _Scan(page, len(queries), 0)
+    counts = scan.within(queries, limits, None, queries.new_empty(0, dtype=torch.int64))
     starts = torch.nn.functional.pad(counts.flatten().cumsum(0), (1, 0))
     total = int(starts[-1])  # waits for the device: the size of the result
     found = torch.full((total,), _NOTHING, dtype=torch.int64, device=queries.device)
     if total:
-        scan.run(queries, 0, limits, 0, scan.n_slices, starts=starts, found=found)
+        scan.within(queries, limits, starts, found)
     return counts.sum(1), found
-
-
-def _smallest(keys: Tensor, k: int) -> Tensor:
-    k = min(k, keys.shape[1])
-    return torch.topk(keys, k, dim=1, largest=False, sorted=True).values
 
 
 def _split(keys: Tensor, to_ids: Tensor | None) -> tuple[Tensor, Tensor]:

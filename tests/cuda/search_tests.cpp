@@ -113,10 +113,13 @@ bool passes(const Problem &p, Kernel kernel) {
                   n_found.data(),
                   capacity,
                   n_slices};
-    if (scan(search, scratch.data(), nullptr) != cudaSuccess)
+    const Guarded<std::int64_t> nearest(static_cast<std::size_t>(p.n_queries * p.k), -1);
+    if ((p.n > 1000 && sample_limits(search, 700, nullptr) != cudaSuccess) ||
+        scan(search, scratch.data(), nullptr) != cudaSuccess ||
+        select_nearest(search, nearest.data(), nullptr) != cudaSuccess)
         return false;
     for (std::int64_t query = 0; query < p.n_queries; ++query) {
-        std::vector<std::int64_t> expected, got;
+        std::vector<std::int64_t> expected;
         for (std::int64_t i = 0; i < p.n; ++i)
             if (allowed[static_cast<std::size_t>(i / 32)] >> (i % 32) & 1)
                 expected.push_back(
@@ -124,16 +127,16 @@ bool passes(const Problem &p, Kernel kernel) {
                                                 queries.data() + query * p.n_bytes, p.n_bytes)}
                         << kIdBits |
                     i);
-        for (int slice = 0; slice < n_slices; ++slice) {
-            const auto pair = static_cast<std::size_t>(query * n_slices + slice);
-            const auto *list = found.data() + pair * static_cast<std::size_t>(capacity);
-            got.insert(got.end(), list, list + n_found[pair]);
-        }
         std::sort(expected.begin(), expected.end());
-        std::sort(got.begin(), got.end());
-        expected.resize(std::min<std::size_t>(expected.size(), static_cast<std::size_t>(p.k)));
-        if (got.size() < expected.size() ||
-            !std::equal(expected.begin(), expected.end(), got.begin()))
+        expected.resize(static_cast<std::size_t>(p.k), kNothingFound);
+        auto *got = nearest.data() + query * p.k;
+        const auto id_of = [](std::int64_t key) {
+            return key & ((std::int64_t{1} << kIdBits) - 1);
+        };
+        if (!std::is_sorted(got, got + p.k, [&](auto a, auto b) { return id_of(a) < id_of(b); }))
+            return false;
+        std::sort(got, got + p.k);
+        if (!std::equal(expected.begin(), expected.end(), got))
             return false;
     }
     return true;
@@ -201,6 +204,7 @@ int main() {
         {13, 1500, 33, 1500, 0.5, 0, 2, false}, {32, 2050, 70, 9, 0.5, 0, 2, false},
         {33, 1025, 65, 9, 0.05, 0, 1, true},    {96, 1100, 40, 3, 0.5, 0, 2, false},
         {8, 2500, 9, 40, 0.0, 1, 2, false},     {5, 31, 3, 40, 0.5, 0, 2, false},
+        {8, 9000, 3, 10, 0.5, 200, 1100, true}, {2, 4000, 5, 30, 0.5, 0, 70, false},
     };
     for (const Problem &problem : problems)
         for (const Kernel kernel : {Kernel::rows, Kernel::planes, Kernel::matrix}) {

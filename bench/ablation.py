@@ -8,9 +8,9 @@ out as queries. A variant is trained on the others, and P@100 of the queries is 
 (`--figure NAME` shows another figure). The test split is never used.
 
 A variant is "default", a baseline, or a list of settings: constructor parameters of SSBVAE,
-and constants (upper case) of `ssbhash.nn.class_and_item` and `ssbhash.training.beliefs`. A
-seed has the same queries and labels for every variant, so the second table, of differences
-to the first variant, has the smaller standard errors.
+and constants (upper case) of `ssbhash.nn.class_and_item`, `ssbhash.training.beliefs` and
+`ssbhash.models.projections`. A seed has the same queries and labels for every variant, so the
+second table, of differences to the first variant, has the smaller standard errors.
 
 A finished run is one file in --out, so the same command goes on where it stopped. Delete the
 folder after a change of the code.
@@ -39,6 +39,7 @@ import torch
 from ssbhash import metrics
 from ssbhash.data import files
 from ssbhash.item_metrics import code_figures, neighbour_figures
+from ssbhash.models import projections
 from ssbhash.models.baselines import BASELINES
 from ssbhash.models.methods import SSBVAE
 from ssbhash.nn import class_and_item
@@ -59,7 +60,7 @@ FIGURES = (
     "accuracy",
 )
 # Where the constants are.
-MODULES = (class_and_item, beliefs)
+MODULES = (class_and_item, beliefs, projections)
 
 
 @dataclass(frozen=True)

@@ -148,12 +148,15 @@ class Norm:
         momentum: float,
     ) -> None: ...
 
-class Rectified:
-    """A rectified layer and its moments, kept for the backward pass."""
+class Dropout:
+    """Drops units whose byte is below the threshold, and scales the others."""
 
-    def __init__(self, values: Float32Array, mean: Float32Array, inverse: Float32Array) -> None: ...
-    @property
-    def values(self) -> Float32Array: ...
+    def __init__(self, bytes: npt.NDArray[np.uint8], threshold: int, scale: float) -> None: ...
+
+class Moments:
+    """Means and inverse standard deviations of a rectified layer."""
+
+    def __init__(self, mean: Float32Array, inverse: Float32Array) -> None: ...
     @property
     def mean(self) -> Float32Array: ...
     @property
@@ -206,11 +209,18 @@ class Adam:
     def step(self, gradients: Sequence[Float32Array], step: float, n_threads: int) -> None: ...
 
 def sum_rows(sums: SparseRows, matrix: Float32Array, n_threads: int) -> Float32Array: ...
+def dropped(x: Float32Array, dropout: Dropout, n_threads: int) -> Float32Array: ...
 def relu_norm(
-    product: Float32Array, bias: Float32Array, norm: Norm, n_threads: int
-) -> tuple[Float32Array, Rectified]: ...
+    product: Float32Array, bias: Float32Array, norm: Norm, dropout: Dropout | None, n_threads: int
+) -> tuple[Float32Array, Moments]: ...
 def relu_norm_backward(
-    grad: Float32Array, rectified: Rectified, scale: Float32Array, n_threads: int
+    grad: Float32Array,
+    product: Float32Array,
+    bias: Float32Array,
+    moments: Moments,
+    scale: Float32Array,
+    dropout: Dropout | None,
+    n_threads: int,
 ) -> ReluNormGradient: ...
 def softmax_regression(
     code: Float32Array, decoder: Decoder, target: SparseRows, log_floor: float, n_threads: int

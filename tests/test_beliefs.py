@@ -41,8 +41,8 @@ def believed(X, y):
 
 def test_the_regression_is_sklearns():
     X, y = blobs(n_noise=3)
-    x = torch.from_numpy(X)
-    space = _Space(x, x.mean(0), None, 10)
+    x = torch.from_numpy(X - X.mean(0))
+    space = _Space(x, None, 10)
     known = np.arange(60)
     target = np.eye(4, dtype=np.float32)[y]
     ours = _Regression(space, 0.1, False).fit(target, known).predict(x, np.arange(len(X)))
@@ -53,10 +53,10 @@ def test_the_regression_is_sklearns():
 
 def test_labels_spread_along_what_no_line_separates():
     X, y = waves()
-    x = torch.from_numpy(X)
+    x = torch.from_numpy(X - X.mean(0))
     target, known = np.eye(2, dtype=np.float32)[y], np.arange(40)
     place = np.arange(len(X))
-    space = _Space(x, x.mean(0), None, 10)
+    space = _Space(x, None, 10)
     spread, straight = (
         (method.fit(target, known).predict(x, place).argmax(1) == y).mean()
         for method in (_Spreading(space, 0.95, False), _Regression(space, 1.0, False))

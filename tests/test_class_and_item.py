@@ -148,6 +148,25 @@ def test_many_classes_have_their_part_of_few_bits() -> None:
     assert precision[0] > precision[1]
 
 
+@pytest.mark.parametrize(("n_labels", "expected"), [(1, 1.0), (3, 3**-0.5)])
+def test_probabilities_of_items_with_several_labels_are_as_long_as_of_one(
+    n_labels: int, expected: float
+) -> None:
+    X, y = clusters(200, 4)
+    labels = np.stack([(y + i) % 6 for i in range(n_labels)], 1)
+    several = np.where(np.arange(6) == labels[..., None], 1, 0).max(1)
+    several[120:] = -1
+    hasher = SSBVAE(16, n_epochs=1, n_hidden_units=8).fit(X, several)
+    assert hasher.report_["class_scale"] == pytest.approx(expected)
+
+
+def test_items_with_fewer_labels_than_one_do_not_have_longer_probabilities() -> None:
+    X, y = clusters(200, 4)
+    hasher = SSBVAE(16, n_epochs=1, n_hidden_units=8)
+    hasher.fit(X, (y[:, None] == np.arange(2)).astype(np.int64))  # classes 2 and 3: no label
+    assert hasher.report_["class_scale"] == 1
+
+
 def test_labels_without_meaning_have_no_weight(caplog: pytest.LogCaptureFixture) -> None:
     X, _ = clusters(300, 3)
     y = np.where(np.arange(300) < 60, np.random.default_rng(0).integers(0, 3, 300), -1)

@@ -2,12 +2,13 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from ssbhash.engines import native_module
-from ssbhash.kernels import AdamState, Missed, Nonzeros, Norm, kernels_for, native, plain
+from ssbhash.kernels import AdamState, Dropout, Missed, Nonzeros, Norm, kernels_for, native, plain
 
 pytestmark = pytest.mark.skipif(native_module() is None, reason="the extension is not built")
 
@@ -35,7 +36,7 @@ def copied(value: Any) -> Any:
 
 
 def flat(value: Any) -> Any:
-    if isinstance(value, Norm | AdamState | Nonzeros):
+    if isinstance(value, Norm | Dropout | AdamState | Nonzeros):
         return flat(list(vars(value).values()))
     if isinstance(value, list | tuple):
         return [flat(x) for x in value]
@@ -52,13 +53,25 @@ def test_sum_rows(generator: Any, n_sums: int, width: int) -> None:
 
 
 @pytest.mark.parametrize(("n", "width"), [(2, 1), (7, 5), (100, 130)])
-def test_relu_norm(generator: Any, n: int, width: int) -> None:
+@pytest.mark.parametrize("drops", [False, True])
+def test_relu_norm(generator: Any, n: int, width: int, drops: bool) -> None:
     product, grad = (torch.randn(n, width, generator=generator) for _ in range(2))
     bias, scale, shift, mean = (torch.randn(width, generator=generator) for _ in range(4))
     norm = Norm(scale, shift, mean, scale.exp(), 1e-3, 0.1)
-    same("relu_norm", product, bias, norm)
-    _, saved = plain.relu_norm(product, bias, norm)
-    same("relu_norm_backward", grad, saved, scale)
+    dropout = drawn(generator, n, width) if drops else None
+    same("relu_norm", product, bias, norm, dropout)
+    _, saved = plain.relu_norm(product, bias, norm, dropout)
+    same("relu_norm_backward", grad, saved, scale, dropout)
+
+
+def drawn(generator: Any, *shape: int) -> Dropout:
+    units = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+    return Dropout(units, threshold=77)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (1, 1), (100, 130)])
+def test_dropped(generator: Any, shape: tuple[int, int]) -> None:
+    same("dropped", torch.randn(shape, generator=generator), drawn(generator, *shape))
 
 
 @pytest.mark.parametrize(("n", "n_targets", "n_bits"), [(1, 1, 1), (3, 481, 7), (40, 1000, 32)])
@@ -100,6 +113,8 @@ def test_wrong_arrays_are_refused() -> None:
         core.sum_rows(core.SparseRows(ids, values, starts), matrix, 1)
     with pytest.raises(ValueError, match="mean must have 6 numbers, got 3"):
         core.Adam(matrix, matrix[:, 0].copy(), matrix, 1e-7)
+    with pytest.raises(ValueError, match="dropout must have 6 bytes, got 5"):
+        core.dropped(matrix, core.Dropout(np.zeros(5, np.uint8), 77, 1.5), 1)
     adam = core.Adam(matrix, matrix.copy(), matrix.copy(), 1e-7)
     with pytest.raises(IndexError, match=r"rows must be 0 \.\.\. 2, got 3"):
         adam.step_rows(ids, matrix[:1], 0.1, 1)

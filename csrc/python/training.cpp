@@ -5,6 +5,7 @@
 #include "core/training/softmax_regression.hpp"
 #include "python/bindings.hpp"
 
+#include <optional>
 #include <pybind11/stl.h>
 #include <string>
 #include <vector>
@@ -66,17 +67,43 @@ Floats py_sum_rows(const PySparseRows &sums, const Floats &matrix, std::size_t n
     return out;
 }
 
+struct PyDropout {
+    py::array_t<std::uint8_t, py::array::c_style> bytes;
+    std::int32_t threshold;
+    float scale;
+
+    // Of a matrix of `size` units.
+    Dropout view(py::ssize_t size) const {
+        if (bytes.size() != size)
+            throw py::value_error("dropout must have " + std::to_string(size) + " bytes, got " +
+                                  std::to_string(bytes.size()));
+        return {bytes.data(), threshold, scale};
+    }
+};
+
+Dropout view(const std::optional<PyDropout> &dropout, py::ssize_t size) {
+    return dropout ? dropout->view(size) : Dropout{};
+}
+
+Floats py_dropped(const Floats &x, const PyDropout &dropout, std::size_t n_threads) {
+    const Dropout drawn = dropout.view(x.size());
+    Floats out = empty_like(x);
+    float *to = out.mutable_data();
+    released([&] { dropped(x.data(), static_cast<std::size_t>(x.size()), drawn, to, n_threads); });
+    return out;
+}
+
 struct PyNorm {
     Floats scale, shift, running_mean, running_variance;
     float eps, momentum;
 };
 
-struct PyRectified {
-    Floats values, mean, inverse;
+struct PyMoments {
+    Floats mean, inverse;
 };
 
 py::tuple py_relu_norm(const Floats &product, const Floats &bias, PyNorm &norm,
-                       std::size_t n_threads) {
+                       const std::optional<PyDropout> &dropout, std::size_t n_threads) {
     if (product.ndim() != 2 || product.shape(0) < 2)
         throw py::value_error("product must have shape [n, width], n >= 2");
     const py::ssize_t width = product.shape(1);
@@ -86,7 +113,7 @@ py::tuple py_relu_norm(const Floats &product, const Floats &bias, PyNorm &norm,
     check_size(norm.running_mean, width, "running_mean");
     check_size(norm.running_variance, width, "running_variance");
     Floats out = empty_like(product);
-    PyRectified rectified{empty_like(product), empty_like(bias), empty_like(bias)};
+    PyMoments moments{empty_like(bias), empty_like(bias)};
     const ReluNorm layer{product.data(),
                          bias.data(),
                          norm.scale.data(),
@@ -95,41 +122,47 @@ py::tuple py_relu_norm(const Floats &product, const Floats &bias, PyNorm &norm,
                          length(product, 1),
                          norm.eps,
                          norm.momentum,
-                         rectified.values.mutable_data(),
                          out.mutable_data(),
-                         rectified.mean.mutable_data(),
-                         rectified.inverse.mutable_data(),
+                         moments.mean.mutable_data(),
+                         moments.inverse.mutable_data(),
                          norm.running_mean.mutable_data(),
-                         norm.running_variance.mutable_data()};
+                         norm.running_variance.mutable_data(),
+                         view(dropout, product.size())};
     released([&] { relu_norm(layer, n_threads); });
-    return py::make_tuple(out, rectified);
+    return py::make_tuple(out, moments);
 }
 
 struct PyReluNormGradient {
     Floats product, bias, scale, shift;
 };
 
-PyReluNormGradient py_relu_norm_backward(const Floats &grad, const PyRectified &rectified,
-                                         const Floats &scale, std::size_t n_threads) {
+PyReluNormGradient py_relu_norm_backward(const Floats &grad, const Floats &product,
+                                         const Floats &bias, const PyMoments &moments,
+                                         const Floats &scale,
+                                         const std::optional<PyDropout> &dropout,
+                                         std::size_t n_threads) {
     if (grad.ndim() != 2)
         throw py::value_error("grad must have shape [n, width]");
-    check_size(rectified.values, grad.size(), "values");
-    check_size(rectified.mean, grad.shape(1), "mean");
-    check_size(rectified.inverse, grad.shape(1), "inverse");
+    check_size(product, grad.size(), "product");
+    check_size(bias, grad.shape(1), "bias");
+    check_size(moments.mean, grad.shape(1), "mean");
+    check_size(moments.inverse, grad.shape(1), "inverse");
     check_size(scale, grad.shape(1), "scale");
     PyReluNormGradient to{empty_like(grad), empty_like(scale), empty_like(scale),
                           empty_like(scale)};
     const ReluNormGradient layer{grad.data(),
-                                 rectified.values.data(),
-                                 rectified.mean.data(),
-                                 rectified.inverse.data(),
+                                 product.data(),
+                                 bias.data(),
+                                 moments.mean.data(),
+                                 moments.inverse.data(),
                                  scale.data(),
                                  length(grad, 0),
                                  length(grad, 1),
                                  to.product.mutable_data(),
                                  to.bias.mutable_data(),
                                  to.scale.mutable_data(),
-                                 to.shift.mutable_data()};
+                                 to.shift.mutable_data(),
+                                 view(dropout, grad.size())};
     released([&] { relu_norm_backward(layer, n_threads); });
     return to;
 }
@@ -221,16 +254,17 @@ void bind_training(py::module_ &m) {
     const auto n_threads = py::arg("n_threads");
     py::class_<PySparseRows>(m, "SparseRows")
         .def(py::init<Ids, Floats, Ids>(), py::arg("ids"), py::arg("values"), py::arg("starts"));
+    py::class_<PyDropout>(m, "Dropout")
+        .def(py::init<py::array_t<std::uint8_t, py::array::c_style>, std::int32_t, float>(),
+             py::arg("bytes"), py::arg("threshold"), py::arg("scale"));
     py::class_<PyNorm>(m, "Norm").def(
         py::init<Floats, Floats, Floats, Floats, float, float>(), py::kw_only(), py::arg("scale"),
         py::arg("shift"), py::arg("running_mean").noconvert(),
         py::arg("running_variance").noconvert(), py::arg("eps"), py::arg("momentum"));
-    py::class_<PyRectified>(m, "Rectified")
-        .def(py::init<Floats, Floats, Floats>(), py::arg("values"), py::arg("mean"),
-             py::arg("inverse"))
-        .def_readonly("values", &PyRectified::values)
-        .def_readonly("mean", &PyRectified::mean)
-        .def_readonly("inverse", &PyRectified::inverse);
+    py::class_<PyMoments>(m, "Moments")
+        .def(py::init<Floats, Floats>(), py::arg("mean"), py::arg("inverse"))
+        .def_readonly("mean", &PyMoments::mean)
+        .def_readonly("inverse", &PyMoments::inverse);
     py::class_<PyReluNormGradient>(m, "ReluNormGradient")
         .def_readonly("product", &PyReluNormGradient::product)
         .def_readonly("bias", &PyReluNormGradient::bias)
@@ -244,10 +278,11 @@ void bind_training(py::module_ &m) {
         .def_readonly("weight", &PySoftmaxLoss::weight)
         .def_readonly("bias", &PySoftmaxLoss::bias);
     m.def("sum_rows", &py_sum_rows, py::arg("sums"), py::arg("matrix"), n_threads);
+    m.def("dropped", &py_dropped, py::arg("x"), py::arg("dropout"), n_threads);
     m.def("relu_norm", &py_relu_norm, py::arg("product"), py::arg("bias"), py::arg("norm"),
-          n_threads);
-    m.def("relu_norm_backward", &py_relu_norm_backward, py::arg("grad"), py::arg("rectified"),
-          py::arg("scale"), n_threads);
+          py::arg("dropout"), n_threads);
+    m.def("relu_norm_backward", &py_relu_norm_backward, py::arg("grad"), py::arg("product"),
+          py::arg("bias"), py::arg("moments"), py::arg("scale"), py::arg("dropout"), n_threads);
     m.def("softmax_regression", &py_softmax_regression, py::arg("code"), py::arg("decoder"),
           py::arg("target"), py::arg("log_floor"), n_threads);
     py::class_<PyAdam>(m, "Adam")

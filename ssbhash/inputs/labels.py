@@ -33,6 +33,13 @@ class ClassLabels:
         """Whether an item may have several classes."""
         return self.numbers.ndim == 2
 
+    @property
+    def labels_per_item(self) -> float:
+        """Mean number of labels of an item whose labels are known."""
+        if not self.multilabel:
+            return 1.0
+        return float(self.numbers[self.numbers[:, 0] >= 0].sum(axis=1).mean())
+
     def without(self, ids: npt.NDArray[np.int64]) -> ClassLabels:
         """Hide the labels of some items."""
         numbers = self.numbers.copy()

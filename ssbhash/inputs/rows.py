@@ -370,6 +370,8 @@ class RowSource(Protocol):
 
 # Up to this many bytes, dense rows are kept in memory and not made again for each batch.
 MOST_IN_MEMORY = 1 << 28
+# Rows of them that are made together.
+MADE_ROWS = 2048
 
 
 def in_memory(rows: RowSource) -> RowSource:
@@ -379,9 +381,9 @@ def in_memory(rows: RowSource) -> RowSource:
     if 4 * len(rows) * rows.n_columns > MOST_IN_MEMORY:
         return rows
     array = np.empty((len(rows), rows.n_columns), np.float32)
-    for start in range(0, len(rows), BLOCK_ROWS):
-        ids = np.arange(start, min(start + BLOCK_ROWS, len(rows)))
-        array[ids] = np.asarray(rows.take(ids))
+    for start in range(0, len(rows), MADE_ROWS):
+        stop = min(start + MADE_ROWS, len(rows))
+        array[start:stop] = np.asarray(rows.take(np.arange(start, stop)))
     return DenseRows(array)
 
 

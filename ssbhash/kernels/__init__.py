@@ -3,10 +3,19 @@
 from ssbhash.kernels import native, plain
 from ssbhash.kernels.choice import Kernels, kernels_for
 from ssbhash.kernels.memory import in_large_pages
-from ssbhash.kernels.types import AdamState, Missed, Nonzeros, Norm, Rectified, SoftmaxLoss
+from ssbhash.kernels.types import (
+    AdamState,
+    Dropout,
+    Missed,
+    Nonzeros,
+    Norm,
+    Rectified,
+    SoftmaxLoss,
+)
 
 __all__ = [
     "AdamState",
+    "Dropout",
     "Kernels",
     "Missed",
     "Nonzeros",

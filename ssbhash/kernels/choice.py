@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ssbhash.engines import native_module
 from ssbhash.kernels import native, plain
-from ssbhash.kernels.types import AdamState, Missed, Nonzeros, Norm, Rectified, SoftmaxLoss
+from ssbhash.kernels.types import AdamState, Dropout, Missed, Nonzeros, Norm, Rectified, SoftmaxLoss
 
 
 class Kernels(Protocol):
@@ -22,11 +22,16 @@ class Kernels(Protocol):
         starts[i + 1].
         """
 
-    def relu_norm(self, product: Tensor, bias: Tensor, norm: Norm) -> tuple[Tensor, Rectified]:
-        """Normalise max(product + bias, 0) [n, width] by the statistics of the batch, n >= 2."""
+    def dropped(self, x: Tensor, dropout: Dropout) -> Tensor:
+        """Drop units of `x`."""
+
+    def relu_norm(
+        self, product: Tensor, bias: Tensor, norm: Norm, dropout: Dropout | None
+    ) -> tuple[Tensor, Rectified]:
+        """Normalise max(product + bias, 0) [n, width] by the batch, n >= 2; then drop units."""
 
     def relu_norm_backward(
-        self, grad: Tensor, saved: Rectified, scale: Tensor
+        self, grad: Tensor, saved: Rectified, scale: Tensor, dropout: Dropout | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Compute the gradients of product, bias, scale and shift."""
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ssbhash.engines import native_module
-from ssbhash.kernels.types import AdamState, Missed, Nonzeros, Norm, Rectified, SoftmaxLoss
+from ssbhash.kernels.types import AdamState, Dropout, Missed, Nonzeros, Norm, Rectified, SoftmaxLoss
 
 _core: Any = native_module()
 
@@ -18,7 +18,14 @@ def sum_rows(ids: Tensor, values: Tensor, starts: Tensor, matrix: Tensor) -> Ten
     return torch.from_numpy(_core.sum_rows(sums, _array(matrix), torch.get_num_threads()))
 
 
-def relu_norm(product: Tensor, bias: Tensor, norm: Norm) -> tuple[Tensor, Rectified]:
+def dropped(x: Tensor, dropout: Dropout) -> Tensor:
+    found = _core.dropped(_array(x), _dropout(dropout), torch.get_num_threads())
+    return torch.from_numpy(found)
+
+
+def relu_norm(
+    product: Tensor, bias: Tensor, norm: Norm, dropout: Dropout | None
+) -> tuple[Tensor, Rectified]:
     parameters = _core.Norm(
         scale=_array(norm.scale),
         shift=_array(norm.shift),
@@ -28,21 +35,22 @@ def relu_norm(product: Tensor, bias: Tensor, norm: Norm) -> tuple[Tensor, Rectif
         momentum=norm.momentum,
     )
     threads = torch.get_num_threads()
-    out, saved = _core.relu_norm(_array(product), _array(bias), parameters, threads)
-    saved_tensors = map(torch.from_numpy, (saved.values, saved.mean, saved.inverse))
-    return torch.from_numpy(out), Rectified(*saved_tensors)
+    drawn = _dropout(dropout)
+    out, moments = _core.relu_norm(_array(product), _array(bias), parameters, drawn, threads)
+    mean, inverse = map(torch.from_numpy, (moments.mean, moments.inverse))
+    return torch.from_numpy(out), Rectified(product, bias, mean, inverse)
 
 
 def relu_norm_backward(
-    grad: Tensor, saved: Rectified, scale: Tensor
+    grad: Tensor, saved: Rectified, scale: Tensor, dropout: Dropout | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    rectified = _core.Rectified(*map(_array, saved))
+    grad, product, bias, mean, inverse, scale = map(_array, (grad, *saved, scale))
+    moments, drawn = _core.Moments(mean, inverse), _dropout(dropout)
     threads = torch.get_num_threads()
-    found = _core.relu_norm_backward(_array(grad), rectified, _array(scale), threads)
-    product, bias, by_scale, by_shift = map(
-        torch.from_numpy, (found.product, found.bias, found.scale, found.shift)
-    )
-    return product, bias, by_scale, by_shift
+    found = _core.relu_norm_backward(grad, product, bias, moments, scale, drawn, threads)
+    gradients = found.product, found.bias, found.scale, found.shift
+    by_product, by_bias, by_scale, by_shift = map(torch.from_numpy, gradients)
+    return by_product, by_bias, by_scale, by_shift
 
 
 def softmax_regression(
@@ -66,6 +74,12 @@ def adam_rows(state: AdamState, rows: Tensor, gradient: Tensor, step: float) -> 
 
 def adam(state: AdamState, gradients: list[Tensor], step: float) -> None:
     _adam(state).step([_array(x) for x in gradients], step, torch.get_num_threads())
+
+
+def _dropout(dropout: Dropout | None) -> Any:
+    if dropout is None:
+        return None
+    return _core.Dropout(_array(dropout.bytes), dropout.threshold, dropout.scale)
 
 
 def _adam(state: AdamState) -> Any:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ssbhash.kernels.types import AdamState, Missed, Nonzeros, Norm, Rectified, SoftmaxLoss
+from ssbhash.kernels.types import AdamState, Dropout, Missed, Nonzeros, Norm, Rectified, SoftmaxLoss
 
 BETA1, BETA2 = 0.9, 0.999
 
@@ -17,24 +17,34 @@ def sum_rows(ids: Tensor, values: Tensor, starts: Tensor, matrix: Tensor) -> Ten
     return F.embedding_bag(ids, matrix, starts, mode="sum", per_sample_weights=values)
 
 
-def relu_norm(product: Tensor, bias: Tensor, norm: Norm) -> tuple[Tensor, Rectified]:
+def dropped(x: Tensor, dropout: Dropout | None) -> Tensor:
+    if dropout is None:
+        return x
+    keep = dropout.bytes >= dropout.threshold
+    return x * keep.to(x.dtype).mul_(dropout.scale)
+
+
+def relu_norm(
+    product: Tensor, bias: Tensor, norm: Norm, dropout: Dropout | None
+) -> tuple[Tensor, Rectified]:
     values = torch.relu(product + bias)
     running = norm.running_mean, norm.running_variance
     out, mean, inverse = torch.native_batch_norm(
         values, norm.scale, norm.shift, *running, True, norm.momentum, norm.eps
     )
-    return out, Rectified(values, mean, inverse)
+    return dropped(out, dropout), Rectified(product, bias, mean, inverse)
 
 
 def relu_norm_backward(
-    grad: Tensor, saved: Rectified, scale: Tensor
+    grad: Tensor, saved: Rectified, scale: Tensor, dropout: Dropout | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     backward = torch.ops.aten.native_batch_norm_backward
     statistics = None, None, saved.mean, saved.inverse
+    rectified = torch.relu(saved.product + saved.bias)
     values, by_scale, by_shift = backward(
-        grad, saved.values, scale, *statistics, True, 0.0, [True, True, True]
+        dropped(grad, dropout), rectified, scale, *statistics, True, 0.0, [True, True, True]
     )
-    product = values * (saved.values > 0)
+    product = values * (rectified > 0)
     return product, product.sum(0), by_scale, by_shift
 
 

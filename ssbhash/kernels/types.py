@@ -48,14 +48,36 @@ class Norm:
     momentum: float
 
 
+@dataclass(frozen=True)
+class Dropout:
+    """Dropout of the units whose random byte is below `threshold`; the others are scaled up.
+
+    Parameters
+    ----------
+    bytes
+        uint8, of the shape of the units.
+    threshold
+        1 ... 255.
+    """
+
+    bytes: Tensor
+    threshold: int
+
+    @property
+    def scale(self) -> float:
+        """Factor of the units that are kept."""
+        return 256 / (256 - self.threshold)
+
+
 class Rectified(NamedTuple):
     """What the backward pass of `relu_norm` needs.
 
-    `values` [n, width] are max(product + bias, 0); `mean` and `inverse` [width] are their mean
-    and 1 / sqrt(variance + eps).
+    `mean` and `inverse` [width] are the mean and 1 / sqrt(variance + eps) of
+    max(product + bias, 0).
     """
 
-    values: Tensor
+    product: Tensor
+    bias: Tensor
     mean: Tensor
     inverse: Tensor
 

@@ -6,11 +6,11 @@ Importing this module needs the `train` extra (torch, scikit-learn, scipy, tqdm)
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
-import scipy.linalg
 import torch
 
 from ssbhash.inputs import (
@@ -24,11 +24,7 @@ from ssbhash.inputs import (
 )
 from ssbhash.models.base import ClassifyingHasher, Hasher
 from ssbhash.models.fitted import Model
-from ssbhash.models.projections import (
-    principal_axes,
-    random_axes,
-    rotation_to_signs,
-)
+from ssbhash.models.projections import class_and_item_bits
 from ssbhash.nn import (
     Autoencoder,
     BernoulliVAENetwork,
@@ -44,9 +40,8 @@ from ssbhash.training import Data, Options, believe, better_scaled, split
 
 logger = logging.getLogger(__name__)
 
-# Training items that the projections of codes are found on, and iterations of the rotation.
+# Training items that the projections of codes are found on.
 PROJECTED_ITEMS = 1 << 14
-ITQ_ITERATIONS = 50
 
 
 @dataclass(eq=False, repr=False)
@@ -70,7 +65,8 @@ class SSBVAE(ClassifyingHasher):
         By default 100 with preset "paper", else 200.
     class_scale
         Preset "default" only: scale of the class probabilities in the code, beside an
-        embedding of unit length. It counts as 0 if the labels predict held-out labels no
+        embedding of unit length. Divided by the square root of the mean number of labels of
+        an item, if that is above 1. It counts as 0 if the labels predict held-out labels no
         better than class frequencies do.
     contrast_weight
         Preset "default" only: weight of telling an item's neighbour from other items.
@@ -171,20 +167,12 @@ class SSBVAE(ClassifyingHasher):
         n = min(len(rows), PROJECTED_ITEMS)
         some = np.arange(n, dtype=np.int64) * len(rows) // n
         both = model.encode(network.both, rows, len(network.mean), some)
-        mean, seed = both.mean(0), int(self.seed)
-        n_bits, n_classes = network.shape.n_bits, network.shape.n_classes
-        classes = np.eye(n_classes)
-        if n_classes > n_bits:
-            # Each has little of the variance, and would not be a principal axis.
-            classes = random_axes(n_classes, max(n_bits // 2, 1), seed)
-        weights = scipy.linalg.block_diag(
-            self.report_["class_scale"] * classes, np.eye(len(mean) - n_classes)
+        shape, class_scale = network.shape, self.report_["class_scale"]
+        mean, projection = class_and_item_bits(
+            both, shape.n_classes, shape.n_bits, class_scale, int(self.seed)
         )
-        weighted = (both - mean) @ weights
-        axes = principal_axes(weighted, n_bits)
-        rotation = rotation_to_signs(weighted @ axes, n_bits, ITQ_ITERATIONS, seed)
         network.mean.copy_(torch.from_numpy(mean))
-        network.projection.copy_(torch.from_numpy(weights @ axes @ rotation))
+        network.projection.copy_(torch.from_numpy(projection))
 
     def _network(self) -> type[Autoencoder]:
         return SSBVAENetwork if self.preset == "paper" else ClassAndItemNetwork
@@ -214,8 +202,10 @@ class SSBVAE(ClassifyingHasher):
             return data, shape
         assert data.labels is not None
         rows = in_memory(data.x)
-        beliefs = believe(rows, self._seen(data.labels), int(self.seed), bool(self.verbose))
-        class_scale = float(self.class_scale)
+        seen = self._seen(data.labels)
+        beliefs = believe(rows, seen, int(self.seed), bool(self.verbose))
+        # Probabilities of an item with several labels are longer than its embedding.
+        class_scale = float(self.class_scale) / math.sqrt(max(1.0, seen.labels_per_item))
         if not beliefs.informative:
             class_scale = 0.0
             logger.warning(

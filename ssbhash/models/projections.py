@@ -6,8 +6,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import scipy.linalg
 
 from ssbhash.arrays import Float64Array
+
+# Iterations of the rotation of class probabilities and embedding.
+CLASS_AND_ITEM_ITERATIONS = 50
 
 
 def orthogonal_hyperplanes(n_columns: int, n_bits: int, seed: int) -> Float64Array:
@@ -16,12 +20,6 @@ def orthogonal_hyperplanes(n_columns: int, n_bits: int, seed: int) -> Float64Arr
     n_blocks = -(-n_bits // n_columns)
     blocks = [np.linalg.qr(rng.standard_normal((n_columns,) * 2))[0] for _ in range(n_blocks)]
     return np.concatenate([np.empty((n_columns, 0)), *blocks], axis=1)[:, :n_bits]
-
-
-def random_axes(n_columns: int, n_axes: int, seed: int) -> Float64Array:
-    """Draw random axes [n_columns, n_axes] that keep squared distances on average."""
-    drawn = np.random.default_rng(seed).standard_normal((n_columns, n_axes))
-    return np.asarray(np.linalg.qr(drawn)[0] * np.sqrt(n_columns / n_axes))
 
 
 def rotation_to_signs(
@@ -43,7 +41,47 @@ def rotation_to_signs(
     return np.asarray(rotation[:n_axes])
 
 
-def principal_axes(centred: npt.NDArray[Any], n_axes: int) -> Float64Array:
+def class_and_item_bits(
+    both: npt.NDArray[Any], n_classes: int, n_bits: int, class_scale: float, seed: int
+) -> tuple[Float64Array, Float64Array]:
+    """Find the bits of class probabilities beside an embedding.
+
+    Parameters
+    ----------
+    both
+        Items [n, n_columns]: first the probabilities of `n_classes` classes, then an embedding.
+    n_classes, n_bits
+        Number of classes and of bits.
+    class_scale
+        Scale of the probabilities.
+    seed
+        Of the random axes and of the rotation before its first iteration.
+
+    Returns
+    -------
+    mean, projection
+        [n_columns] and [n_columns, n_bits]: bit j of an item is [(both - mean) projection]_j > 0.
+    """
+    mean = both.mean(0)
+    classes = np.eye(n_classes)
+    if n_classes > n_bits:
+        # Each has little of the variance, and would not be a principal axis.
+        classes = _random_axes(n_classes, max(n_bits // 2, 1), seed)
+    n_embedding = both.shape[1] - n_classes
+    weights = scipy.linalg.block_diag(class_scale * classes, np.eye(n_embedding))
+    weighted = (both - mean) @ weights
+    axes = _principal_axes(weighted, n_bits)
+    rotation = rotation_to_signs(weighted @ axes, n_bits, CLASS_AND_ITEM_ITERATIONS, seed)
+    return mean, weights @ axes @ rotation
+
+
+def _random_axes(n_columns: int, n_axes: int, seed: int) -> Float64Array:
+    """Draw random axes [n_columns, n_axes] that keep squared distances on average."""
+    drawn = np.random.default_rng(seed).standard_normal((n_columns, n_axes))
+    return np.asarray(np.linalg.qr(drawn)[0] * np.sqrt(n_columns / n_axes))
+
+
+def _principal_axes(centred: npt.NDArray[Any], n_axes: int) -> Float64Array:
     """Find the directions [n_columns, n_axes] of the largest variance of centred items."""
     vectors: Float64Array = np.linalg.eigh((centred.T @ centred).astype(np.float64))[1]
     return vectors[:, ::-1][:, :n_axes]

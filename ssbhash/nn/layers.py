@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssbhash.inputs import Batch, SparseBatch
-from ssbhash.kernels import Norm, Rectified, kernels_for
+from ssbhash.kernels import Dropout, Norm, Rectified, kernels_for, plain
 
 # Matrix products use other kernels, which round differently, for rows and columns beyond a
 # multiple of their tile.
@@ -91,15 +92,15 @@ class BatchNorm(nn.BatchNorm1d):
         self.n_steps += 1
         self.momentum = max(1 / self.n_steps, 0.01)
 
-    def rectified(self, product: Tensor, bias: Tensor) -> Tensor:
-        """Normalise max(product + bias, 0) [m, width]."""
+    def rectified(self, product: Tensor, bias: Tensor, dropout: Dropout | None = None) -> Tensor:
+        """Normalise max(product + bias, 0) [m, width], then drop units."""
         if not self.training or product.shape[0] == 1:
-            return self.forward(torch.relu(product + bias))
+            return plain.dropped(self.forward(torch.relu(product + bias)), dropout)
         self._count()
         assert self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
         apply: Any = _ReluNorm.apply
-        out: Tensor = apply(product.float(), bias, self.weight, self.bias, self)
+        out: Tensor = apply(product.float(), bias, self.weight, self.bias, self, dropout)
         return out
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
@@ -119,26 +120,34 @@ class BatchNorm(nn.BatchNorm1d):
 
 
 class _ReluNorm(torch.autograd.Function):
-    """Bias, ReLU and batch normalisation, forward and backward in one call each."""
+    """Bias, ReLU, batch normalisation and dropout, forward and backward in one call each."""
 
     @staticmethod
     def forward(
-        ctx: Any, product: Tensor, bias: Tensor, scale: Tensor, shift: Tensor, norm: BatchNorm
+        ctx: Any,
+        product: Tensor,
+        bias: Tensor,
+        scale: Tensor,
+        shift: Tensor,
+        norm: BatchNorm,
+        dropout: Dropout | None,
     ) -> Tensor:
         assert norm.running_mean is not None
         assert norm.running_var is not None
         assert norm.momentum is not None
         running = norm.running_mean, norm.running_var
         parameters = Norm(scale, shift, *running, norm.eps, norm.momentum)
-        out, saved = kernels_for(product).relu_norm(product, bias, parameters)
+        out, saved = kernels_for(product).relu_norm(product, bias, parameters, dropout)
         ctx.save_for_backward(*saved, scale)
+        ctx.dropout = dropout
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         *saved, scale = ctx.saved_tensors
         kernels = kernels_for(grads[0])
-        return *kernels.relu_norm_backward(grads[0], Rectified(*saved), scale), None
+        found = kernels.relu_norm_backward(grads[0], Rectified(*saved), scale, ctx.dropout)
+        return *found, None, None
 
 
 class Encoder(nn.Module):
@@ -157,12 +166,15 @@ class Encoder(nn.Module):
         """Encode a batch; `dropout` is the share of inputs and hidden units that are dropped."""
         if not self.training and not torch.is_grad_enabled():
             return self._encode(x)
-        product = self.first.product(_dropped(x, dropout, generator))
-        hidden = self.first_norm.rectified(product, self.first.bias)
-        product = self.second.product(_dropped(hidden, dropout, generator))
-        hidden = self.second_norm.rectified(product, self.second.bias)
-        dropped: Tensor = _dropped(hidden, dropout, generator)
-        return dropped
+        device, width = self.second.bias.device, self.second.bias.shape[0]
+        shapes = (len(x), self.first.weight.shape[0]), (len(x), width), (len(x), width)
+        drop_x, drop_first, drop_second = (_draw(s, dropout, generator, device) for s in shapes)
+        if drop_x is not None:
+            assert isinstance(x, Tensor)
+            x = kernels_for(x).dropped(x, drop_x)
+        hidden = self.first_norm.rectified(self.first.product(x), self.first.bias, drop_first)
+        product = self.second.product(hidden)
+        return self.second_norm.rectified(product, self.second.bias, drop_second)
 
     def project(self, x: Batch, head: Linear) -> Tensor:
         """Encode, and apply a linear layer."""
@@ -231,7 +243,8 @@ class OwnEncoder(nn.Module):
         rows = x.dense() if isinstance(x, SparseBatch) else x
         was_training = self.training
         self.module.train(was_training and len(rows) > 1)
-        hidden = self.module(_dropped(rows, dropout, generator))
+        drawn = _draw(rows.shape, dropout, generator, rows.device)
+        hidden = self.module(plain.dropped(rows, drawn))
         self.module.train(was_training)
         wanted = len(rows), self.n_hidden_units
         if not isinstance(hidden, Tensor) or hidden.shape != wanted:
@@ -240,8 +253,7 @@ class OwnEncoder(nn.Module):
                 f"encoder must map {list(rows.shape)} to {list(wanted)} (n_hidden_units="
                 f"{self.n_hidden_units}), it returned {got}"
             )
-        dropped: Tensor = _dropped(hidden, dropout, generator)
-        return dropped
+        return plain.dropped(hidden, _draw(wanted, dropout, generator, rows.device))
 
     def project(self, x: Batch, head: Linear) -> Tensor:
         """Encode, and apply a linear layer."""
@@ -249,16 +261,18 @@ class OwnEncoder(nn.Module):
         return projected
 
 
-def _dropped(x: Any, share: float, generator: torch.Generator | None) -> Any:
-    """Drop a share of `x`, to the nearest 256th, and scale up what remains."""
+def _draw(
+    shape: tuple[int, ...], share: float, generator: torch.Generator | None, device: torch.device
+) -> Dropout | None:
+    """Draw which units to drop: the share of them to the nearest 256th; None if that is 0."""
     threshold = min(round(256 * share), 255)
     if not threshold:
-        return x
+        return None
+    n = math.prod(shape)
     # Eight units from each random number: drawing them one by one took a third of a step.
-    words = torch.empty(-(-x.numel() // 8), dtype=torch.int64, device=x.device)
+    words = torch.empty(-(-n // 8), dtype=torch.int64, device=device)
     units = words.random_(-(2**63), None, generator=generator).view(torch.uint8)
-    keep = units[: x.numel()].view(x.shape) >= threshold
-    return x * keep.to(x.dtype).mul_(256 / (256 - threshold))
+    return Dropout(units[:n].view(shape), threshold)
 
 
 def glorot(n_in: int, n_out: int, generator: torch.Generator) -> Tensor:

@@ -52,7 +52,8 @@ LEAST_PROBABILITY = 1e-3
 # With more classes only the cheapest candidates are tried, on one fold, with fewer iterations.
 MANY_CLASSES = 100
 MOST_ITERATIONS, MOST_ITERATIONS_OF_MANY = 60, 15
-_BLOCK_ROWS = 512
+# Items that are compared with all anchors together, and whose labels are predicted together.
+_BLOCK_ROWS, _PREDICTED_ROWS = 128, 2048
 # With more features, no covariance matrix is formed.
 _COVARIANCE_FEATURES = 1024
 
@@ -104,7 +105,7 @@ def believe(rows: RowSource, labels: ClassLabels, seed: int, verbose: bool = Fal
     target = _target(labels, anchors)
     known = np.flatnonzero(np.isin(anchors, all_known))
     folds = _folds(known, target, rng)
-    x = _dense(rows, anchors)
+    x, mean = _centred(rows, anchors)
     candidates = _candidates(x, target, known, folds, labels.multilabel, verbose)
     chosen = _chosen(candidates)
     spreading = [c for c in candidates if isinstance(c.method, _Spreading)]
@@ -114,9 +115,9 @@ def believe(rows: RowSource, labels: ClassLabels, seed: int, verbose: bool = Fal
     neighbours = np.empty((len(rows), space.n_neighbours), np.int64)
     place = np.full(len(rows), -1)
     place[anchors] = np.arange(len(anchors))
-    for start in range(0, len(rows), _BLOCK_ROWS):
-        ids = np.arange(start, min(start + _BLOCK_ROWS, len(rows)))
-        x = _dense(rows, ids)
+    for start in range(0, len(rows), _PREDICTED_ROWS):
+        ids = np.arange(start, min(start + _PREDICTED_ROWS, len(rows)))
+        x = _dense(rows, ids) - mean
         probabilities[ids] = np.mean([f.predict(x, place[ids]) for f in fitted], axis=0)
         neighbours[ids] = anchors[space.nearest(x, place[ids])[1].numpy()]
     held = np.concatenate([known[:0], *folds])
@@ -125,17 +126,17 @@ def believe(rows: RowSource, labels: ClassLabels, seed: int, verbose: bool = Fal
         target[held],
         labels.multilabel,
     )
-    mean = _mean_loss(chosen)
+    log_loss = _mean_loss(chosen)
     report = {
         "candidates": [c.description for c in candidates],
         "chosen": [c.description for c in chosen],
-        "log_loss": mean,
+        "log_loss": log_loss,
         "log_loss_of_frequencies": frequencies,
         "n_validated": len(held),
         "neighbours_in_dimensions": space.width,
     }
     # With too few labels for a validation, the candidates are trusted.
-    return Beliefs(probabilities, neighbours, not len(held) or mean < frequencies, report)
+    return Beliefs(probabilities, neighbours, not len(held) or log_loss < frequencies, report)
 
 
 def better_scaled(
@@ -165,8 +166,8 @@ def better_scaled(
     folds = _folds(places, target, rng)
     losses = []
     for rows in (one_scale, own_scales):
-        x = _dense(rows, known)
-        space = _Space(x, x.mean(0), None, 1)
+        x, _ = _centred(rows, known)
+        space = _Space(x, None, 1)
         methods = (_Regression(space, c, labels.multilabel) for c in STRENGTHS)
         losses.append(min(_validated(m, x, target, places, folds).loss for m in methods))
     report = {"log_loss_one_scale": losses[0], "log_loss_own_scales": losses[1]}
@@ -178,29 +179,30 @@ class _Space:
 
     Parameters
     ----------
-    x
-        Anchors, float32 [n_anchors, n_features].
-    mean, axes
-        Mean and principal axes [n_features, width] of the anchors; axes None for all features.
+    anchors
+        float32 [n_anchors, n_features], minus their mean. So are all items below.
+    axes
+        Principal axes [n_features, width] of the anchors; None for all features.
     n_neighbours
         Neighbours of an item in the graph.
     """
 
-    def __init__(self, x: Tensor, mean: Tensor, axes: Tensor | None, n_neighbours: int) -> None:
-        self.anchors, self.mean, self.axes = x, mean, axes
-        self.n_neighbours = n_neighbours
-        projected = self._projected(x)
+    def __init__(self, anchors: Tensor, axes: Tensor | None, n_neighbours: int) -> None:
+        self.anchors, self.axes, self.n_neighbours = anchors, axes, n_neighbours
+        projected = self._projected(anchors)
         self.width = projected.shape[1]
-        self.scale = 1 / float(projected.square().mean().sqrt().clamp_min(1e-12))
+        length = float(torch.linalg.vector_norm(projected)) / math.sqrt(projected.numel())
+        self.scale = 1 / max(length, 1e-12)
 
     @cached_property
-    def unit(self) -> Tensor:
-        """Projected anchors of unit length."""
-        return F.normalize(self._projected(self.anchors), dim=1)
+    def points(self) -> tuple[Tensor, Tensor]:
+        """Projected anchors, and 1 / their lengths [n_anchors]."""
+        projected = self._projected(self.anchors)
+        lengths: Tensor = torch.linalg.vector_norm(projected, dim=1).clamp_min(1e-12)
+        return projected, lengths.reciprocal()
 
     def _projected(self, x: Tensor) -> Tensor:
-        centred = x - self.mean
-        return centred if self.axes is None else centred @ self.axes
+        return x if self.axes is None else torch.mm(x, self.axes)
 
     def coordinates(self, x: Tensor) -> Tensor:
         """Compute the coordinates [m, width] of items, of unit scale."""
@@ -212,28 +214,29 @@ class _Space:
         `place` [m] is the place of each item among the anchors, -1 if it is none. An item is
         not its own neighbour.
         """
-        cosine = F.normalize(self._projected(x), dim=1) @ self.unit.t()
-        own = torch.from_numpy(np.flatnonzero(place >= 0))
-        if len(self.unit) > 1:
-            cosine[own, torch.from_numpy(place[place >= 0])] = -2.0
-        found = cosine.topk(self.n_neighbours, dim=1)
-        return found.values, found.indices
+        points, inverse_lengths = self.points
+        # One array for all blocks: glibc fragments if torch takes and gives back large ones.
+        block = torch.empty(min(len(x), _BLOCK_ROWS), len(points))
+        found = []
+        for start in range(0, len(x), _BLOCK_ROWS):
+            rows = x[start : start + _BLOCK_ROWS]
+            places = torch.from_numpy(place[start : start + _BLOCK_ROWS])
+            # Scaled here: the anchors of unit length would be a second copy of them all.
+            unit = F.normalize(self._projected(rows), dim=1)
+            cosine = torch.mm(unit, points.t(), out=block[: len(rows)]).mul_(inverse_lengths)
+            own = (places >= 0).nonzero()[:, 0]
+            if len(points) > 1:
+                cosine[own, places[own]] = -2.0
+            found.append(cosine.topk(self.n_neighbours, dim=1))
+        return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
 
     @cached_property
     def graph(self) -> Any:
         """Symmetric, normalised weights between neighbouring anchors, scipy CSR."""
         n = len(self.anchors)
-        ids, weights = [], []
-        for start in range(0, n, _BLOCK_ROWS):
-            stop = min(start + _BLOCK_ROWS, n)
-            cosine = self.unit[start:stop] @ self.unit.t()
-            if n > 1:
-                cosine[torch.arange(stop - start), torch.arange(start, stop)] = -2.0
-            found = cosine.topk(self.n_neighbours, dim=1)
-            ids.append(found.indices)
-            weights.append(_edge_weights(found.values))
+        cosine, ids = self.nearest(self.anchors, np.arange(n))
         starts = np.arange(0, n * self.n_neighbours + 1, self.n_neighbours)
-        parts = torch.cat(weights).numpy().ravel(), torch.cat(ids).numpy().ravel(), starts
+        parts = _edge_weights(cosine).numpy().ravel(), ids.numpy().ravel(), starts
         graph = scipy.sparse.csr_matrix(parts, shape=(n, n))
         graph = graph.maximum(graph.T)
         degree = np.asarray(graph.sum(1)).ravel() ** -0.5
@@ -418,14 +421,13 @@ def _validated(
 
 def _spaces(x: Tensor, n_classes: int) -> list[_Space]:
     """Make the spaces: as many components as classes, twice as many, 64, 128; all features."""
-    mean = x.mean(0)
     most = min(MOST_COMPONENTS, *x.shape)
-    axes = _principal_axes(x - mean, most)
+    axes = _principal_axes(x, most)
     widths = sorted({min(n, most) for n in (n_classes, 2 * n_classes, 64, MOST_COMPONENTS)})
     found = [axes[:, :width] for width in widths if width < x.shape[1]]
     n_neighbours = min(max(len(x) // (20 * n_classes), LEAST_NEIGHBOURS), MOST_NEIGHBOURS)
     n_neighbours = max(1, min(n_neighbours, len(x) - 1))
-    return [_Space(x, mean, each, n_neighbours) for each in (*found, None)]
+    return [_Space(x, each, n_neighbours) for each in (*found, None)]
 
 
 def _principal_axes(centred: Tensor, n_axes: int) -> Tensor:
@@ -498,6 +500,13 @@ def _folds(known: Ids, target: Float32Array, rng: np.random.Generator) -> list[I
     order = order[np.argsort(target[order].argmax(1), kind="stable")]
     n_tried = 1 if target.shape[1] > MANY_CLASSES else N_FOLDS
     return [order[start::N_FOLDS] for start in range(n_tried)]
+
+
+def _centred(rows: RowSource, ids: Ids) -> tuple[Tensor, Tensor]:
+    """Return items minus their mean, and the mean."""
+    x = _dense(rows, ids)
+    mean = x.mean(0)
+    return x.sub_(mean), mean
 
 
 def _dense(rows: RowSource, ids: Ids) -> Tensor:

@@ -60,17 +60,20 @@ void check_layer(std::size_t n, std::size_t width) {
     const Sparse x(n, n_columns);
     const Floats weight = uniform(n_columns * width);
     const Floats bias = uniform(width), scale = uniform(width), shift = uniform(width);
-    Floats product(n * width), rectified(n * width), out(n * width), gradient(n * width);
+    Floats product(n * width), out(n * width), gradient(n * width);
     Floats mean(width), inverse(width), running_mean(width), running_variance(width, 1.0f);
     Floats grad_bias(width), grad_scale(width), grad_shift(width);
+    const std::vector<std::uint8_t> bytes(n * width, 77);
+    const Dropout dropout{bytes.data(), 77, 1.5f};
     sum_rows(x.view(), weight.data(), width, product.data(), 2);
+    dropped(product.data(), n * width, dropout, product.data(), 2);
     relu_norm({product.data(), bias.data(), scale.data(), shift.data(), n, width, 1e-3f, 0.1f,
-               rectified.data(), out.data(), mean.data(), inverse.data(), running_mean.data(),
-               running_variance.data()},
+               out.data(), mean.data(), inverse.data(), running_mean.data(),
+               running_variance.data(), dropout},
               2);
-    relu_norm_backward({out.data(), rectified.data(), mean.data(), inverse.data(), scale.data(), n,
-                        width, gradient.data(), grad_bias.data(), grad_scale.data(),
-                        grad_shift.data()},
+    relu_norm_backward({out.data(), product.data(), bias.data(), mean.data(), inverse.data(),
+                        scale.data(), n, width, gradient.data(), grad_bias.data(),
+                        grad_scale.data(), grad_shift.data(), dropout},
                        2);
     for (const Floats *values : {&out, &running_variance, &gradient, &grad_bias, &grad_shift})
         require(finite(*values), "layer");

@@ -21,22 +21,36 @@ struct SparseRows {
 void sum_rows(const SparseRows &rows, const float *matrix, std::size_t width, float *out,
               std::size_t n_threads);
 
-// Batch normalisation of x = max(product + bias, 0), all [n, width], n >= 2.
+// Drops the units whose random byte is below `threshold`, and multiplies the others by `scale`.
+// Without bytes nothing is dropped.
+struct Dropout {
+    const std::uint8_t *bytes = nullptr;
+    std::int32_t threshold = 0;
+    float scale = 1;
+};
+
+// out [n] = x after dropout.
+void dropped(const float *x, std::size_t n, const Dropout &dropout, float *out,
+             std::size_t n_threads);
+
+// Batch normalisation of x = max(product + bias, 0), all [n, width], n >= 2; then dropout.
 struct ReluNorm {
     const float *product, *bias, *scale, *shift;
     std::size_t n, width;
-    float eps, momentum;    // momentum: the batch's weight in the running statistics
-    float *rectified, *out; // x, and x normalised
-    float *mean, *inverse;  // [width] mean and 1 / sqrt(variance + eps) of x
+    float eps, momentum; // momentum: the batch's weight in the running statistics
+    float *out;
+    float *mean, *inverse; // [width] mean and 1 / sqrt(variance + eps) of x
     float *running_mean, *running_variance;
+    Dropout dropout;
 };
 void relu_norm(const ReluNorm &layer, std::size_t n_threads);
 
 // The gradients of product, bias, scale and shift, given `grad`, the gradient of `out`.
 struct ReluNormGradient {
-    const float *grad, *rectified, *mean, *inverse, *scale;
+    const float *grad, *product, *bias, *mean, *inverse, *scale;
     std::size_t n, width;
-    float *product, *bias, *scale_out, *shift_out;
+    float *by_product, *by_bias, *by_scale, *by_shift;
+    Dropout dropout;
 };
 void relu_norm_backward(const ReluNormGradient &layer, std::size_t n_threads);
 

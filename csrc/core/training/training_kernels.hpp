@@ -7,8 +7,8 @@
 
 namespace ssbhash {
 
-// Columns of a layer that are normalised together.
-constexpr std::size_t kNormColumns = 64;
+// Most columns of a layer that are normalised together.
+constexpr std::size_t kNormColumns = 512;
 
 // Softmax regression works on tiles of kTileTargets targets, packed in panels of kPanel. A row of
 // a tile takes 30 cache lines; at a power of two its rows would share cache sets.
@@ -72,6 +72,9 @@ struct TrainingKernels {
     // to [width] = sum of values[i] times row columns[i] of matrix [., width].
     void (*sum_rows)(const std::int64_t *columns, const float *values, std::size_t n_rows,
                      const float *matrix, std::size_t width, float *to);
+
+    // See layers.hpp.
+    void (*dropped)(const float *x, std::size_t n, const Dropout &dropout, float *out);
 
     // See relu_norm and relu_norm_backward in layers.hpp: columns first ... first + n,
     // n <= kNormColumns.

@@ -20,10 +20,7 @@ Floats direction(Floats mean, Floats square, float eps) {
     const Floats reciprocal = _mm256_rcp_ps(root);
     return mean * (reciprocal * (2.0f - root * reciprocal));
 #else
-    Floats root;
-    for (std::size_t i = 0; i < kLanes; ++i)
-        root[i] = __builtin_sqrtf(square[i]);
-    return mean / (root + eps);
+    return mean / (root(square) + eps);
 #endif
 }
 
@@ -103,76 +100,120 @@ void sum_rows(const std::int64_t *columns, const float *values, std::size_t n_ro
     }
 }
 
-void relu_norm(const ReluNorm &layer, std::size_t first, std::size_t n) {
-    const float *bias = layer.bias + first;
-    float sum[kNormColumns] = {}, squares[kNormColumns] = {};
-    for (std::size_t i = 0; i < layer.n; ++i) {
-        const float *from = layer.product + i * layer.width + first;
-        float *to = layer.rectified + i * layer.width + first;
-        for (std::size_t j = 0; j < n; ++j) {
-            const float value = from[j] + bias[j];
-            to[j] = value > 0 ? value : 0;
-            sum[j] += to[j];
-        }
+// Values of kept units, scaled; 0 for the others.
+Floats kept(Floats values, const std::uint8_t *bytes, std::size_t lanes, const Dropout &dropout) {
+    const Ints keeps = load(bytes, lanes) >= dropout.threshold;
+    return (Floats)((Ints)(values * dropout.scale) & keeps);
+}
+
+void dropped(const float *x, std::size_t n, const Dropout &dropout, float *out) {
+    for_vectors(n, 0, [=](std::size_t i, std::size_t lanes) {
+        store(out + i, kept(load(x + i, lanes), dropout.bytes + i, lanes, dropout), lanes);
+    });
+}
+
+// A number for each column of a strip.
+constexpr std::size_t kNormVectors = kNormColumns / kLanes;
+struct Strip {
+    Floats vectors[kNormVectors] = {};
+
+    Floats &operator[](std::size_t v) { return vectors[v]; }
+    void read(const float *from, std::size_t n) {
+        for (std::size_t v = 0; v * kLanes < n; ++v)
+            vectors[v] = load(from + v * kLanes, std::min(kLanes, n - v * kLanes));
     }
-    for (std::size_t j = 0; j < n; ++j)
-        sum[j] /= static_cast<float>(layer.n);
-    for (std::size_t i = 0; i < layer.n; ++i) {
-        const float *from = layer.rectified + i * layer.width + first;
-        for (std::size_t j = 0; j < n; ++j)
-            squares[j] += (from[j] - sum[j]) * (from[j] - sum[j]);
+    void write(float *to, std::size_t n) const {
+        for (std::size_t v = 0; v * kLanes < n; ++v)
+            store(to + v * kLanes, vectors[v], std::min(kLanes, n - v * kLanes));
     }
-    float scale[kNormColumns], shift[kNormColumns];
-    for (std::size_t j = 0; j < n; ++j) {
-        const std::size_t at = first + j;
-        const float variance = squares[j] / static_cast<float>(layer.n);
-        const float unbiased = squares[j] / static_cast<float>(layer.n - 1);
-        layer.mean[at] = sum[j];
-        layer.inverse[at] = 1 / __builtin_sqrtf(variance + layer.eps);
-        layer.running_mean[at] += layer.momentum * (sum[j] - layer.running_mean[at]);
-        layer.running_variance[at] += layer.momentum * (unbiased - layer.running_variance[at]);
-        scale[j] = layer.scale[at] * layer.inverse[at];
-        shift[j] = layer.shift[at] - sum[j] * scale[j];
-    }
+};
+
+// Calls each(at, v, n_lanes) for the vectors of the columns first ... first + n, row by row. `at`
+// is a vector's place in the matrix, v its place in the strip.
+template <typename Layer, typename Each>
+void for_strip(const Layer &layer, std::size_t first, std::size_t n, const Each &each) {
     for (std::size_t i = 0; i < layer.n; ++i) {
-        const float *from = layer.rectified + i * layer.width + first;
-        float *to = layer.out + i * layer.width + first;
-        for (std::size_t j = 0; j < n; ++j)
-            to[j] = from[j] * scale[j] + shift[j];
+        const std::size_t row = i * layer.width + first;
+        std::size_t v = 0;
+        for (; (v + 1) * kLanes <= n; ++v)
+            each(row + v * kLanes, v, kLanes);
+        if (v * kLanes < n)
+            each(row + v * kLanes, v, n - v * kLanes);
     }
 }
 
+void relu_norm(const ReluNorm &layer, std::size_t first, std::size_t n) {
+    Strip bias, mean, squares, inverse, scale, shift, running_mean, running_variance;
+    bias.read(layer.bias + first, n);
+    scale.read(layer.scale + first, n);
+    shift.read(layer.shift + first, n);
+    running_mean.read(layer.running_mean + first, n);
+    running_variance.read(layer.running_variance + first, n);
+    const auto rectified = [&](std::size_t at, std::size_t v, std::size_t lanes) {
+        return larger(load(layer.product + at, lanes) + bias[v], Floats{});
+    };
+    for_strip(layer, first, n, [&](std::size_t at, std::size_t v, std::size_t lanes) {
+        mean[v] += rectified(at, v, lanes);
+    });
+    const float n_rows = static_cast<float>(layer.n);
+    for (Floats &sum : mean.vectors)
+        sum /= n_rows;
+    for_strip(layer, first, n, [&](std::size_t at, std::size_t v, std::size_t lanes) {
+        const Floats away = rectified(at, v, lanes) - mean[v];
+        squares[v] += away * away;
+    });
+    for (std::size_t v = 0; v < kNormVectors; ++v) {
+        inverse[v] = 1 / root(squares[v] / n_rows + layer.eps);
+        running_mean[v] += layer.momentum * (mean[v] - running_mean[v]);
+        running_variance[v] += layer.momentum * (squares[v] / (n_rows - 1) - running_variance[v]);
+        scale[v] *= inverse[v];
+        shift[v] -= mean[v] * scale[v];
+    }
+    mean.write(layer.mean + first, n);
+    inverse.write(layer.inverse + first, n);
+    running_mean.write(layer.running_mean + first, n);
+    running_variance.write(layer.running_variance + first, n);
+    for_strip(layer, first, n, [&](std::size_t at, std::size_t v, std::size_t lanes) {
+        Floats y = rectified(at, v, lanes) * scale[v] + shift[v];
+        if (layer.dropout.bytes)
+            y = kept(y, layer.dropout.bytes + at, lanes, layer.dropout);
+        store(layer.out + at, y, lanes);
+    });
+}
+
 void relu_norm_backward(const ReluNormGradient &layer, std::size_t first, std::size_t n) {
-    const float *mean = layer.mean + first, *inverse = layer.inverse + first;
-    float sum[kNormColumns] = {}, along[kNormColumns] = {}, bias[kNormColumns] = {};
-    for (std::size_t i = 0; i < layer.n; ++i) {
-        const float *grad = layer.grad + i * layer.width + first;
-        const float *x = layer.rectified + i * layer.width + first;
-        for (std::size_t j = 0; j < n; ++j) {
-            sum[j] += grad[j];
-            along[j] += grad[j] * (x[j] - mean[j]);
-        }
+    Strip bias, mean, inverse, sum, along, by_bias, factor, slope, offset;
+    bias.read(layer.bias + first, n);
+    mean.read(layer.mean + first, n);
+    inverse.read(layer.inverse + first, n);
+    factor.read(layer.scale + first, n);
+    const auto gradient = [&](std::size_t at, std::size_t lanes) {
+        const Floats grad = load(layer.grad + at, lanes);
+        return layer.dropout.bytes ? kept(grad, layer.dropout.bytes + at, lanes, layer.dropout)
+                                   : grad;
+    };
+    for_strip(layer, first, n, [&](std::size_t at, std::size_t v, std::size_t lanes) {
+        const Floats grad = gradient(at, lanes);
+        sum[v] += grad;
+        along[v] += grad * (larger(load(layer.product + at, lanes) + bias[v], Floats{}) - mean[v]);
+    });
+    const float n_rows = static_cast<float>(layer.n);
+    for (std::size_t v = 0; v < kNormVectors; ++v) {
+        along[v] *= inverse[v];
+        factor[v] *= inverse[v];
+        slope[v] = -factor[v] * along[v] * inverse[v] / n_rows;
+        offset[v] = -factor[v] * sum[v] / n_rows - slope[v] * mean[v];
     }
-    float factor[kNormColumns], slope[kNormColumns], offset[kNormColumns];
-    for (std::size_t j = 0; j < n; ++j) {
-        layer.shift_out[first + j] = sum[j];
-        layer.scale_out[first + j] = along[j] * inverse[j];
-        factor[j] = layer.scale[first + j] * inverse[j];
-        slope[j] = -factor[j] * along[j] * inverse[j] * inverse[j] / static_cast<float>(layer.n);
-        offset[j] = -factor[j] * sum[j] / static_cast<float>(layer.n) - slope[j] * mean[j];
-    }
-    for (std::size_t i = 0; i < layer.n; ++i) {
-        const float *grad = layer.grad + i * layer.width + first;
-        const float *x = layer.rectified + i * layer.width + first;
-        float *to = layer.product + i * layer.width + first;
-        for (std::size_t j = 0; j < n; ++j) {
-            const float value = grad[j] * factor[j] + x[j] * slope[j] + offset[j];
-            to[j] = x[j] > 0 ? value : 0;
-            bias[j] += to[j];
-        }
-    }
-    for (std::size_t j = 0; j < n; ++j)
-        layer.bias[first + j] = bias[j];
+    sum.write(layer.by_shift + first, n);
+    along.write(layer.by_scale + first, n);
+    for_strip(layer, first, n, [&](std::size_t at, std::size_t v, std::size_t lanes) {
+        const Floats x = larger(load(layer.product + at, lanes) + bias[v], Floats{});
+        const Floats slant = gradient(at, lanes) * factor[v] + x * slope[v] + offset[v];
+        const Floats by_product = (Floats)((Ints)slant & (x > 0.0f));
+        store(layer.by_product + at, by_product, lanes);
+        by_bias[v] += by_product;
+    });
+    by_bias.write(layer.by_bias + first, n);
 }
 
 } // namespace

@@ -28,10 +28,9 @@ namespace ssbhash::SSBHASH_ISA {
 
 extern const TrainingKernels training_kernels;
 const TrainingKernels training_kernels = {
-    training::catch_up,     training::step,
-    training::add_scaled,   training::sum_rows,
-    training::relu_norm,    training::relu_norm_backward,
-    training::softmax_tile, training::softmax_gradient,
+    training::catch_up,           training::step,         training::add_scaled,
+    training::sum_rows,           training::dropped,      training::relu_norm,
+    training::relu_norm_backward, training::softmax_tile, training::softmax_gradient,
 };
 
 } // namespace ssbhash::SSBHASH_ISA

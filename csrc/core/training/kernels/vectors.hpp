@@ -35,12 +35,38 @@ Floats larger(Floats x, Floats y) {
 #endif
 }
 
+Floats root(Floats x) {
+#ifdef __AVX__
+    return _mm256_sqrt_ps(x);
+#else
+    for (std::size_t i = 0; i < kLanes; ++i)
+        x[i] = __builtin_sqrtf(x[i]);
+    return x;
+#endif
+}
+
 Floats load(const float *from, std::size_t n_lanes) {
     if (n_lanes == kLanes)
         return load(from);
     Floats x = {};
     std::memcpy(&x, from, n_lanes * sizeof(float));
     return x;
+}
+
+Ints load(const std::uint8_t *from, std::size_t n_lanes) {
+    std::uint64_t bytes = 0;
+    if (n_lanes == kLanes)
+        std::memcpy(&bytes, from, sizeof bytes); // of known size: no call
+    else
+        std::memcpy(&bytes, from, n_lanes);
+#ifdef __AVX2__
+    return (Ints)_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<long long>(bytes)));
+#else
+    Ints wide;
+    for (std::size_t i = 0; i < kLanes; ++i)
+        wide[i] = static_cast<std::int32_t>(bytes >> 8 * i & 255);
+    return wide;
+#endif
 }
 
 void store(float *to, Floats values, std::size_t n_lanes) {

@@ -28,7 +28,7 @@ import numpy as np
 import ssbhash
 
 sys.path.insert(0, str(Path(__file__).parent))
-from hamming import best_seconds, make_codes
+from hamming import best_seconds, make_codes, measure
 
 Search = Callable[[np.ndarray, int], Any]  # (queries, k) -> distances, ids
 PEERS = ["multihash", "ivf", "hnsw", "usearch"]
@@ -146,7 +146,7 @@ def bench_batches(index: ssbhash.HammingIndex, codes: np.ndarray, queries: np.nd
         "prepared": lambda: ssbhash.search(prepared, queries, 10),
         "flat": lambda: ssbhash.search(codes, queries, 10),
     }
-    seconds = {name: best_seconds(run, 3) for name, run in runs.items()}
+    seconds = measure(runs, 1.0)
     told = ", ".join(f"{name} {taken:.4f} s" for name, taken in seconds.items())
     print(f"{len(queries)} queries at once, k = 10: {told}", flush=True)
 

@@ -575,6 +575,26 @@ def test_large_segments_find_the_same(layout: str, n_bits: int) -> None:
         assert (found.distances == expected.distances).all()
 
 
+@pytest.mark.parametrize("layout", ["flat", "distinct", "postings", "compact"])
+@pytest.mark.parametrize("n_queries", [1, 80])
+def test_own_ids_and_far_items_are_left_out(layout: Any, n_queries: int, backend: str) -> None:
+    rng = np.random.default_rng(0)
+    codes = random_codes(rng, 300, 64, 0.1)[rng.integers(0, 300, 40_000)]
+    codes[:30_000] ^= random_codes(rng, 30_000, 64, 0.05)
+    index = HammingIndex(64, layout=layout)
+    index.add(codes[:35_000], np.arange(35_000) * 2)
+    index.add(codes[35_000:], np.arange(35_000, 40_000) * 2 + 1)  # another segment, with ties
+    rows = rng.integers(0, 35_000, n_queries)
+    for k, radius in ((1, 64), (10, 3), (200, 5)):
+        found = index.search(codes[rows], k, exclude=rows * 2, max_distance=radius, backend=backend)
+        expected = ssbhash.search(
+            codes, codes[rows], k, exclude=rows, max_distance=radius, pad=True
+        )
+        np.testing.assert_array_equal(found.distances, expected.distances)
+        ids = np.where(expected.ids < 35_000, expected.ids * 2, expected.ids * 2 + 1)
+        np.testing.assert_array_equal(found.ids, np.where(expected.ids < 0, -1, ids))
+
+
 @pytest.mark.parametrize("n_queries", [1, 100])
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.9])
 def test_filters_of_large_segments_find_the_same(n_queries: int, share: float) -> None:

@@ -363,6 +363,18 @@ def test_a_slow_body_is_given_up() -> None:
         assert client.get("/ready").status_code == 200
 
 
+def test_a_shard_that_gives_no_answer_is_named() -> None:
+    class Silent(ssbhash.HammingIndex):
+        def search(self, *arguments: Any, **options: Any) -> Any:
+            raise TimeoutError("shard 1 gave no answer in 60 s")
+
+    index = Silent(16)
+    index.add(CODES)
+    with serving(create_app(index)) as client:
+        answer = client.post("/search", json={"codes": ["ffff"]})
+    assert (answer.status_code, answer.json()["detail"]) == (504, "shard 1 gave no answer in 60 s")
+
+
 def test_a_slow_search_is_given_up() -> None:
     class Slow(ssbhash.HammingIndex):
         def search(self, *arguments: Any, **options: Any) -> Any:

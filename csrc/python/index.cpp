@@ -68,12 +68,11 @@ std::unique_ptr<HeldSegment> make_segment(const Bytes &codes,
     }
     if (!tables.empty()) {
         require(tables.size() <= kMaxTables, "too many tables");
-        held->parts.emplace(8 * segment.codes.n_bytes, tables.size());
+        held->parts.emplace(segment.codes.n_bytes, tables.size());
         segment.parts = &*held->parts;
         for (std::size_t t = 0; t < tables.size(); ++t) {
             const auto &[starts, rows, copies] = tables[t];
-            require(segment.parts->width(t) <= kMaxKeyBits &&
-                        static_cast<std::size_t>(starts.size()) ==
+            require(static_cast<std::size_t>(starts.size()) ==
                             (std::size_t{1} << segment.parts->width(t)) + 1 &&
                         static_cast<std::size_t>(rows.size()) ==
                             segment.codes.n * row_bytes(segment.codes.n) &&
@@ -109,7 +108,7 @@ std::vector<TableArrays> build_tables(const Bytes &codes, std::size_t n_tables, 
     const Codes rows = view(codes);
     require(rows.n < std::numeric_limits<std::uint32_t>::max(), "at most 2^32 - 2 codes");
     require(n_tables >= 1 && n_tables <= kMaxTables, "n_tables must be 1 ... 16");
-    const Parts parts(8 * rows.n_bytes, n_tables);
+    const Parts parts(rows.n_bytes, n_tables);
     struct Places {
         std::uint32_t *starts;
         std::uint8_t *rows, *codes;
@@ -117,7 +116,6 @@ std::vector<TableArrays> build_tables(const Bytes &codes, std::size_t n_tables, 
     std::vector<TableArrays> tables;
     std::vector<Places> places;
     for (std::size_t t = 0; t < n_tables; ++t) {
-        require(parts.width(t) <= kMaxKeyBits, "too few tables: keys have at most 24 bits");
         Indices starts((py::ssize_t{1} << parts.width(t)) + 1);
         Bytes order({codes.shape(0), static_cast<py::ssize_t>(row_bytes(rows.n))});
         std::optional<Bytes> own;

@@ -131,7 +131,8 @@ def build(
         done = json.loads((index.path / _DONE).read_bytes())
     encode = ray.remote(_encode).options(num_cpus=1)
     model = None if model is None else model.absolute()
-    wanted = [path.absolute() for path in paths if str(path.absolute()) not in done]
+    absolute = dict.fromkeys(path.absolute() for path in paths)  # a file may be named twice
+    wanted = [path for path in absolute if str(path) not in done]
     under_way: deque[tuple[Path, Any]] = deque()
     most = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
     rest = iter(wanted)

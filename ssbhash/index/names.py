@@ -49,10 +49,6 @@ class Names:
         """Return the latest number of each name; -1 if it never had one."""
         return np.array([self._numbers.get(name, -1) for name in names], np.int64)
 
-    def of(self, numbers: Ids) -> list[str]:
-        """Return the names of items."""
-        return [self._of[number] for number in numbers.tolist()]
-
     def array(self, numbers: Ids) -> npt.NDArray[np.object_]:
         """Return the names in an array of the same shape; None for -1."""
         out = np.empty(numbers.shape, object)

@@ -20,8 +20,9 @@ LAYOUTS = ("auto", "flat", "distinct", "postings", "compact")
 
 # Below this number of rows a scan is as fast as postings.
 _MIN_TABLE_ROWS = 1 << 15
-# With more tables, postings would take over ten times the memory of the codes.
-_MAX_TABLES = 8
+# Codes of at most 128 bits have at most seven tables. More would take over ten times the
+# memory of the codes, and are no faster. Wider codes are rarely near enough for tables to serve.
+_MAX_TABLES, _MAX_TABLE_BITS = 7, 128
 # Grouping equal codes costs 4 bytes an item. It pays if at most this share is distinct.
 _MOST_DISTINCT = 0.7
 _SAMPLE = 1 << 17
@@ -174,9 +175,12 @@ def build(codes: Codes, ids: Ids, layout: Layout, n_threads: int) -> Segment:
     distinct = flat if members is None else Segment(rows, kept, first_id, members)
     if layout == "distinct":
         return distinct
-    n_tables = core.tables_for(n=len(rows), n_bits=8 * rows.shape[1])
-    if layout == "auto" and (len(rows) < _MIN_TABLE_ROWS or n_tables > _MAX_TABLES):
+    n_bits = 8 * rows.shape[1]
+    if layout == "auto" and (len(rows) < _MIN_TABLE_ROWS or n_bits > _MAX_TABLE_BITS):
         return distinct
+    n_tables = core.tables_for(n=len(rows), n_bits=n_bits)
+    if n_bits <= _MAX_TABLE_BITS:
+        n_tables = min(n_tables, _MAX_TABLES)
     copies = layout != "compact"
     if not copies:  # reading a code costs more, so longer keys and shorter lists pay
         n_tables = max(1, n_tables - 1)

@@ -32,6 +32,8 @@ class Gatherer(Generic[Question, Answer]):
         Microseconds to gather before each batch.
     max_questions
         Questions in a batch.
+    timeout_s
+        Seconds that a question may wait for its answer.
 
     Examples
     --------
@@ -51,19 +53,32 @@ class Gatherer(Generic[Question, Answer]):
         *,
         pause_us: float = 200.0,
         max_questions: int = 256,
+        timeout_s: float = 30.0,
     ) -> None:
         self._answer = answer
         self._pause_s = pause_us / 1e6
-        self._max_questions = max_questions
+        self._max_questions, self._timeout_s = max_questions, timeout_s
         self._waiting: queue.SimpleQueue[_Waiting[Question, Answer] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="ssbhash-gatherer", daemon=True)
         self._thread.start()
 
     async def ask(self, question: Question) -> Answer:
-        """Wait for the answer to a question."""
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        """Wait for the answer to a question.
+
+        Raises
+        ------
+        TimeoutError
+            If it takes too long.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Answer] = loop.create_future()
+        # A timer of its own takes a microsecond, `asyncio.timeout` four.
+        timer = loop.call_later(self._timeout_s, _give_up, future)
         self._waiting.put((question, future))
-        return await future
+        try:
+            return await future
+        finally:
+            timer.cancel()
 
     def close(self) -> None:
         """Answer all that wait, then stop."""
@@ -82,7 +97,7 @@ class Gatherer(Generic[Question, Answer]):
                 pass
             is_open = None not in batch
             # Nobody waits any more where a client left or its time was over.
-            asked = [one for one in batch if one is not None and not one[1].cancelled()]
+            asked = [one for one in batch if one is not None and not one[1].done()]
             if asked:
                 self._answer_to(asked)
 
@@ -105,3 +120,8 @@ class Gatherer(Generic[Question, Answer]):
                     future.set_result(answers[number])
 
         asked[0][1].get_loop().call_soon_threadsafe(tell)
+
+
+def _give_up(future: asyncio.Future[Answer]) -> None:
+    if not future.done():
+        future.set_exception(TimeoutError())

@@ -82,6 +82,7 @@ class Service:
             options: dict[str, Any] = {
                 "pause_us": self.settings.gather_us,
                 "max_questions": self.settings.max_gathered,
+                "timeout_s": self.settings.timeout_s,
             }
             self._gatherer = Gatherer(self._search_batch, **options)
             if self.encoder is not None:
@@ -137,8 +138,7 @@ class Service:
         inputs = asked.texts if asked.texts is not None else asked.vectors
         if self._encoding is None or len(asked) > _SMALL:
             return await self._timed(self.encoder.encode, inputs)
-        async with time_limit(self.settings.timeout_s):
-            return await self._encoding.ask(inputs)
+        return await self._encoding.ask(inputs)
 
     def _encode_batch(self, inputs: list[Any]) -> list[Codes]:
         assert self.encoder is not None
@@ -164,8 +164,7 @@ class Service:
         if self._gatherer is None or len(codes) > _SMALL:
             (found,) = await self._timed(self._search_batch, [question])
         else:
-            async with time_limit(self.settings.timeout_s):
-                found = await self._gatherer.ask(question)
+            found = await self._gatherer.ask(question)
         return _without_own(found, asked.ids, k)
 
     def _search_batch(self, questions: list[_Question]) -> list[tuple[Lists, Lists]]:

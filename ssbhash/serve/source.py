@@ -115,7 +115,8 @@ class FolderSource:
         if index is None:
             self.index.refresh()
         else:
-            self.index, self.is_writer = index, True
+            old, self.index, self.is_writer = self.index, index, True
+            old.close()
 
     def close(self) -> None:
         """Let another process write."""

@@ -1,6 +1,8 @@
 // Threads search one segment with tables, while each filters it in its own way, and find groups.
 // Results are compared with `search` over all rows. Exits with status 1 at the first difference.
 // Under the thread sanitizer (.ci/cpp-tests) this also shows that they share nothing unguarded.
+#include "core/base/dispatch.hpp"
+#include "core/index/collector.hpp"
 #include "core/index/index_search.hpp"
 #include "core/index/near_pairs.hpp"
 #include "core/search/search.hpp"
@@ -8,6 +10,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdio>
+#include <limits>
 #include <random>
 #include <thread>
 
@@ -34,7 +37,7 @@ std::vector<std::uint8_t> make_codes(std::size_t n, unsigned seed) {
 }
 
 struct Built {
-    explicit Built(const Codes &codes) : parts(8 * kBytes, 5) {
+    explicit Built(const Codes &codes) : parts(kBytes, 5) {
         segment.codes = codes;
         segment.n_items = codes.n;
         segment.parts = &parts;
@@ -68,12 +71,21 @@ void check_filtered(const Segment &segment, const Codes &queries, unsigned seed)
     std::vector<std::int32_t> distances(queries.n * kNearest);
     std::vector<std::int64_t> ids(queries.n * kNearest);
     search(database, queries, kNearest, schedule, distances.data(), ids.data());
-    const auto found = search_index({own}, {queries, kNearest, 8 * kBytes, nullptr}, schedule);
-    for (std::size_t i = 0; i < queries.n; ++i)
+    const auto check = [&](const std::vector<Neighbour> &found, std::size_t i) {
         for (std::size_t j = 0; j < kNearest; ++j, ++n_checks)
-            if (found[i].size() != kNearest || found[i][j].id != ids[i * kNearest + j] ||
-                found[i][j].distance != distances[i * kNearest + j])
+            if (found.size() != kNearest || found[j].id != ids[i * kNearest + j] ||
+                found[j].distance != distances[i * kNearest + j])
                 ++n_wrong;
+    };
+    const auto found = search_index({own}, {queries, kNearest, 8 * kBytes, nullptr}, schedule);
+    for (std::size_t i = 0; i < queries.n; ++i) {
+        check(found[i], i);
+        // The tables alone, however much they cost.
+        Collector collector(own, {queries.row(i), kNearest, 8 * kBytes + 1, kNoId, {}},
+                            active_isa().search);
+        n_wrong += !collector.probe(std::numeric_limits<double>::infinity(), [] {});
+        check(collector.take(), i);
+    }
 }
 
 } // namespace

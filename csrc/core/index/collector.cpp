@@ -7,14 +7,20 @@
 namespace ssbhash {
 namespace {
 
-// Measured at 64 bits: the overhead of a list, in codes that could be read instead.
-constexpr std::size_t kListCost = 80;
+// Costs in codes that a scan reads in order, measured at 64 and 128 bits: of a list, of a code in
+// it, and of a code that is gathered. Tables far larger than a cache cost twice as much.
+constexpr double kListCost = 100, kCodeCost = 2, kGatheredCost = 8, kFarCost = 2;
+constexpr std::size_t kNearBytes = std::size_t{64} << 20;
+// For each wanted neighbour a scan keeps one, and lists offer several rows, which are followed.
+constexpr double kKeptCost = 550, kFollowedCost = 1750;
+// After this share of a scan's cost the limit is known roughly.
+constexpr double kSettled = 0.005;
+constexpr double kUnlimited = std::numeric_limits<double>::infinity();
 constexpr std::size_t kRunBytes = 1 << 16;              // between two checks whether to stop
 constexpr std::size_t kListsAhead = 8, kRowsAhead = 64; // fetched from memory
-constexpr std::size_t kOffered = 64;                    // small, so that the limit falls soon
-constexpr std::size_t kRowsAtOnce = 16;                 // whose items are prefetched
-constexpr std::size_t kNever = std::numeric_limits<std::size_t>::max();
-constexpr std::uint32_t kNotRead = std::numeric_limits<std::uint32_t>::max();
+constexpr std::size_t kMembersAhead = 8;
+constexpr std::size_t kOffered = 64;    // small, so that the limit falls soon
+constexpr std::size_t kRowsAtOnce = 16; // whose items are prefetched
 
 struct List {
     std::uint32_t begin, end;
@@ -28,67 +34,95 @@ class Collector::Probes {
   public:
     Probes(const Segment &segment, const std::uint8_t *query)
         : segment_(segment), parts_(*segment.parts) {
+        code_cost_ = segment.tables[0].codes ? kCodeCost : kGatheredCost;
+        if (segment.codes.n * segment.codes.n_bytes * parts_.n_tables() > kNearBytes)
+            far_cost_ = kFarCost;
         for (std::size_t t = 0; t < parts_.n_tables(); ++t) {
-            steps_[t].assign(parts_.width(t) + 1, kNotRead);
             keys_[t] = parts_.key(t, query);
             plan(t);
         }
     }
 
     // All rows closer than this were offered.
-    std::int32_t n_proved() const { return static_cast<std::int32_t>(step_); }
+    std::int32_t n_proved() const { return n_proved_; }
 
     // Returns the table whose next lists cost least.
-    std::size_t cheapest() const {
-        std::size_t best = 0;
-        for (std::size_t t = 1; t < parts_.n_tables(); ++t)
-            if (cost_[t] < cost_[best])
-                best = t;
-        return best;
+    std::size_t cheapest() const { return cheapest(cost_); }
+    double cost(std::size_t t) const { return cost_[t]; }
+
+    // Estimates what it costs to prove all rows closer than `limit`; stops counting above `most`.
+    // At the next radius of a table there are more lists. They are taken to cost what those at this
+    // radius do.
+    double cost_to(std::int32_t limit, double most) const {
+        double cost[kMaxTables], sum = 0;
+        std::size_t radius[kMaxTables];
+        std::copy_n(cost_, parts_.n_tables(), cost);
+        std::copy_n(radius_, parts_.n_tables(), radius);
+        for (std::int32_t step = n_proved_; step < limit && sum < most; ++step) {
+            const std::size_t t = cheapest(cost);
+            sum += cost[t];
+            const std::size_t more = parts_.width(t) - radius[t]++;
+            cost[t] = more == 0
+                          ? kUnlimited
+                          : cost[t] * static_cast<double>(more) / static_cast<double>(radius[t]);
+        }
+        return sum;
     }
-    std::size_t cost(std::size_t t) const { return cost_[t]; }
 
     // Starts to read the next lists of a table.
     const std::vector<List> &begin(std::size_t t) {
         table_ = t;
-        steps_[t][radius_[t]] = step_;
         return lists_[t];
     }
     const Table &table() const { return segment_.tables[table_]; }
 
     // Ends a step of a table, and finds its next lists.
     void advance() {
-        ++step_;
+        ++n_proved_;
         ++radius_[table_];
         plan(table_);
     }
 
-    // Returns the row at a place in the table that is being read; kNever if an earlier list had it.
-    std::size_t new_row(std::size_t place) const {
-        const std::size_t n_bytes = segment_.codes.n_bytes;
+    // Returns the row at a place in the table that is being read.
+    std::size_t row(std::size_t place) const {
         const std::size_t row = segment_.row(table_, place);
         if (row >= segment_.codes.n)
             throw Damaged();
-        const std::uint8_t *code =
-            table().codes ? table().codes + place * n_bytes : segment_.codes.row(row);
-        for (std::size_t t = 0; t < parts_.n_tables(); ++t) {
-            const int apart = __builtin_popcount(parts_.key(t, code) ^ keys_[t]);
-            if (steps_[t][static_cast<std::size_t>(apart)] < step_)
-                return kNever;
-        }
         return row;
     }
 
+    // Whether no earlier list had the row at a place.
+    bool is_new(std::size_t place, std::size_t row) const {
+        const std::size_t n_bytes = segment_.codes.n_bytes;
+        const std::uint8_t *code =
+            table().codes ? table().codes + place * n_bytes : segment_.codes.row(row);
+        for (std::size_t t = 0; t < parts_.n_tables(); ++t)
+            if (radius_[t] > 0 && count_ones(parts_.key(t, code) ^ keys_[t]) < radius_[t])
+                return false;
+        return true;
+    }
+
   private:
+    // One popcount instruction is not the baseline's.
+    static std::size_t count_ones(std::uint32_t bits) {
+        bits -= bits >> 1 & 0x55555555u;
+        bits = (bits & 0x33333333u) + (bits >> 2 & 0x33333333u);
+        return ((bits + (bits >> 4)) & 0x0f0f0f0fu) * 0x01010101u >> 24;
+    }
+
+    std::size_t cheapest(const double *cost) const {
+        return static_cast<std::size_t>(std::min_element(cost, cost + parts_.n_tables()) - cost);
+    }
+
     // Finds the lists at the next radius of a table.
     void plan(std::size_t t) {
         lists_[t].clear();
-        cost_[t] = std::numeric_limits<std::size_t>::max();
+        cost_[t] = kUnlimited;
         if (radius_[t] > parts_.width(t))
             return;
         const Masks &masks = masks_of(parts_.width(t));
         const std::uint32_t *starts = segment_.tables[t].starts;
-        std::size_t cost = 0;
+        std::size_t n_codes = 0;
         for (std::size_t i = masks.first[radius_[t]]; i < masks.first[radius_[t] + 1]; ++i) {
             const std::uint32_t key = keys_[t] ^ masks.masks[i];
             const List list{starts[key], starts[key + 1]};
@@ -97,19 +131,21 @@ class Collector::Probes {
             if (list.begin == list.end)
                 continue;
             lists_[t].push_back(list);
-            cost += list.end - list.begin + kListCost;
+            n_codes += list.end - list.begin;
         }
-        cost_[t] = cost;
+        cost_[t] = far_cost_ * (kListCost * static_cast<double>(lists_[t].size()) +
+                                code_cost_ * static_cast<double>(n_codes));
     }
 
     const Segment &segment_;
     const Parts &parts_;
-    std::uint32_t step_ = 0;
+    double code_cost_, far_cost_ = 1;
+    std::int32_t n_proved_ = 0;
     std::size_t table_ = 0;
     std::uint32_t keys_[kMaxTables];
-    std::size_t radius_[kMaxTables] = {}, cost_[kMaxTables];
+    std::size_t radius_[kMaxTables] = {}; // all lists of a table closer than this were read
+    double cost_[kMaxTables];
     std::vector<List> lists_[kMaxTables];
-    std::vector<std::uint32_t> steps_[kMaxTables]; // [radius] the step in which it was read
 };
 
 Collector::Collector(const Segment &segment, const Query &query, const SearchKernels &kernels)
@@ -119,17 +155,24 @@ Collector::Collector(const Segment &segment, const Query &query, const SearchKer
     capacity = offered_.size();
 }
 
-bool Collector::probe(std::size_t most_read, const Check &check) {
+bool Collector::probe(double scan_cost, const Check &check) {
     Probes probes(segment_, query_.code);
     probes_ = &probes;
-    std::size_t left = most_read;
+    const double k = static_cast<double>(query_.k);
+    const double share_distinct =
+        static_cast<double>(segment_.codes.n) / static_cast<double>(segment_.n_items);
+    const double most = scan_cost + kKeptCost * k - kFollowedCost * k * share_distinct;
+    double spent = 0;
     while (probes.n_proved() < limit) {
         const std::size_t t = probes.cheapest();
-        if (probes.cost(t) > left) {
+        // With k the limit is known only roughly until some lists were read.
+        const bool is_limit_known = query_.k == 0 || spent > kSettled * scan_cost;
+        if (spent + probes.cost(t) > most ||
+            (is_limit_known && probes.cost_to(limit, most) > most)) {
             probes_ = nullptr;
             return false;
         }
-        left -= probes.cost(t);
+        spent += probes.cost(t);
         const std::vector<List> &lists = probes.begin(t);
         for (std::size_t i = 0; i < lists.size(); ++i) {
             if (i + kListsAhead < lists.size())
@@ -207,32 +250,49 @@ void Collector::consume() {
     n_found = 0;
     // The nearest lower the limit, so that the items of the others are not looked up.
     if (query_.k > 0 && n > 1)
-        std::sort(offered_.begin(), offered_.begin() + static_cast<std::ptrdiff_t>(n), is_before);
+        std::sort(offered_.begin(), offered_.begin() + static_cast<std::ptrdiff_t>(n),
+                  [](const Neighbour &a, const Neighbour &b) { return a.distance < b.distance; });
     // What a row leads to is scattered over memory, so several rows are followed at a time.
     std::size_t rows[kRowsAtOnce];
     for (std::size_t first = 0; first < n; first += kRowsAtOnce) {
         const Neighbour *some = offered_.data() + first;
         const std::size_t most = std::min(kRowsAtOnce, n - first);
+        const auto place = [&](std::size_t i) { return static_cast<std::size_t>(some[i].id); };
         std::size_t m = 0;
         for (; m < most && some[m].distance < limit; ++m)
             if (probes_)
-                __builtin_prefetch(probes_->table().rows + static_cast<std::size_t>(some[m].id) *
-                                                               row_bytes(segment_.codes.n));
+                __builtin_prefetch(probes_->table().rows + place(m) * row_bytes(segment_.codes.n));
         for (std::size_t i = 0; i < m; ++i) {
-            const auto place = static_cast<std::size_t>(some[i].id);
-            rows[i] = probes_ ? probes_->new_row(place) : place;
-            if (segment_.members && rows[i] != kNever)
+            rows[i] = probes_ ? probes_->row(place(i)) : place(i);
+            if (segment_.members)
                 __builtin_prefetch(segment_.first_member + rows[i]);
+            else
+                prefetch_item(rows[i]);
         }
         for (std::size_t i = 0; segment_.members && i < m; ++i)
-            if (rows[i] != kNever && segment_.first_member[rows[i]] < segment_.n_items)
+            if (segment_.first_member[rows[i]] < segment_.n_items)
                 __builtin_prefetch(segment_.members + segment_.first_member[rows[i]]);
         for (std::size_t i = 0; i < m; ++i)
-            if (rows[i] != kNever && some[i].distance < limit)
+            if (some[i].distance < limit && (segment_.members || is_wanted(rows[i])) &&
+                (!probes_ || probes_->is_new(place(i), rows[i])))
                 add_row(rows[i], some[i].distance);
         if (m < most) // the others are too far; without k the limit is fixed, and all were added
             return;
     }
+}
+
+bool Collector::is_wanted(std::size_t item) const {
+    return segment_.is_allowed(item) && query_.mask.has(segment_.id(item));
+}
+
+// Fetches what is_wanted reads.
+void Collector::prefetch_item(std::size_t item) const {
+    if (segment_.allowed)
+        __builtin_prefetch(segment_.allowed + item / 8);
+    if (segment_.ids)
+        __builtin_prefetch(segment_.ids + item);
+    else if (query_.mask.mask)
+        __builtin_prefetch(query_.mask.mask + segment_.id(item));
 }
 
 void Collector::add_row(std::size_t row, std::int32_t distance) {
@@ -250,6 +310,8 @@ void Collector::add_row(std::size_t row, std::int32_t distance) {
     for (std::size_t i = begin; i < end; ++i) {
         if (segment_.members[i] >= segment_.n_items)
             throw Damaged();
+        if (i + kMembersAhead < end)
+            prefetch_item(segment_.members[i + kMembersAhead]);
         if (!add_item(segment_.members[i], distance) || (query_.k > 0 && n_added_ == query_.k))
             return;
     }
@@ -260,7 +322,7 @@ bool Collector::add_item(std::size_t item, std::int32_t distance) {
     const std::int64_t id = segment_.id(item);
     if (distance >= limit || (distance + 1 == limit && id >= last_kept_))
         return false;
-    if (!segment_.is_allowed(item) || !query_.mask.has(id) || id == query_.excluded)
+    if (id == query_.excluded || !is_wanted(item))
         return true;
     kept_.push_back({distance, id});
     if (query_.k == 0)
@@ -290,9 +352,12 @@ void Collector::keep_smallest() {
 }
 
 std::vector<Neighbour> Collector::take() {
-    std::sort(kept_.begin(), kept_.end(), is_before);
-    if (query_.k > 0 && kept_.size() > query_.k)
+    if (query_.k > 0 && kept_.size() > query_.k) {
+        std::nth_element(kept_.begin(), kept_.begin() + static_cast<std::ptrdiff_t>(query_.k),
+                         kept_.end(), is_before);
         kept_.resize(query_.k);
+    }
+    std::sort(kept_.begin(), kept_.end(), is_before);
     return std::move(kept_);
 }
 

@@ -39,9 +39,9 @@ class Collector : public Sink {
     Collector(const Collector &) = delete;
     Collector &operator=(const Collector &) = delete;
 
-    // Searches through the tables. Returns false, unfinished, once the lists to read would hold
-    // more than `most_read` codes.
-    bool probe(std::size_t most_read, const Check &check);
+    // Searches through the tables. Returns false, unfinished, once that seems to cost more than a
+    // scan, whose cost is counted in codes that are read in order.
+    bool probe(double scan_cost, const Check &check);
     void scan_all_rows(const Check &check);
     void add_row(std::size_t row, std::int32_t distance);
 
@@ -56,6 +56,8 @@ class Collector : public Sink {
     void prefetch_list(const Table &table, std::size_t place) const;
     void scan_list(std::size_t begin, std::size_t end);
     const std::uint8_t *gather(std::size_t begin, std::size_t end);
+    bool is_wanted(std::size_t item) const;
+    void prefetch_item(std::size_t item) const;
     bool add_item(std::size_t item, std::int32_t distance);
     void keep_smallest();
 
@@ -70,8 +72,9 @@ class Collector : public Sink {
     const Probes *probes_ = nullptr;     // null: rows are offered; else places in a table
 };
 
-inline bool is_before(const Neighbour &a, const Neighbour &b) {
+// An object, so that sorting does not call it through a pointer.
+inline constexpr auto is_before = [](const Neighbour &a, const Neighbour &b) {
     return a.distance != b.distance ? a.distance < b.distance : a.id < b.id;
-}
+};
 
 } // namespace ssbhash

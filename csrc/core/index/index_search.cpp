@@ -14,11 +14,9 @@ namespace {
 using Found = std::vector<std::vector<Neighbour>>;
 
 constexpr std::size_t kQueriesATask = 8;
-// Measured at 64 bits: up to this share of all codes, reading lists costs less than a scan. Many
-// queries share a scan, which is eight times as fast for each. A few of them are tried first, to
-// see whether lists serve the others.
-constexpr std::size_t kScanShare = 4, kBatchShare = 32;
-constexpr std::size_t kCompactCost = 4; // of a code in a list without copies, in codes with one
+// Many queries share a scan, which is this many times as fast for each. A few of them are tried
+// first, to see whether lists serve the others.
+constexpr double kBatchGain = 8;
 constexpr std::size_t kBatch = 64, kTrials = 2;
 constexpr std::size_t kSample = 256, kGatherCost = 8; // of a row, in rows scanned in order
 
@@ -27,7 +25,14 @@ class SegmentSearch {
   public:
     SegmentSearch(const Segment &segment, const IndexQueries &queries, const Schedule &schedule,
                   Found &found)
-        : segment_(segment), queries_(queries), schedule_(schedule), found_(found) {}
+        : segment_(segment), queries_(queries), schedule_(schedule), found_(found) {
+        const std::size_t n_bits = 8 * queries.codes.n_bytes;
+        const auto limit = static_cast<std::int32_t>(std::min(queries.max_distance, n_bits) + 1);
+        for (const std::vector<Neighbour> &own : found) // a tie may win by its id
+            limits_.push_back(queries.k > 0 && own.size() == queries.k
+                                  ? std::min(limit, own.back().distance + 1)
+                                  : limit);
+    }
 
     void run() {
         std::vector<std::size_t> unproved(queries_.codes.n);
@@ -67,24 +72,19 @@ class SegmentSearch {
     }
 
     Query query(std::size_t i) const {
-        const std::size_t n_bits = 8 * queries_.codes.n_bytes;
-        auto limit = static_cast<std::int32_t>(std::min(queries_.max_distance, n_bits) + 1);
-        if (queries_.k > 0 && found_[i].size() == queries_.k) // a tie may win by its id
-            limit = std::min(limit, found_[i].back().distance + 1);
-        return {queries_.codes.row(i), queries_.k, limit,
+        return {queries_.codes.row(i), queries_.k, limits_[i],
                 queries_.excluded ? queries_.excluded[i] : kNoId, queries_.mask};
     }
 
-    void add(std::size_t i, Collector &collector) {
-        std::vector<Neighbour> more = collector.take();
+    void add(std::size_t i, std::vector<Neighbour> more) {
         std::vector<Neighbour> &own = found_[i];
         if (own.empty()) {
             own = std::move(more);
-            return;
+        } else {
+            const auto middle = static_cast<std::ptrdiff_t>(own.size());
+            own.insert(own.end(), more.begin(), more.end());
+            std::inplace_merge(own.begin(), own.begin() + middle, own.end(), is_before);
         }
-        const auto middle = static_cast<std::ptrdiff_t>(own.size());
-        own.insert(own.end(), more.begin(), more.end());
-        std::inplace_merge(own.begin(), own.begin() + middle, own.end(), is_before);
         if (queries_.k > 0 && own.size() > queries_.k)
             own.resize(queries_.k);
     }
@@ -106,15 +106,16 @@ class SegmentSearch {
     std::vector<std::size_t> probe_tables() {
         const std::size_t n = queries_.codes.n;
         const bool is_batch = n >= kBatch && in_order();
-        const std::size_t cost = segment_.tables[0].codes ? 1 : kCompactCost;
-        const std::size_t most_read = n_scanned() / cost / (is_batch ? kBatchShare : kScanShare);
+        const double scan_cost = static_cast<double>(n_scanned()) / (is_batch ? kBatchGain : 1);
         std::vector<std::uint8_t> is_proved(n);
         const auto probe = [&](std::size_t begin, std::size_t end) {
             for_queries(end - begin, [&](std::size_t i, const Check &check) {
                 Collector collector(segment_, query(begin + i), active_isa().search);
-                is_proved[begin + i] = collector.probe(most_read, check);
+                is_proved[begin + i] = collector.probe(scan_cost, check);
                 if (is_proved[begin + i])
-                    add(begin + i, collector);
+                    add(begin + i, collector.take());
+                else
+                    limits_[begin + i] = collector.limit;
             });
         };
         const std::size_t n_trials = is_batch ? kTrials : n;
@@ -134,7 +135,7 @@ class SegmentSearch {
         for_queries(which.size(), [&](std::size_t i, const Check &check) {
             Collector collector(segment_, query(which[i]), active_isa().search);
             collector.scan_all_rows(check);
-            add(which[i], collector);
+            add(which[i], collector.take());
         });
     }
 
@@ -164,7 +165,11 @@ class SegmentSearch {
             std::min(queries_.k + (queries_.excluded != nullptr), segment_.codes.n);
         std::vector<std::int32_t> distances(which.size() * k);
         std::vector<std::int64_t> ids(which.size() * k);
-        ssbhash::search(database, codes, k, schedule_, distances.data(), ids.data());
+        std::int32_t limit = 0;
+        for (std::size_t i : which)
+            limit = std::max(limit, limits_[i]);
+        ssbhash::search(database, codes, k, schedule_, distances.data(), ids.data(),
+                        static_cast<std::size_t>(limit - 1));
         for (std::size_t i = 0; i < which.size(); ++i)
             collect(which[i], distances.data(), ids.data(), i * k, (i + 1) * k);
     }
@@ -189,19 +194,32 @@ class SegmentSearch {
         return plane;
     }
 
+    // Takes what a scan found, ascending by (distance, row).
     void collect(std::size_t i, const std::int32_t *distances, const std::int64_t *rows,
                  std::size_t begin, std::size_t end) {
-        Collector collector(segment_, query(i), active_isa().search);
-        for (std::size_t j = begin; j < end; ++j)
-            if (rows[j] != kMissing.id)
+        const Query query = this->query(i);
+        if (segment_.members) {
+            Collector collector(segment_, query, active_isa().search);
+            for (std::size_t j = begin; j < end && rows[j] != kMissing.id; ++j)
                 collector.add_row(static_cast<std::size_t>(rows[j]), distances[j]);
-        add(i, collector);
+            add(i, collector.take());
+            return;
+        }
+        std::vector<Neighbour> more; // rows are items, and their ids ascend
+        more.reserve(end - begin);
+        for (std::size_t j = begin; j < end && rows[j] != kMissing.id; ++j) {
+            const std::int64_t id = segment_.id(static_cast<std::size_t>(rows[j]));
+            if (id != query.excluded)
+                more.push_back({distances[j], id});
+        }
+        add(i, std::move(more));
     }
 
     const Segment &segment_;
     const IndexQueries &queries_;
     const Schedule &schedule_;
     Found &found_;
+    std::vector<std::int32_t> limits_; // of each query: distances must be below it
 };
 
 } // namespace
@@ -221,7 +239,7 @@ double share_probed(const Segment &segment, const Codes &queries, std::size_t k)
     for (std::size_t i = 0; i < queries.n; ++i) {
         const auto limit = static_cast<std::int32_t>(8 * queries.n_bytes + 1);
         Collector collector(segment, {queries.row(i), k, limit, kNoId, {}}, active_isa().search);
-        n_proved += collector.probe(segment.codes.n / kScanShare, [] {});
+        n_proved += collector.probe(static_cast<double>(segment.codes.n), [] {});
     }
     return static_cast<double>(n_proved) / static_cast<double>(queries.n);
 }

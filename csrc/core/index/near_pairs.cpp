@@ -75,7 +75,7 @@ class EqualParts {
   private:
     EqualParts(const Codes &codes, std::size_t radius)
         : codes_(codes), radius_(radius),
-          parts_(8 * codes.n_bytes, radius + 1,
+          parts_(codes.n_bytes, radius + 1,
                  std::clamp<std::size_t>(ceil_log2(codes.n), 8, kMaxKeyBits)) {}
 
     double n_pairs(std::size_t table, const Check &check) const {

@@ -7,15 +7,17 @@
 
 namespace ssbhash {
 
-Parts::Parts(std::size_t n_bits, std::size_t n_tables, std::size_t most_width) {
+Parts::Parts(std::size_t n_bytes, std::size_t n_tables, std::size_t most_width)
+    : n_bytes_(n_bytes) {
+    const std::size_t n_bits = 8 * n_bytes,
+                      last_window = n_bytes - std::min<std::size_t>(n_bytes, 8);
     std::size_t bit = 0;
     for (std::size_t table = 0; table < n_tables; ++table) {
         const std::size_t run = (n_bits - bit) / (n_tables - table);
         const std::size_t width = std::min(run, most_width);
         widths_.push_back(width);
-        bytes_.push_back(bit / 8);
-        n_windows_.push_back((bit + width + 7) / 8 - bit / 8);
-        shifts_.push_back(bit % 8);
+        windows_.push_back(std::min(bit / 8, last_window));
+        shifts_.push_back(bit - 8 * windows_.back());
         masks_.push_back(static_cast<std::uint32_t>((std::uint64_t{1} << width) - 1));
         bit += run;
     }

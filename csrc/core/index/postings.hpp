@@ -16,6 +16,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 namespace ssbhash {
@@ -29,21 +30,24 @@ constexpr std::size_t kRowsACheck = 1 << 16; // rows that are built between two 
 // keys, so none is missed.
 class Parts {
   public:
-    Parts(std::size_t n_bits, std::size_t n_tables, std::size_t most_width = kMaxKeyBits);
+    Parts(std::size_t n_bytes, std::size_t n_tables, std::size_t most_width = kMaxKeyBits);
 
     std::size_t n_tables() const { return widths_.size(); }
     std::size_t width(std::size_t table) const { return widths_[table]; }
 
     // The key is linear: that of a ^ b is the xor of the keys of a and b.
     std::uint32_t key(std::size_t table, const std::uint8_t *code) const {
-        std::uint64_t window = 0; // the at most 5 bytes that hold the part
-        for (std::size_t i = 0; i < n_windows_[table]; ++i)
-            window |= std::uint64_t{code[bytes_[table] + i]} << (8 * i);
+        std::uint64_t window = 0; // 8 bytes that hold the part, or the whole code
+        if (n_bytes_ >= 8)
+            std::memcpy(&window, code + windows_[table], 8);
+        else
+            std::memcpy(&window, code, n_bytes_);
         return static_cast<std::uint32_t>(window >> shifts_[table]) & masks_[table];
     }
 
   private:
-    std::vector<std::size_t> widths_, bytes_, n_windows_, shifts_;
+    std::size_t n_bytes_;
+    std::vector<std::size_t> widths_, windows_, shifts_;
     std::vector<std::uint32_t> masks_;
 };
 

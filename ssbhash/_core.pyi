@@ -219,6 +219,7 @@ def relu_norm_backward(
     bias: Float32Array,
     moments: Moments,
     scale: Float32Array,
+    *,
     dropout: Dropout | None,
     n_threads: int,
 ) -> ReluNormGradient: ...

@@ -282,7 +282,8 @@ void bind_training(py::module_ &m) {
     m.def("relu_norm", &py_relu_norm, py::arg("product"), py::arg("bias"), py::arg("norm"),
           py::arg("dropout"), n_threads);
     m.def("relu_norm_backward", &py_relu_norm_backward, py::arg("grad"), py::arg("product"),
-          py::arg("bias"), py::arg("moments"), py::arg("scale"), py::arg("dropout"), n_threads);
+          py::arg("bias"), py::arg("moments"), py::arg("scale"), py::kw_only(), py::arg("dropout"),
+          n_threads);
     m.def("softmax_regression", &py_softmax_regression, py::arg("code"), py::arg("decoder"),
           py::arg("target"), py::arg("log_floor"), n_threads);
     py::class_<PyAdam>(m, "Adam")

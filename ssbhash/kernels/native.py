@@ -47,7 +47,9 @@ def relu_norm_backward(
     grad, product, bias, mean, inverse, scale = map(_array, (grad, *saved, scale))
     moments, drawn = _core.Moments(mean, inverse), _dropout(dropout)
     threads = torch.get_num_threads()
-    found = _core.relu_norm_backward(grad, product, bias, moments, scale, drawn, threads)
+    found = _core.relu_norm_backward(
+        grad, product, bias, moments, scale, dropout=drawn, n_threads=threads
+    )
     gradients = found.product, found.bias, found.scale, found.shift
     by_product, by_bias, by_scale, by_shift = map(torch.from_numpy, gradients)
     return by_product, by_bias, by_scale, by_shift

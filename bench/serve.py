@@ -120,7 +120,9 @@ def start(command: list[str]) -> tuple[subprocess.Popen[bytes], int]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, *(str(port) if part == "PORT" else part for part in command)]
-    server = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    # Not in the source folder, whose ssbhash may have no extension.
+    place, nowhere = Path(__file__).parent, subprocess.DEVNULL
+    server = subprocess.Popen(command, cwd=place, stderr=nowhere, stdout=nowhere)
     while True:
         try:
             socket.create_connection(("127.0.0.1", port)).close()
@@ -147,7 +149,7 @@ def main() -> None:
     codes = make_codes(options.n, options.bits, options.codes, False)
     queries = make_codes(1024, options.bits, options.codes, True)
     with tempfile.TemporaryDirectory() as place:
-        folder = options.index or Path(place) / "index"
+        folder = (options.index or Path(place) / "index").resolve()
         if not folder.exists():
             index = ssbhash.HammingIndex(options.bits, layout=options.layout)
             index.add(codes)

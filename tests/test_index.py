@@ -788,16 +788,17 @@ def test_an_error_of_progress_ends_the_call(near: Any, radius: int) -> None:
         pytest.skip("other engines call it at the end only")
     shares: list[float] = []
 
-    def stop(share: float) -> None:
+    def stop_at_the_second(share: float) -> None:
         shares.append(share)
-        raise RuntimeError("enough")
+        if len(shares) == 2:
+            raise RuntimeError("enough")
 
-    n = 1_000_000 if radius == 3 else 120_000  # some tenths of a second
+    n = 4_000_000 if radius == 3 else 300_000  # a dozen calls or more
     codes = np.random.default_rng(0).integers(0, 256, (n, 8), np.uint8)
     with pytest.raises(RuntimeError, match="enough"):
-        near(codes, radius, progress=stop, n_threads=1)
-    assert len(shares) == 1  # how far it was by then depends on the machine
-    assert 0 <= shares[0] <= 1
+        near(codes, radius, progress=stop_at_the_second, n_threads=1)
+    assert len(shares) == 2
+    assert 0 <= shares[0] <= shares[1] < 1
 
 
 def test_groups_of_equal_codes_take_no_pairs() -> None:

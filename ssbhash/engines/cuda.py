@@ -131,8 +131,7 @@ def _counts(database: Database, queries: Tensor, radii: Any, home: torch.device)
         limits = _tensor(radii, device).to(torch.int32) + 1
         for begin, chunk in _chunks(queries.to(device)):
             scan = _Scan(page, len(chunk), 0)
-            nothing = chunk.new_empty(0, dtype=torch.int64)
-            n_found = scan.within(chunk, limits[begin : begin + len(chunk)], None, nothing)
+            n_found = scan.within(chunk, limits[begin : begin + len(chunk)])
             counts[begin : begin + len(chunk)] += n_found.sum(1).to(home)
     return counts
 
@@ -325,7 +324,7 @@ def _as_given(result: Tensor, given: Any) -> Any:
 
 
 def _chunks(rows: Tensor, size: int = _CHUNK_QUERIES) -> Iterator[tuple[int, Tensor]]:
-    for begin in range(0, max(len(rows), 1), size):
+    for begin in range(0, len(rows), size):
         yield begin, rows[begin : begin + size]
 
 
@@ -429,12 +428,18 @@ class _Scan:
         self.n_slices = max(1, min(wanted, -(-len(page.codes) // unit)))
 
     def within(
-        self, queries: Tensor, limits: Tensor, starts: Tensor | None, found: Tensor
+        self,
+        queries: Tensor,
+        limits: Tensor,
+        starts: Tensor | None = None,
+        found: Tensor | None = None,
     ) -> Tensor:
-        """Put keys below the limits on lists that begin at `starts` (None: only count them).
+        """Put keys below the limits on lists in `found` that begin at `starts`, or only count them.
 
         Returns how many each list has [n_queries, n_slices].
         """
+        if found is None:
+            found = queries.new_empty(0, dtype=torch.int64)
         return self._run(queries, 0, limits, self.n_slices, found, starts=starts)
 
     def nearest(
@@ -489,7 +494,9 @@ def _nearest(page: _Page, queries: Tensor, k: int, limits: Tensor) -> Tensor:
         scan.nearest(chunk, k, limits[begin : begin + step], n_slices, capacity, n_sample)
         for begin, chunk in _chunks(queries, step)
     ]
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat([queries.new_empty((0, k), dtype=torch.int64), *parts])
 
 
 def _capacity(page: _Page, n_slices: int, k: int) -> int:
@@ -503,7 +510,7 @@ def _all_within(page: _Page, queries: Tensor, limits: Tensor) -> tuple[Tensor, T
     Keys are by query, then id. Rows that change between the two scans may leave _NOTHING there.
     """
     scan = _Scan(page, len(queries), 0)
-    counts = scan.within(queries, limits, None, queries.new_empty(0, dtype=torch.int64))
+    counts = scan.within(queries, limits)
     starts = torch.nn.functional.pad(counts.flatten().cumsum(0), (1, 0))
     total = int(starts[-1])  # waits for the device: the size of the result
     found = torch.full((total,), _NOTHING, dtype=torch.int64, device=queries.device)

@@ -142,6 +142,11 @@ void for_strip(const Layer &layer, std::size_t first, std::size_t n, const Each 
     }
 }
 
+template <typename Layer>
+Floats rectified(const Layer &layer, Floats bias, std::size_t at, std::size_t lanes) {
+    return larger(load(layer.product + at, lanes) + bias, Floats{});
+}
+
 void relu_norm(const ReluNorm &layer, std::size_t first, std::size_t n) {
     Strip bias, mean, squares, inverse, scale, shift, running_mean, running_variance;
     bias.read(layer.bias + first, n);
@@ -149,17 +154,14 @@ void relu_norm(const ReluNorm &layer, std::size_t first, std::size_t n) {
     shift.read(layer.shift + first, n);
     running_mean.read(layer.running_mean + first, n);
     running_variance.read(layer.running_variance + first, n);
-    const auto rectified = [&](std::size_t at, std::size_t v, std::size_t lanes) {
-        return larger(load(layer.product + at, lanes) + bias[v], Floats{});
-    };
     for_strip(layer, first, n, [&](std::size_t at, std::size_t v, std::size_t lanes) {
-        mean[v] += rectified(at, v, lanes);
+        mean[v] += rectified(layer, bias[v], at, lanes);
     });
     const float n_rows = static_cast<float>(layer.n);
     for (Floats &sum : mean.vectors)
         sum /= n_rows;
     for_strip(layer, first, n, [&](std::size_t at, std::size_t v, std::size_t lanes) {
-        const Floats away = rectified(at, v, lanes) - mean[v];
+        const Floats away = rectified(layer, bias[v], at, lanes) - mean[v];
         squares[v] += away * away;
     });
     for (std::size_t v = 0; v < kNormVectors; ++v) {
@@ -174,7 +176,7 @@ void relu_norm(const ReluNorm &layer, std::size_t first, std::size_t n) {
     running_mean.write(layer.running_mean + first, n);
     running_variance.write(layer.running_variance + first, n);
     for_strip(layer, first, n, [&](std::size_t at, std::size_t v, std::size_t lanes) {
-        Floats y = rectified(at, v, lanes) * scale[v] + shift[v];
+        Floats y = rectified(layer, bias[v], at, lanes) * scale[v] + shift[v];
         if (layer.dropout.bytes)
             y = kept(y, layer.dropout.bytes + at, lanes, layer.dropout);
         store(layer.out + at, y, lanes);
@@ -195,7 +197,7 @@ void relu_norm_backward(const ReluNormGradient &layer, std::size_t first, std::s
     for_strip(layer, first, n, [&](std::size_t at, std::size_t v, std::size_t lanes) {
         const Floats grad = gradient(at, lanes);
         sum[v] += grad;
-        along[v] += grad * (larger(load(layer.product + at, lanes) + bias[v], Floats{}) - mean[v]);
+        along[v] += grad * (rectified(layer, bias[v], at, lanes) - mean[v]);
     });
     const float n_rows = static_cast<float>(layer.n);
     for (std::size_t v = 0; v < kNormVectors; ++v) {
@@ -207,7 +209,7 @@ void relu_norm_backward(const ReluNormGradient &layer, std::size_t first, std::s
     sum.write(layer.by_shift + first, n);
     along.write(layer.by_scale + first, n);
     for_strip(layer, first, n, [&](std::size_t at, std::size_t v, std::size_t lanes) {
-        const Floats x = larger(load(layer.product + at, lanes) + bias[v], Floats{});
+        const Floats x = rectified(layer, bias[v], at, lanes);
         const Floats slant = gradient(at, lanes) * factor[v] + x * slope[v] + offset[v];
         const Floats by_product = (Floats)((Ints)slant & (x > 0.0f));
         store(layer.by_product + at, by_product, lanes);

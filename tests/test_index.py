@@ -614,6 +614,39 @@ def test_filters_of_large_segments_find_the_same(n_queries: int, share: float) -
         assert (found.distances == expected.distances).all()
 
 
+@pytest.mark.parametrize("layout", ["distinct", "postings", "compact"])
+@pytest.mark.parametrize("n_queries", [1, 100, 600])
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.9])
+def test_filters_of_grouped_codes_find_the_same(layout: Any, n_queries: int, share: float) -> None:
+    rng = np.random.default_rng(n_queries)
+    codes = random_codes(rng, 3000, 64, 0.3)[rng.integers(0, 3000, 40_000)]
+    queries = codes[:n_queries] ^ random_codes(rng, n_queries, 64, 0.05)
+    index = HammingIndex(64, layout=layout)
+    ids = np.arange(40_000) * 3 + 5
+    index.add(codes, ids)
+    gone = rng.random(40_000) < 0.1
+    index.remove(ids[gone])
+    wanted = (rng.random(40_000) < share) & ~gone
+    by_id = np.zeros(ids[-1] + 1, bool)
+    by_id[ids[wanted]] = True
+    own = rng.integers(0, 40_000, n_queries)
+    for exclude in (None, ids[own]):
+        found = index.search(queries, 12, mask=by_id, exclude=exclude, max_distance=20)
+        near = index.within(queries, 6, mask=by_id, exclude=exclude)
+        for i, query in enumerate(queries):
+            mask = wanted.copy()
+            mask[own[i]] &= exclude is None
+            expected = ssbhash.search(codes, query, 12, mask=mask, max_distance=20, pad=True)
+            n = int((expected.ids >= 0).sum())
+            assert found.ids[i, :n].tolist() == ids[expected.ids[:n]].tolist()
+            assert found.distances[i, :n].tolist() == expected.distances[:n].tolist()
+            assert (found.ids[i, n:] == -1).all()
+            expected_near = ssbhash.within(codes, query, 6, mask=mask)
+            some = slice(near.lims[i], near.lims[i + 1])
+            assert near.ids[some].tolist() == ids[expected_near.ids].tolist()
+            assert near.distances[some].tolist() == expected_near.distances.tolist()
+
+
 def test_sparse_segments_are_made_anew(tmp_path: Path, small_parts: None) -> None:
     codes = random_codes(np.random.default_rng(0), 1000, 16)
     with HammingIndex.open(tmp_path / "index", "a", n_bits=16) as index:

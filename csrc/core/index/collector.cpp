@@ -1,5 +1,7 @@
 #include "core/index/collector.hpp"
 
+#include "core/base/bits.hpp"
+
 #include <algorithm>
 #include <cstring>
 #include <limits>
@@ -103,13 +105,6 @@ class Collector::Probes {
     }
 
   private:
-    // One popcount instruction is not the baseline's.
-    static std::size_t count_ones(std::uint32_t bits) {
-        bits -= bits >> 1 & 0x55555555u;
-        bits = (bits & 0x33333333u) + (bits >> 2 & 0x33333333u);
-        return ((bits + (bits >> 4)) & 0x0f0f0f0fu) * 0x01010101u >> 24;
-    }
-
     std::size_t cheapest(const double *cost) const {
         return static_cast<std::size_t>(std::min_element(cost, cost + parts_.n_tables()) - cost);
     }

@@ -1,5 +1,7 @@
 #include "core/index/postings.hpp"
 
+#include "core/base/bits.hpp"
+
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -68,14 +70,13 @@ const Masks &masks_of(std::size_t width) {
         const std::size_t n = std::size_t{1} << width;
         own.first.assign(width + 2, 0);
         for (std::size_t mask = 0; mask < n; ++mask)
-            ++own.first[static_cast<std::size_t>(__builtin_popcountll(mask)) + 1];
+            ++own.first[count_ones(mask) + 1];
         for (std::size_t r = 0; r <= width; ++r)
             own.first[r + 1] += own.first[r];
         own.masks.resize(n);
         std::vector<std::size_t> next(own.first);
         for (std::size_t mask = 0; mask < n; ++mask)
-            own.masks[next[static_cast<std::size_t>(__builtin_popcountll(mask))]++] =
-                static_cast<std::uint32_t>(mask);
+            own.masks[next[count_ones(mask)]++] = static_cast<std::uint32_t>(mask);
     });
     return all[width];
 }

@@ -1,5 +1,7 @@
 #include "core/search/database.hpp"
 
+#include "core/base/bits.hpp"
+
 #include <algorithm>
 #include <cstring>
 
@@ -54,9 +56,7 @@ std::size_t count_allowed(const std::uint8_t *allowed, std::size_t n) {
     for (std::size_t i = 0; i < n_bytes; i += 8) {
         std::uint64_t bits = 0;
         std::memcpy(&bits, allowed + i, std::min<std::size_t>(8, n_bytes - i));
-        bits -= (bits >> 1) & 0x5555555555555555u; // one popcount instruction is not the baseline's
-        bits = (bits & 0x3333333333333333u) + ((bits >> 2) & 0x3333333333333333u);
-        count += ((bits + (bits >> 4)) & 0x0f0f0f0f0f0f0f0fu) * 0x0101010101010101u >> 56;
+        count += count_ones(bits);
     }
     return count;
 }

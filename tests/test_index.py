@@ -721,6 +721,7 @@ def test_arguments_are_checked(small_parts: None) -> None:
     with pytest.raises(ValueError, match="layout must be"):
         HammingIndex(8, layout="fast")  # type: ignore[arg-type]
     index.add(codes)
+    assert [one in index for one in (0, 2, 3, -1, 1 << 63, "a")] == [True, True] + [False] * 4
     assert index.search(codes[0], 10).ids.tolist() == [0, 1, 2]
     assert index.search(codes, 1).ids.shape == (3, 1)
     assert HammingIndex(12).search(codes, 5).ids.shape == (3, 0)

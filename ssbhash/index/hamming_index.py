@@ -30,6 +30,7 @@ from ssbhash.hamming import RangeResult, SearchResult, TorchRange, TorchSearch
 from ssbhash.index import searching
 from ssbhash.index.folder import Folder
 from ssbhash.index.log import Change
+from ssbhash.index.names import MAX_ID
 from ssbhash.index.segments import LAYOUTS, Layout, Part
 from ssbhash.index.state import State
 from ssbhash.index.store import Store
@@ -178,6 +179,8 @@ class HammingIndex:
 
     def __contains__(self, one: int | str) -> bool:
         if isinstance(one, str) != (self._store.names is not None):
+            return False
+        if not isinstance(one, str) and not 0 <= one <= MAX_ID:
             return False
         return bool(self._store.present([one], self._store.state)[1][0])
 

@@ -20,10 +20,11 @@ constexpr std::size_t kQueriesATask = 8;
 constexpr double kBatchGain = 8;
 constexpr std::size_t kBatch = 64, kTrials = 2;
 constexpr std::size_t kSample = 256, kGatherCost = 8; // of a row, in rows scanned in order
-// So many queries under one mask pay for packing it into bits, and for finding the live rows; so
-// many that the tables did not serve pay for the latter alone.
-constexpr std::size_t kPackQueries = 256, kLiveQueries = 512, kLiveUnproved = 64;
-constexpr double kMostLive = 0.5; // wanted items, of all
+// So many queries under one mask pay for packing it into bits.
+constexpr std::size_t kPackQueries = 256;
+// Finding the live rows pays for more queries than this many times the share of wanted items; not
+// if they are more than the second share.
+constexpr double kLiveQueries = 5000, kMostLive = 0.2;
 
 // A bit for each item of a segment that is wanted.
 std::vector<std::uint8_t> wanted_plane(const Segment &segment, const IdMask &mask) {
@@ -106,15 +107,13 @@ class SegmentSearch {
         for (std::size_t i = 0; i < unproved.size(); ++i)
             unproved[i] = i;
         const bool is_grouped = segment_.members && !in_order();
-        const bool live_pays =
-            is_grouped && queries_.codes.n >= kLiveQueries && share_wanted() <= kMostLive;
-        if (segment_.parts && !live_pays)
+        if (segment_.parts && !(is_grouped && live_pays()))
             unproved = probe_tables();
         if (unproved.empty())
             return;
         if (in_order())
             scan_flat(unproved, nullptr);
-        else if (is_grouped && unproved.size() >= kLiveUnproved)
+        else if (is_grouped && unproved.size() >= kBatch)
             scan_live(unproved);
         else
             scan_rows(unproved);
@@ -139,6 +138,12 @@ class SegmentSearch {
         for (std::size_t i = 0; i < kSample; ++i)
             n_wanted += is_wanted(i * (n / kSample));
         return static_cast<double>(n_wanted) / kSample;
+    }
+
+    bool live_pays() const {
+        const double share = share_wanted();
+        return queries_.codes.n >= kBatch && share <= kMostLive &&
+               static_cast<double>(queries_.codes.n) > kLiveQueries * share;
     }
 
     // About how many rows a scan reads: it gathers those that are wanted, if they are few.

@@ -25,6 +25,7 @@ training.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -226,21 +227,25 @@ def contrast(rows: Tensor) -> tuple[Tensor, Tensor]:
     """
     n = len(rows) // 2
     length = torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min_(LEAST_LENGTH)
-    unit = rows / length
-    items, neighbours = unit[:n], unit[n:]
-    own = (items * neighbours).sum(1)
-    # No cosine is above 1, so no exponential is too large.
-    exp = torch.mm(items, neighbours.t()).sub_(1).mul_(CONTRAST_SCALE).exp_()
+    # The rows at one length, such that their products are the scores.
+    factor = length.reciprocal_().mul_(math.sqrt(CONTRAST_SCALE))
+    scaled = rows * factor
+    items, neighbours = scaled[:n], scaled[n:]
+    # No score is above CONTRAST_SCALE, so no exponential is too large.
+    exp = torch.mm(items, neighbours.t()).exp_()
     by_item, by_neighbour = exp.sum(1, keepdim=True), exp.sum(0)
-    loss = (by_item.log().mean() + by_neighbour.log().mean()) / 2
-    loss -= CONTRAST_SCALE * (own.mean() - 1)
-    # Derivative by the cosines, times 2 n / CONTRAST_SCALE.
-    slope = exp.mul_(by_item.reciprocal() + by_neighbour.reciprocal())
+    total = (by_item.log().sum() + by_neighbour.log().sum()) / 2
+    total -= torch.dot(items.reshape(-1), neighbours.reshape(-1))
+    # The derivative of 2 * total by the scores, then by the scaled rows.
+    slope = exp.mul_(by_item.reciprocal_() + by_neighbour.reciprocal_())
     slope.diagonal().sub_(2)
-    by_unit = torch.cat([slope @ neighbours, slope.t() @ items]).mul_(CONTRAST_SCALE / (2 * n))
+    gradient = torch.empty_like(scaled)
+    torch.mm(slope, neighbours, out=gradient[:n])
+    torch.mm(slope.t(), items, out=gradient[n:])
     # A change along a row does not change its direction.
-    along = (unit * by_unit).sum(1, keepdim=True)
-    return loss, torch.addcmul(by_unit, unit, along, value=-1).div_(length)
+    along = torch.linalg.vecdot(scaled, gradient)[:, None]
+    gradient.addcmul_(scaled, along, value=-1 / CONTRAST_SCALE)
+    return total / n, gradient.mul_(factor.div_(2 * n))
 
 
 def _state(network: ClassAndItemNetwork) -> dict[str, Tensor]:

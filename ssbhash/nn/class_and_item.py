@@ -63,7 +63,7 @@ class ClassAndItemNetwork(Autoencoder):
         self.projection: Tensor
         self.register_buffer("projection", torch.zeros(n_both, shape.n_bits))
         self.average: ClassAndItemNetwork | None = None
-        # The tensors of the average, and those that they follow.
+        # Statistics of the average, and those that they follow.
         self.averaged: tuple[list[Tensor], list[Tensor]] = [], []
         self.n_steps = 0
 
@@ -74,16 +74,22 @@ class ClassAndItemNetwork(Autoencoder):
             state = self.state_dict()
             self.average.load_state_dict({name: state[name] for name in self.average.state_dict()})
         self.average.eval().requires_grad_(False).to(self.projection.device)
-        own, averages = _state(self), _state(self.average)
+        own = dict(self.named_buffers())
+        averages = {n: b for n, b in self.average.named_buffers() if b.is_floating_point()}
         self.averaged = list(averages.values()), [own[name] for name in averages]
 
+    def averages(self) -> dict[str, Tensor]:
+        """Return the weights of the average by name."""
+        return {} if self.average is None else dict(self.average.named_parameters())
+
     @torch.no_grad()
-    def stepped(self) -> None:
-        """Move the average towards the weights, after a step of the optimiser."""
+    def average_share(self) -> float:
+        """Return the share, and move the averages of the statistics by it."""
         assert self.average is not None
         self.n_steps += 1
         share = max(1 - AVERAGE_DECAY, 1 / (self.n_steps + 1))
         torch._foreach_lerp_(*self.averaged, share)
+        return share
 
     def finish(self) -> None:
         """Keep the average."""
@@ -246,9 +252,3 @@ def contrast(rows: Tensor) -> tuple[Tensor, Tensor]:
     along = torch.linalg.vecdot(scaled, gradient)[:, None]
     gradient.addcmul_(scaled, along, value=-1 / CONTRAST_SCALE)
     return total / n, gradient.mul_(factor.div_(2 * n))
-
-
-def _state(network: ClassAndItemNetwork) -> dict[str, Tensor]:
-    """Parameters and statistics by name."""
-    every = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    return {name: value for name, value in every.items() if value.is_floating_point()}

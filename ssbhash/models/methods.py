@@ -99,8 +99,9 @@ class SSBVAE(ClassifyingHasher):
     ----------
     report_
         Preset "default", after `fit`: the classifiers that were tried, their log losses on
-        held-out labels, which were chosen, the same for the scale of the features, and the
-        scale of the class probabilities.
+        held-out labels, which were chosen, the same for the scale of the features, the scale
+        of the class probabilities, the share of them that comes from logistic regressions
+        ("regression_share"), and the network's log loss on labels that it has seen.
 
     Examples
     --------
@@ -171,7 +172,7 @@ class SSBVAE(ClassifyingHasher):
             self._find_bits(model, data.x)
 
     def _fall_back(self, model: Model, data: Data) -> None:
-        """Let the regression give class probabilities, if it is as good as all or better."""
+        """Let regressions give class probabilities where the network is hardly better."""
         network, labels, beliefs = model.network, data.labels, data.beliefs
         assert isinstance(network, ClassAndItemNetwork)
         assert labels is not None
@@ -190,12 +191,13 @@ class SSBVAE(ClassifyingHasher):
                 loss,
                 regression.log_loss,
             )
-        elif regression.log_loss is not None and regression.suffices:
+        elif regression.suffices:
             share = REGRESSION_SHARE
             logger.info(
-                "logistic regressions predict held-out labels best (log loss %.3f): a share of "
-                "%g of the class probabilities comes from them",
-                regression.log_loss,
+                "%s: a share of %g of the class probabilities comes from logistic regressions",
+                "too few labels to hold some out"
+                if regression.log_loss is None
+                else "label spreading predicts held-out labels no better than logistic regressions",
                 share,
             )
         network.regression_weight.copy_(regression.weight)

@@ -69,7 +69,7 @@ class Regression:
     log_loss
         On held-out labels; None if there are too few labels to hold some out.
     suffices
-        Whether label spreading does not lower that loss.
+        Whether label spreading does not lower that loss; true without held-out labels.
     """
 
     weight: Tensor

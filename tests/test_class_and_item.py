@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 
 import scipy.sparse as sp
+from torch.nn import functional as F
 
 import ssbhash
 from ssbhash import SSBVAE
@@ -19,7 +20,8 @@ from ssbhash.item_metrics import code_figures
 from ssbhash.metrics import precision_at
 from ssbhash.models import ClassifierCodes, Concatenated
 from ssbhash.nn import ClassAndItemNetwork, Shape, TrainingBatch, Weights
-from ssbhash.nn.class_and_item import CONTRAST_SCALE, contrast
+from ssbhash.nn.class_and_item import CONTRAST_SCALE, contrast, cross_entropy
+from ssbhash.training.optimizer import Optimizer
 
 
 def network(multilabel: bool = False) -> ClassAndItemNetwork:
@@ -79,8 +81,63 @@ def test_terms_follow_their_formulas(multilabel: bool) -> None:
 
 def test_contrast_is_least_where_neighbours_are_equal_and_others_far() -> None:
     near, far = torch.eye(4), torch.eye(4).roll(1, 0)
-    assert contrast(near, near) < 0.01
-    assert contrast(near, far) > 6
+    assert contrast(torch.cat([near, near]))[0] < 0.01
+    assert contrast(torch.cat([near, far]))[0] > 6
+
+
+@pytest.mark.parametrize("n", [1, 2, 9])
+def test_contrast_and_its_gradient(n: int) -> None:
+    random = torch.Generator().manual_seed(n)
+    rows = torch.randn(2 * n, 5, generator=random, dtype=torch.float64).requires_grad_()
+    unit = F.normalize(rows, dim=1)
+    scores, own = CONTRAST_SCALE * unit[:n] @ unit[n:].t(), torch.arange(n)
+    plain = (F.cross_entropy(scores, own) + F.cross_entropy(scores.t(), own)) / 2
+    expected = plain.detach(), *torch.autograd.grad(plain, rows)
+    torch.testing.assert_close(contrast(rows.detach()), expected)
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+@pytest.mark.parametrize("size", [1.0, 500.0])
+def test_cross_entropy_and_its_gradient(multilabel: bool, size: float) -> None:
+    random = torch.Generator().manual_seed(1)
+    scores = size * torch.randn(7, 4, generator=random, dtype=torch.float64)
+    scores.requires_grad_()
+    belief = torch.softmax(torch.randn(7, 4, generator=random, dtype=torch.float64), 1)
+    if multilabel:
+        plain = F.binary_cross_entropy_with_logits(scores, belief, reduction="none").sum(1)
+    else:
+        plain = F.cross_entropy(scores, belief, reduction="none")
+    expected = plain.detach(), *torch.autograd.grad(plain.sum(), scores)
+    torch.testing.assert_close(cross_entropy(scores.detach(), belief, multilabel), expected)
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+@pytest.mark.parametrize("n_items", [4, 5])
+def test_gradient_of_the_loss(multilabel: bool, n_items: int) -> None:
+    built, items = network(multilabel).double().eval(), batch(multilabel)
+    tensors = (t[:n_items].double() for t in (items.x, items.labels, items.beliefs))
+    x, labels, beliefs = tensors
+    cut = TrainingBatch(x, x, labels, items.known[:n_items], beliefs=beliefs, n_pairs=2)
+
+    def loss() -> Any:
+        terms = built.terms(cut, torch.Generator())
+        assert ("labelled" in terms) == (n_items > 4)
+        return terms["loss"]
+
+    random = torch.Generator().manual_seed(2)
+    for parameter in built.parameters():
+        gradient = torch.autograd.grad(loss(), parameter)[0]
+        change = torch.randn(gradient.shape, generator=random, dtype=torch.float64)
+        ends = []
+        for step in (1e-3, -1e-3):
+            with torch.no_grad():
+                parameter += step * change
+                ends.append(loss())
+                parameter -= step * change
+        slope = (ends[0] - ends[1]) / 2e-3
+        torch.testing.assert_close(
+            (gradient * change).sum(), slope, rtol=1e-3, atol=1e-3, check_dtype=False
+        )
 
 
 @pytest.mark.parametrize("multilabel", [False, True])
@@ -99,12 +156,18 @@ def test_a_share_of_the_class_probabilities_comes_from_the_regression(multilabel
 def test_what_remains_is_the_average_of_the_weights() -> None:
     built = network()
     built.begin()
-    before = built.classifier.weight.clone()
-    with torch.no_grad():
-        built.classifier.weight += 1
-    built.stepped()  # the first step: half of the way
+    optimizer = Optimizer(built, 0.1, sparse=False)
+    names = [name for name in built.state_dict() if not name.startswith("average")]
+    seen = [{name: built.state_dict()[name].clone() for name in names}]
+    for _ in range(2):
+        optimizer.step(built.terms(batch(), torch.Generator())["loss"], None)
+        seen.append({name: built.state_dict()[name].clone() for name in names})
     built.finish()
-    torch.testing.assert_close(built.classifier.weight, before + 0.5)
+    # The first step moves the average by half of the way, the second by a third.
+    for name in names:
+        if seen[0][name].is_floating_point():
+            expected = torch.stack([state[name] for state in seen]).mean(0)
+            torch.testing.assert_close(built.state_dict()[name], expected, msg=name)
     assert not any(name.startswith("average") for name in built.state_dict())
 
 

@@ -192,10 +192,15 @@ class SoftmaxLoss:
     def bias(self) -> Float32Array: ...
 
 class Adam:
-    """Parameters and their moments, which are written in place."""
+    """Parameters, their moments and an average over steps, which are written in place."""
 
     def __init__(
-        self, weight: Float32Array, mean: Float32Array, square: Float32Array, eps: float
+        self,
+        weight: Float32Array,
+        mean: Float32Array,
+        square: Float32Array,
+        eps: float,
+        average: Float32Array | None = None,
     ) -> None: ...
     def catch_up(
         self,
@@ -206,7 +211,9 @@ class Adam:
         n_threads: int,
     ) -> None: ...
     def step_rows(self, rows: Ids, gradient: Float32Array, step: float, n_threads: int) -> None: ...
-    def step(self, gradients: Sequence[Float32Array], step: float, n_threads: int) -> None: ...
+    def step(
+        self, gradients: Sequence[Float32Array], step: float, share: float, n_threads: int
+    ) -> None: ...
 
 def sum_rows(sums: SparseRows, matrix: Float32Array, n_threads: int) -> Float32Array: ...
 def dropped(x: Float32Array, dropout: Dropout, n_threads: int) -> Float32Array: ...

@@ -1,6 +1,8 @@
 """The default SSB-VAE: its loss by formula, its codes, what it does where labels say nothing."""
 
 import logging
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 
 import scipy.sparse as sp
+from torch.nn import functional as F
 
 import ssbhash
 from ssbhash import SSBVAE
@@ -17,7 +20,8 @@ from ssbhash.item_metrics import code_figures
 from ssbhash.metrics import precision_at
 from ssbhash.models import ClassifierCodes, Concatenated
 from ssbhash.nn import ClassAndItemNetwork, Shape, TrainingBatch, Weights
-from ssbhash.nn.class_and_item import CONTRAST_SCALE, contrast
+from ssbhash.nn.class_and_item import CONTRAST_SCALE, contrast, cross_entropy
+from ssbhash.training.optimizer import Optimizer
 
 
 def network(multilabel: bool = False) -> ClassAndItemNetwork:
@@ -77,19 +81,93 @@ def test_terms_follow_their_formulas(multilabel: bool) -> None:
 
 def test_contrast_is_least_where_neighbours_are_equal_and_others_far() -> None:
     near, far = torch.eye(4), torch.eye(4).roll(1, 0)
-    assert contrast(near, near) < 0.01
-    assert contrast(near, far) > 6
+    assert contrast(torch.cat([near, near]))[0] < 0.01
+    assert contrast(torch.cat([near, far]))[0] > 6
+
+
+@pytest.mark.parametrize("n", [1, 2, 9])
+def test_contrast_and_its_gradient(n: int) -> None:
+    random = torch.Generator().manual_seed(n)
+    rows = torch.randn(2 * n, 5, generator=random, dtype=torch.float64).requires_grad_()
+    unit = F.normalize(rows, dim=1)
+    scores, own = CONTRAST_SCALE * unit[:n] @ unit[n:].t(), torch.arange(n)
+    plain = (F.cross_entropy(scores, own) + F.cross_entropy(scores.t(), own)) / 2
+    expected = plain.detach(), *torch.autograd.grad(plain, rows)
+    torch.testing.assert_close(contrast(rows.detach()), expected)
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+@pytest.mark.parametrize("size", [1.0, 500.0])
+def test_cross_entropy_and_its_gradient(multilabel: bool, size: float) -> None:
+    random = torch.Generator().manual_seed(1)
+    scores = size * torch.randn(7, 4, generator=random, dtype=torch.float64)
+    scores.requires_grad_()
+    belief = torch.softmax(torch.randn(7, 4, generator=random, dtype=torch.float64), 1)
+    if multilabel:
+        plain = F.binary_cross_entropy_with_logits(scores, belief, reduction="none").sum(1)
+    else:
+        plain = F.cross_entropy(scores, belief, reduction="none")
+    expected = plain.detach(), *torch.autograd.grad(plain.sum(), scores)
+    torch.testing.assert_close(cross_entropy(scores.detach(), belief, multilabel), expected)
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+@pytest.mark.parametrize("n_items", [4, 5])
+def test_gradient_of_the_loss(multilabel: bool, n_items: int) -> None:
+    built, items = network(multilabel).double().eval(), batch(multilabel)
+    tensors = (t[:n_items].double() for t in (items.x, items.labels, items.beliefs))
+    x, labels, beliefs = tensors
+    cut = TrainingBatch(x, x, labels, items.known[:n_items], beliefs=beliefs, n_pairs=2)
+
+    def loss() -> Any:
+        terms = built.terms(cut, torch.Generator())
+        assert ("labelled" in terms) == (n_items > 4)
+        return terms["loss"]
+
+    random = torch.Generator().manual_seed(2)
+    for parameter in built.parameters():
+        gradient = torch.autograd.grad(loss(), parameter)[0]
+        change = torch.randn(gradient.shape, generator=random, dtype=torch.float64)
+        ends = []
+        for step in (1e-3, -1e-3):
+            with torch.no_grad():
+                parameter += step * change
+                ends.append(loss())
+                parameter -= step * change
+        slope = (ends[0] - ends[1]) / 2e-3
+        torch.testing.assert_close(
+            (gradient * change).sum(), slope, rtol=1e-3, atol=1e-3, check_dtype=False
+        )
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_a_share_of_the_class_probabilities_comes_from_the_regression(multilabel: bool) -> None:
+    built, x = network(multilabel).eval(), batch().x
+    normalised = torch.sigmoid if multilabel else partial(torch.softmax, dim=1)
+    own = normalised(built.class_scores(x))
+    built.regression_weight.normal_(generator=torch.Generator().manual_seed(2))
+    built.regression_bias += torch.tensor([1.0, 2.0, 3.0])
+    built.regression_share.fill_(0.25)
+    other = normalised(x @ built.regression_weight + built.regression_bias)
+    for found in (normalised(built.class_scores(x)), built.both(x)[:, :3]):
+        torch.testing.assert_close(found, 0.75 * own + 0.25 * other)
 
 
 def test_what_remains_is_the_average_of_the_weights() -> None:
     built = network()
     built.begin()
-    before = built.classifier.weight.clone()
-    with torch.no_grad():
-        built.classifier.weight += 1
-    built.stepped()  # the first step: half of the way
+    optimizer = Optimizer(built, 0.1, sparse=False)
+    names = [name for name in built.state_dict() if not name.startswith("average")]
+    seen = [{name: built.state_dict()[name].clone() for name in names}]
+    for _ in range(2):
+        optimizer.step(built.terms(batch(), torch.Generator())["loss"], None)
+        seen.append({name: built.state_dict()[name].clone() for name in names})
     built.finish()
-    torch.testing.assert_close(built.classifier.weight, before + 0.5)
+    # The first step moves the average by half of the way, the second by a third.
+    for name in names:
+        if seen[0][name].is_floating_point():
+            expected = torch.stack([state[name] for state in seen]).mean(0)
+            torch.testing.assert_close(built.state_dict()[name], expected, msg=name)
     assert not any(name.startswith("average") for name in built.state_dict())
 
 
@@ -175,6 +253,64 @@ def test_labels_without_meaning_have_no_weight(caplog: pytest.LogCaptureFixture)
     assert hasher.report_["class_scale"] == 0
     assert "codes keep the item alone" in caplog.text
     assert hasher.logits(X).shape == (300, 16)
+
+
+def planes(n: int) -> tuple[Any, Any]:
+    """Classes that planes separate, in 20 coordinates, and that are no clusters."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(0, 1, (n, 20)).astype(np.float32)
+    return X, (X[:, :3] + rng.normal(0, 0.1, (n, 3))).argmax(1)
+
+
+def test_half_of_the_class_comes_from_regressions_where_they_are_best(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    X, y = planes(900)
+    shown = np.where(np.arange(900) < 200, y, -1)
+    with caplog.at_level(logging.INFO):
+        hasher = SSBVAE(16).fit(X, shown)
+    assert hasher.report_["regression_share"] == 0.5
+    assert "label spreading predicts held-out labels no better" in caplog.text
+    hasher.save(tmp_path)
+    loaded = ssbhash.load(tmp_path)
+    for function in ("transform", "predict_proba"):
+        together = getattr(hasher, function)(X)
+        np.testing.assert_array_equal(getattr(loaded, function)(X), together)
+        np.testing.assert_array_equal(getattr(loaded, function)(X[7:8]), together[7:8])
+    np.testing.assert_array_equal(hasher.transduction_[200:], hasher.predict(X[200:]))
+    np.testing.assert_array_equal(hasher.transduction_[:200], y[:200])
+
+
+def test_label_spreading_leaves_the_class_to_the_network() -> None:
+    X, y = clusters(900, 4)
+    hasher = SSBVAE(16).fit(X, np.where(np.arange(900) < 60, y, -1))
+    assert hasher.report_["log_loss"] < hasher.report_["log_loss_of_regressions"]
+    assert hasher.report_["regression_share"] == 0
+
+
+def test_half_of_the_class_comes_from_regressions_where_labels_are_too_few_to_tell(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    X, y = planes(200)
+    with caplog.at_level(logging.INFO):
+        hasher = SSBVAE(16, n_epochs=1).fit(X, np.where(np.arange(200) < 9, y, -1))
+    assert hasher.report_["n_validated"] == 0
+    assert hasher.report_["regression_share"] == 0.5
+    assert "too few labels to hold some out" in caplog.text
+
+
+def test_a_network_that_learned_nothing_leaves_the_class_to_regressions(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    X, y = planes(900)
+    shown = np.where(np.arange(900) < 200, y, -1)
+    with caplog.at_level(logging.WARNING):
+        hasher = SSBVAE(16, n_epochs=1, learning_rate=1e-6).fit(X, shown)
+    report = hasher.report_
+    assert report["log_loss_of_network"] > report["log_loss_of_regressions"]
+    assert report["regression_share"] == 1
+    assert "class probabilities come from these" in caplog.text
+    assert (hasher.predict(X[200:]) == y[200:]).mean() > 0.85
 
 
 def test_columns_in_large_units_do_not_hide_the_others() -> None:

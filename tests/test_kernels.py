@@ -1,5 +1,6 @@
 """Both implementations of the kernels compute the same."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,9 @@ def test_adam(generator: Any, width: int) -> None:
     gradient = torch.randn(4, width, generator=generator)
     same("catch_up", state(generator, 10, width), rows, missed)
     same("adam_rows", state(generator, 10, width), rows, gradient, 0.01)
-    same("adam", state(generator, 4 * width), [*gradient], 0.01)
+    same("adam", state(generator, 4 * width), [*gradient], 0.01, 0.0)
+    averaged = replace(state(generator, 4 * width), average=torch.zeros(4 * width))
+    same("adam", averaged, [*gradient], 0.01, 0.3)
 
 
 def test_each_tensor_gets_kernels_that_can_work_on_it() -> None:

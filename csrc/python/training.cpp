@@ -198,12 +198,17 @@ PySoftmaxLoss py_softmax_regression(const Floats &code, const PyDecoder &decoder
 
 class PyAdam {
   public:
-    PyAdam(Floats weight, Floats mean, Floats square, float eps)
-        : weight_(std::move(weight)), mean_(std::move(mean)), square_(std::move(square)) {
+    PyAdam(Floats weight, Floats mean, Floats square, float eps, std::optional<Floats> average)
+        : weight_(std::move(weight)), mean_(std::move(mean)), square_(std::move(square)),
+          average_(std::move(average)) {
         check_size(mean_, weight_.size(), "mean");
         check_size(square_, weight_.size(), "square");
         const std::size_t width = weight_.ndim() == 2 ? length(weight_, 1) : 1;
         adam_ = {weight_.mutable_data(), mean_.mutable_data(), square_.mutable_data(), width, eps};
+        if (average_) {
+            check_size(*average_, weight_.size(), "average");
+            adam_.average = average_->mutable_data();
+        }
     }
 
     void catch_up(const Ids &rows, const Floats &step, const Floats &mean_decay,
@@ -224,7 +229,9 @@ class PyAdam {
         released([&] { ssbhash::step_rows(adam_, of, step, n_threads); });
     }
 
-    void step(const std::vector<Floats> &gradients, float step, std::size_t n_threads) {
+    void step(const std::vector<Floats> &gradients, float step, float share,
+              std::size_t n_threads) {
+        adam_.share = share;
         std::vector<const float *> pointers;
         std::vector<std::size_t> sizes;
         py::ssize_t total = 0;
@@ -245,6 +252,7 @@ class PyAdam {
     }
 
     Floats weight_, mean_, square_;
+    std::optional<Floats> average_;
     Adam adam_;
 };
 
@@ -287,11 +295,14 @@ void bind_training(py::module_ &m) {
     m.def("softmax_regression", &py_softmax_regression, py::arg("code"), py::arg("decoder"),
           py::arg("target"), py::arg("log_floor"), n_threads);
     py::class_<PyAdam>(m, "Adam")
-        .def(py::init<Floats, Floats, Floats, float>(), py::arg("weight").noconvert(),
-             py::arg("mean").noconvert(), py::arg("square").noconvert(), py::arg("eps"))
+        .def(py::init<Floats, Floats, Floats, float, std::optional<Floats>>(),
+             py::arg("weight").noconvert(), py::arg("mean").noconvert(),
+             py::arg("square").noconvert(), py::arg("eps"),
+             py::arg("average").noconvert() = py::none())
         .def("catch_up", &PyAdam::catch_up, py::arg("rows"), py::arg("step"), py::arg("mean_decay"),
              py::arg("square_decay"), n_threads)
         .def("step_rows", &PyAdam::step_rows, py::arg("rows"), py::arg("gradient"), py::arg("step"),
              n_threads)
-        .def("step", &PyAdam::step, py::arg("gradients"), py::arg("step"), n_threads);
+        .def("step", &PyAdam::step, py::arg("gradients"), py::arg("step"), py::arg("share"),
+             n_threads);
 }

@@ -49,8 +49,11 @@ class Kernels(Protocol):
     def adam_rows(self, state: AdamState, rows: Tensor, gradient: Tensor, step: float) -> None:
         """Take one step of the rows `rows`, whose gradients are `gradient` [n, width]."""
 
-    def adam(self, state: AdamState, gradients: list[Tensor], step: float) -> None:
-        """Take one step of a flat state, given the flat gradients of its consecutive parts."""
+    def adam(self, state: AdamState, gradients: list[Tensor], step: float, share: float) -> None:
+        """Take one step of a flat state, given the flat gradients of its consecutive parts.
+
+        Then the average, if there is one, moves by `share` of the way to the weights.
+        """
 
 
 def kernels_for(tensor: Tensor) -> Kernels:

@@ -74,8 +74,8 @@ def adam_rows(state: AdamState, rows: Tensor, gradient: Tensor, step: float) -> 
     _adam(state).step_rows(_array(rows), _array(gradient), step, torch.get_num_threads())
 
 
-def adam(state: AdamState, gradients: list[Tensor], step: float) -> None:
-    _adam(state).step([_array(x) for x in gradients], step, torch.get_num_threads())
+def adam(state: AdamState, gradients: list[Tensor], step: float, share: float) -> None:
+    _adam(state).step([_array(x) for x in gradients], step, share, torch.get_num_threads())
 
 
 def _dropout(dropout: Dropout | None) -> Any:
@@ -86,7 +86,8 @@ def _dropout(dropout: Dropout | None) -> Any:
 
 def _adam(state: AdamState) -> Any:
     weight, mean, square = map(_array, (state.weight, state.mean, state.square))
-    return _core.Adam(weight, mean, square, state.eps)
+    average = None if state.average is None else _array(state.average)
+    return _core.Adam(weight, mean, square, state.eps, average)
 
 
 def _array(tensor: Tensor) -> Any:

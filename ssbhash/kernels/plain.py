@@ -93,9 +93,11 @@ def adam_rows(state: AdamState, rows: Tensor, gradient: Tensor, step: float) -> 
 
 
 @torch.no_grad()
-def adam(state: AdamState, gradients: list[Tensor], step: float) -> None:
+def adam(state: AdamState, gradients: list[Tensor], step: float, share: float) -> None:
     gradient = torch.cat(gradients)
     _update(state.weight, state.mean, state.square, gradient, step, state.eps)
+    if state.average is not None:
+        state.average.lerp_(state.weight, share)
 
 
 def _update(

@@ -95,13 +95,14 @@ class SoftmaxLoss(NamedTuple):
 class AdamState:
     """Weights and both moments of Adam, of one shape, updated in place.
 
-    `eps` is added to the root of the second moment.
+    `eps` is added to the root of the second moment. `average` is that of the weights over steps.
     """
 
     weight: Tensor
     mean: Tensor
     square: Tensor
     eps: float
+    average: Tensor | None = None
 
 
 class Missed(NamedTuple):

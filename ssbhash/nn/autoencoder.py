@@ -98,8 +98,13 @@ class Autoencoder(nn.Module):
     def begin(self) -> None:
         """Prepare for a training. Called once, before the first step."""
 
-    def stepped(self) -> None:
-        """React to a step of the optimiser. Called after each."""
+    def averages(self) -> dict[str, Tensor]:
+        """Return averages over steps, by the name of their parameter. The optimiser moves them."""
+        return {}
+
+    def average_share(self) -> float:
+        """Return the share of the way to the weights that averages move. Called once a step."""
+        return 0.0
 
     def finish(self) -> None:
         """Drop what only training needs. Called once, after the last step."""

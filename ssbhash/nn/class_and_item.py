@@ -21,10 +21,14 @@ the embedding, rotated together towards their signs (ITQ, Gong and Lazebnik, CVP
 probabilities of a doubtful item are close to their mean. Its code then follows the embedding, so
 its neighbourhood decides where the class cannot. The projection is computed once, after the
 training.
+
+A share of the class probabilities can come from a logistic regression on the features instead of
+the classifier. It is set after the training, too.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -32,7 +36,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ssbhash.inputs import Batch
-from ssbhash.nn.autoencoder import Autoencoder, Shape, Terms, TrainingBatch, Weights, weighted
+from ssbhash.nn.autoencoder import Autoencoder, Shape, Terms, TrainingBatch, Weights
 from ssbhash.nn.layers import Linear, affine
 
 # Factor of the cosines before the softmax over the batch.
@@ -41,8 +45,12 @@ CONTRAST_SCALE = 7.0
 TRUST_POWER = 2.0
 # Share that the averaged weights keep at each step; less in the first hundred steps.
 AVERAGE_DECAY = 0.99
+# Shorter embeddings are taken for zero.
+LEAST_LENGTH = 1e-12
 # Least width of the embedding.
 EMBEDDING_WIDTH = 64
+# Least probability of a class once those of a regression are mixed in.
+LEAST = 1e-7
 
 
 class ClassAndItemNetwork(Autoencoder):
@@ -59,8 +67,14 @@ class ClassAndItemNetwork(Autoencoder):
         self.register_buffer("mean", torch.zeros(n_both))
         self.projection: Tensor
         self.register_buffer("projection", torch.zeros(n_both, shape.n_bits))
+        self.regression_weight: Tensor
+        self.register_buffer("regression_weight", torch.zeros(shape.n_features, shape.n_classes))
+        self.regression_bias: Tensor
+        self.register_buffer("regression_bias", torch.zeros(shape.n_classes))
+        self.regression_share: Tensor
+        self.register_buffer("regression_share", torch.zeros(()))
         self.average: ClassAndItemNetwork | None = None
-        # The tensors of the average, and those that they follow.
+        # Statistics of the average, and those that they follow.
         self.averaged: tuple[list[Tensor], list[Tensor]] = [], []
         self.n_steps = 0
 
@@ -71,16 +85,22 @@ class ClassAndItemNetwork(Autoencoder):
             state = self.state_dict()
             self.average.load_state_dict({name: state[name] for name in self.average.state_dict()})
         self.average.eval().requires_grad_(False).to(self.projection.device)
-        own, averages = _state(self), _state(self.average)
+        own = dict(self.named_buffers())
+        averages = {n: b for n, b in self.average.named_buffers() if b.is_floating_point()}
         self.averaged = list(averages.values()), [own[name] for name in averages]
 
+    def averages(self) -> dict[str, Tensor]:
+        """Return the weights of the average by name."""
+        return {} if self.average is None else dict(self.average.named_parameters())
+
     @torch.no_grad()
-    def stepped(self) -> None:
-        """Move the average towards the weights, after a step of the optimiser."""
+    def average_share(self) -> float:
+        """Return the share, and move the averages of the statistics by it."""
         assert self.average is not None
         self.n_steps += 1
         share = max(1 - AVERAGE_DECAY, 1 / (self.n_steps + 1))
         torch._foreach_lerp_(*self.averaged, share)
+        return share
 
     def finish(self) -> None:
         """Keep the average."""
@@ -106,19 +126,34 @@ class ClassAndItemNetwork(Autoencoder):
     def class_scores(self, x: Batch) -> Tensor:
         """Compute the scores of the classifier; in a training those of the average."""
         network = self.average or self
-        return network.encoder.project(x, network.classifier)
+        scores = network.encoder.project(x, network.classifier)
+        if not self.regression_share:
+            return scores
+        mixed = self._mixed(x, scores)
+        return torch.logit(mixed, LEAST) if self.shape.multilabel else mixed.clamp_min(LEAST).log()
 
     def both(self, x: Batch) -> Tensor:
         """Compute class probabilities beside the embedding: [m, n_classes + width]."""
         hidden = self.encoder(x)
-        scores = self.classifier(hidden).float()
-        classes = torch.sigmoid(scores) if self.shape.multilabel else torch.softmax(scores, 1)
+        classes = self._mixed(x, self.classifier(hidden))
         return torch.cat([classes, self._embedded(x, hidden)], 1)
 
     def code_logits(self, x: Batch) -> Tensor:
         """Project class probabilities and embedding together."""
         centred = self.both(x) - self.mean
         return affine(centred, self.projection, centred.new_zeros(self.shape.n_bits))
+
+    def _mixed(self, x: Batch, scores: Tensor) -> Tensor:
+        """Turn scores into class probabilities, and mix those of the regression in."""
+        own = self._probabilities(scores.float())
+        if not self.regression_share:
+            return own
+        assert isinstance(x, Tensor)
+        other = affine(x, self.regression_weight, self.regression_bias)
+        return own.lerp(self._probabilities(other), self.regression_share)
+
+    def _probabilities(self, scores: Tensor) -> Tensor:
+        return torch.sigmoid(scores) if self.shape.multilabel else torch.softmax(scores, 1)
 
     def _embedded(self, x: Batch, hidden: Tensor) -> Tensor:
         """Compute the embedding [m, width], of unit length."""
@@ -130,46 +165,116 @@ class ClassAndItemNetwork(Autoencoder):
         assert batch.labels is not None
         assert batch.known is not None
         assert batch.beliefs is not None
-        n = batch.n_pairs
+        assert isinstance(batch.x, Tensor)
+        n, n_labelled = batch.n_pairs, len(batch.x) - 2 * batch.n_pairs
         hidden = self.encoder(batch.x, self.weights.dropout if self.training else 0.0, generator)
+        # One product for both heads, because a narrow one is slow: it reads all of `hidden`.
+        weight = torch.cat([self.classifier.weight, self.embedding.weight], 1)
+        bias = torch.cat([self.classifier.bias, self.embedding.bias])
+        both, skipped = torch.addmm(bias, hidden, weight), self.skip(batch.x[: 2 * n])
         belief = torch.where(batch.known[:, None], batch.labels, batch.beliefs)
         trust = torch.where(batch.known, 1.0, self._confidence(batch.beliefs) ** TRUST_POWER)
-        each = self._cross_entropy(self.classifier(hidden).float(), belief)
-        assert isinstance(batch.x, Tensor)
-        embedded = self._embedded(batch.x[: 2 * n], hidden[: 2 * n])
-        terms = {
-            "class": (trust * each)[:n].mean(),
-            "contrast": contrast(embedded[:n], embedded[n:]),
-        }
-        if len(each) > 2 * n:
-            terms["labelled"] = each[2 * n :].mean()
-        return weighted(terms, {"class": 1, "labelled": 1, "contrast": self.weights.contrast})
+        trust[:n] /= n
+        trust[n : 2 * n] = 0
+        trust[2 * n :] /= n_labelled
+        apply: Any = _Loss.apply
+        with torch.autocast(both.device.type, enabled=False):
+            names = ("loss", "class", "contrast", "labelled")[: 4 if n_labelled else 3]
+            return dict(
+                zip(names, apply(both.float(), skipped.float(), belief, trust, self), strict=False)
+            )
 
     def _confidence(self, beliefs: Tensor) -> Tensor:
         if self.shape.multilabel:
             return (2 * beliefs - 1).abs().mean(1)
         return beliefs.amax(1)
 
-    def _cross_entropy(self, scores: Tensor, belief: Tensor) -> Tensor:
-        if self.shape.multilabel:
-            return F.binary_cross_entropy_with_logits(scores, belief, reduction="none").sum(1)
-        return -(belief * F.log_softmax(scores, 1)).sum(1)
+
+class _Loss(torch.autograd.Function):
+    """The loss and its terms by the outputs of both heads, with the gradient written out."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        both: Tensor,
+        skipped: Tensor,
+        belief: Tensor,
+        weight: Tensor,
+        network: ClassAndItemNetwork,
+    ) -> tuple[Tensor, ...]:
+        n_pairs, n_classes = len(skipped) // 2, belief.shape[1]
+        each, slope = cross_entropy(both[:, :n_classes], belief, network.shape.multilabel)
+        each *= weight
+        of_pairs, by_embedded = contrast(both[: 2 * n_pairs, n_classes:] + skipped)
+        gradient = torch.zeros_like(both)
+        torch.mul(slope, weight[:, None], out=gradient[:, :n_classes])
+        ctx.of_skipped = slice(2 * n_pairs), slice(n_classes, None)
+        contrast_weight = network.weights.contrast
+        torch.mul(by_embedded, contrast_weight, out=gradient[ctx.of_skipped])
+        ctx.save_for_backward(gradient)
+        terms = each[:n_pairs].sum(), of_pairs, each[2 * n_pairs :].sum()
+        ctx.mark_non_differentiable(*terms)
+        return terms[0] + contrast_weight * terms[1] + terms[2], *terms
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        gradient = ctx.saved_tensors[0] * grads[0]
+        return gradient, gradient[ctx.of_skipped], None, None, None
 
 
-def _state(network: ClassAndItemNetwork) -> dict[str, Tensor]:
-    """Parameters and statistics by name."""
-    every = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    return {name: value for name, value in every.items() if value.is_floating_point()}
+def cross_entropy(scores: Tensor, belief: Tensor, multilabel: bool) -> tuple[Tensor, Tensor]:
+    """Compute the cross-entropy of each item, and its derivative by the scores.
+
+    Parameters
+    ----------
+    scores
+        [m, C], before softmax (or sigmoid where `multilabel`).
+    belief
+        Class probabilities [m, C].
+    multilabel
+        Whether classes do not exclude each other; else probabilities of an item have the sum 1.
+    """
+    if multilabel:
+        each = F.binary_cross_entropy_with_logits(scores, belief, reduction="none").sum(1)
+        return each, torch.sigmoid(scores) - belief
+    shifted = scores - scores.amax(1, keepdim=True)
+    exp = shifted.exp()
+    total = exp.sum(1, keepdim=True)
+    each = total.squeeze(1).log() - (belief * shifted).sum(1)
+    return each, exp.div_(total).sub_(belief)
 
 
-def contrast(items: Tensor, neighbours: Tensor) -> Tensor:
+def contrast(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Compute the mean cross-entropy of each item's neighbour, and of each neighbour's item.
 
     Parameters
     ----------
-    items, neighbours
-        [m, width], of unit length; row i of one belongs to row i of the other.
+    rows
+        [2 n, width]: n items, then the neighbour of each. Only their directions matter.
+
+    Returns
+    -------
+    loss, gradient
+        [] and [2 n, width].
     """
-    scores = CONTRAST_SCALE * items @ neighbours.t()
-    own = torch.arange(len(items), device=items.device)
-    return (F.cross_entropy(scores, own) + F.cross_entropy(scores.t(), own)) / 2
+    n = len(rows) // 2
+    length = torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min_(LEAST_LENGTH)
+    # The rows at one length, such that their products are the scores.
+    factor = length.reciprocal_().mul_(math.sqrt(CONTRAST_SCALE))
+    scaled = rows * factor
+    items, neighbours = scaled[:n], scaled[n:]
+    # No score is above CONTRAST_SCALE, so no exponential is too large.
+    exp = torch.mm(items, neighbours.t()).exp_()
+    by_item, by_neighbour = exp.sum(1, keepdim=True), exp.sum(0)
+    total = (by_item.log().sum() + by_neighbour.log().sum()) / 2
+    total -= torch.dot(items.reshape(-1), neighbours.reshape(-1))
+    # The derivative of 2 * total by the scores, then by the scaled rows.
+    slope = exp.mul_(by_item.reciprocal_() + by_neighbour.reciprocal_())
+    slope.diagonal().sub_(2)
+    gradient = torch.empty_like(scaled)
+    torch.mm(slope, neighbours, out=gradient[:n])
+    torch.mm(slope.t(), items, out=gradient[n:])
+    # A change along a row does not change its direction.
+    along = torch.linalg.vecdot(scaled, gradient)[:, None]
+    gradient.addcmul_(scaled, along, value=-1 / CONTRAST_SCALE)
+    return total / n, gradient.mul_(factor.div_(2 * n))

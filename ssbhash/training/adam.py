@@ -24,7 +24,7 @@ first batches.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -49,19 +49,28 @@ class FlatAdam:
         Their data become views of one vector.
     learning_rate, eps
         As in Adam.
+    averages
+        An average over steps of each parameter, or none. Their data become views, too.
     """
 
-    def __init__(self, parameters: Iterable[Tensor], learning_rate: float, eps: float) -> None:
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        learning_rate: float,
+        eps: float,
+        averages: Sequence[Tensor] = (),
+    ) -> None:
         self.parameters, self.learning_rate = list(parameters), learning_rate
-        weight = torch.cat([p.detach().flatten() for p in self.parameters])
-        # One array for all three, so that it is large enough for large pages.
-        zeros = torch.zeros_like(weight)
-        weight, mean, square = in_large_pages(torch.stack([weight, zeros, zeros]))
-        self.state = AdamState(weight, mean, square, eps)
+        weight = _as_vector(self.parameters)
+        # One array for all, so that it is large enough for large pages.
+        vectors = [weight, *torch.zeros(2, len(weight)).to(weight)]
+        vectors += [_as_vector(averages)] if averages else []
+        weight, mean, square, *average = in_large_pages(torch.stack(vectors))
+        self.state = AdamState(weight, mean, square, eps, *average)
         self.n_steps = 0
-        parts = torch.split(self.state.weight, [p.numel() for p in self.parameters])
-        for parameter, part in zip(self.parameters, parts, strict=True):
-            parameter.data = part.view_as(parameter)
+        _make_views(self.parameters, weight)
+        if averages:
+            _make_views(averages, *average)
 
     def take_gradients(self) -> list[Tensor]:
         """Return the flat gradients of the parameters, and clear them."""
@@ -72,11 +81,14 @@ class FlatAdam:
             parameter.grad = None
         return taken
 
-    def step(self, gradients: list[Tensor]) -> None:
-        """Take one step with the flat gradients of consecutive parts of the vector."""
+    def step(self, gradients: list[Tensor], share: float = 0.0) -> None:
+        """Take one step with the flat gradients of consecutive parts of the vector.
+
+        Then the averages move by `share` of the way to the parameters.
+        """
         self.n_steps += 1
         size = _step_size(self.learning_rate, self.n_steps)
-        kernels_for(self.state.weight).adam(self.state, gradients, size)
+        kernels_for(self.state.weight).adam(self.state, gradients, size, share)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return moments and counter."""
@@ -156,6 +168,16 @@ class RowAdam:
         self.n_steps = _restore(self.state, saved)
         self.seen.fill(self.n_steps)
         self._forget()
+
+
+def _as_vector(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([tensor.detach().flatten() for tensor in tensors])
+
+
+def _make_views(tensors: Sequence[Tensor], vector: Tensor) -> None:
+    parts = torch.split(vector, [tensor.numel() for tensor in tensors])
+    for tensor, part in zip(tensors, parts, strict=True):
+        tensor.data = part.view_as(tensor)
 
 
 def _step_size(learning_rate: float, n_steps: int) -> float:

@@ -281,7 +281,6 @@ class Training:
                 terms = self._step(ids, generator, weight)
             except NotFiniteError as error:
                 raise _diverged(epoch, "nan") from error
-            self.network.stepped()
             share = weight * len(own) / len(shuffled)
             for name, value in terms.items():
                 sums[name] = sums.get(name, torch.zeros(())) + share * value.detach()

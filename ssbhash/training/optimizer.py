@@ -28,13 +28,16 @@ class Optimizer:
     """
 
     def __init__(self, network: Autoencoder, learning_rate: float, sparse: bool) -> None:
+        self.network = network
         self.row_weight = network.row_weight() if sparse else None
         self.rows: RowAdam | None = None
         if self.row_weight is not None:
             self.rows = RowAdam(self.row_weight, learning_rate, eps=ADAM_EPS)
-        learned = (p for p in network.parameters() if p.requires_grad)
-        dense = [p for p in learned if p is not self.row_weight]
-        self.dense = FlatAdam(dense, learning_rate, eps=ADAM_EPS)
+        learned = {name: p for name, p in network.named_parameters() if p.requires_grad}
+        dense = {name: p for name, p in learned.items() if p is not self.row_weight}
+        found = network.averages()
+        averages = [found[name] for name in dense] if found else []
+        self.dense = FlatAdam(dense.values(), learning_rate, ADAM_EPS, averages)
 
     def catch_up(self, touched: Tensor | None) -> None:
         """Make the rows of `row_weight` current that a step is about to read.
@@ -63,7 +66,7 @@ class Optimizer:
         if distributed.world_size() > 1:
             gradients = [torch.cat(gradients)]
             distributed.add_up(gradients[0])
-        self.dense.step(gradients)
+        self.dense.step(gradients, self.network.average_share())
         if self.rows is not None and touched is not None:
             self.rows.step(*self._row_gradient(touched))
 

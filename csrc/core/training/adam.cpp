@@ -11,7 +11,8 @@ namespace {
 constexpr std::size_t kPiece = 8192;
 
 AdamRow row_at(const Adam &adam, std::size_t at) {
-    return {adam.weight + at, adam.mean + at, adam.square + at, adam.eps};
+    float *average = adam.average ? adam.average + at : nullptr;
+    return {adam.weight + at, adam.mean + at, adam.square + at, adam.eps, average, adam.share};
 }
 
 // Distance from row i to the next one, to prefetch it: rows are scattered over tens of megabytes.

@@ -8,10 +8,13 @@
 namespace ssbhash {
 
 // Weights and both moments [n_rows, width]. eps is added to the root of the second moment.
+// With an average of the weights over steps, each step moves it by `share` of the way to them.
 struct Adam {
     float *weight, *mean, *square;
     std::size_t width;
     float eps;
+    float *average = nullptr;
+    float share = 0;
 };
 
 // What each of n rows has missed since its last step: the sum of the step sizes, and by how much

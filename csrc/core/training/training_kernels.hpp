@@ -50,10 +50,12 @@ struct Sums {
     bool fresh; // true: sums start at zero; false: they are added to
 };
 
-// One row of weights and both moments of Adam, or a piece of them.
+// One row of weights, both moments of Adam and the average if there is one, or a piece of them.
 struct AdamRow {
     float *weight, *mean, *square;
     float eps;
+    float *average;
+    float share; // of the way from the average to the weight, that a step moves the average
 };
 
 struct TrainingKernels {

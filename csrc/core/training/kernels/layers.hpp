@@ -58,7 +58,12 @@ void step(const AdamRow &row, const float *grad, std::size_t n, std::ptrdiff_t a
         v += (1 - kBeta2) * (g * g - v);
         store(row.mean + i, m, lanes);
         store(row.square + i, v, lanes);
-        store(row.weight + i, w - step * direction(m, v, row.eps), lanes);
+        const Floats moved = w - step * direction(m, v, row.eps);
+        store(row.weight + i, moved, lanes);
+        if (row.average) {
+            const Floats average = load(row.average + i, lanes);
+            store(row.average + i, average + row.share * (moved - average), lanes);
+        }
     };
     for_vectors(n, ahead, update, row.weight, row.mean, row.square);
 }

@@ -78,7 +78,7 @@ def narrowed(hasher: SSBVAE, n_bits: int, X: Any) -> SSBVAE:
     network.load_state_dict(network.state_dict() | trained)
     other._model = replace(hasher._model, network=network.eval())
     other.report_ = hasher.report_
-    other._finish(other._model, other._model.rows(X))
+    other._find_bits(other._model, other._model.rows(X))
     other.n_features_in_, other.classes_ = hasher.n_features_in_, hasher.classes_
     return other
 

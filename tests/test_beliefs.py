@@ -84,6 +84,21 @@ def test_labels_that_say_nothing_are_found_out():
     assert not believed(X, few(y, 100)).informative
 
 
+def test_the_regression_says_of_features_alone_what_the_chosen_ones_say(monkeypatch):
+    monkeypatch.setattr(beliefs, "N_CHOSEN", 1)
+    rng = np.random.default_rng(0)
+    X = rng.normal(5, 1, (900, 20)).astype(np.float32)
+    y = (X[:, :3] + rng.normal(0, 0.1, (900, 3))).argmax(1)
+    found = believed(X, few(y, 200))
+    assert found.report["chosen"][0]["method"] == "logistic regression"
+    assert found.report["log_loss_of_regressions"] == found.report["log_loss"]
+    scores = torch.from_numpy(X) @ found.regression.weight + found.regression.bias
+    np.testing.assert_allclose(torch.softmax(scores, 1), found.probabilities, atol=1e-4)
+    assert found.regression.suffices
+    X, y = waves()
+    assert not believed(X, few(y, 40)).regression.suffices, "label spreading is better"
+
+
 def test_several_labels_to_an_item():
     X, y = blobs()
     labels = np.eye(4, dtype=np.int64)[y]

@@ -1,6 +1,8 @@
 """The default SSB-VAE: its loss by formula, its codes, what it does where labels say nothing."""
 
 import logging
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -138,6 +140,19 @@ def test_gradient_of_the_loss(multilabel: bool, n_items: int) -> None:
         )
 
 
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_a_share_of_the_class_probabilities_comes_from_the_regression(multilabel: bool) -> None:
+    built, x = network(multilabel).eval(), batch().x
+    normalised = torch.sigmoid if multilabel else partial(torch.softmax, dim=1)
+    own = normalised(built.class_scores(x))
+    built.regression_weight.normal_(generator=torch.Generator().manual_seed(2))
+    built.regression_bias += torch.tensor([1.0, 2.0, 3.0])
+    built.regression_share.fill_(0.25)
+    other = normalised(x @ built.regression_weight + built.regression_bias)
+    for found in (normalised(built.class_scores(x)), built.both(x)[:, :3]):
+        torch.testing.assert_close(found, 0.75 * own + 0.25 * other)
+
+
 def test_what_remains_is_the_average_of_the_weights() -> None:
     built = network()
     built.begin()
@@ -238,6 +253,64 @@ def test_labels_without_meaning_have_no_weight(caplog: pytest.LogCaptureFixture)
     assert hasher.report_["class_scale"] == 0
     assert "codes keep the item alone" in caplog.text
     assert hasher.logits(X).shape == (300, 16)
+
+
+def planes(n: int) -> tuple[Any, Any]:
+    """Classes that planes separate, in 20 coordinates, and that are no clusters."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(0, 1, (n, 20)).astype(np.float32)
+    return X, (X[:, :3] + rng.normal(0, 0.1, (n, 3))).argmax(1)
+
+
+def test_half_of_the_class_comes_from_regressions_where_they_are_best(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    X, y = planes(900)
+    shown = np.where(np.arange(900) < 200, y, -1)
+    with caplog.at_level(logging.INFO):
+        hasher = SSBVAE(16).fit(X, shown)
+    assert hasher.report_["regression_share"] == 0.5
+    assert "label spreading predicts held-out labels no better" in caplog.text
+    hasher.save(tmp_path)
+    loaded = ssbhash.load(tmp_path)
+    for function in ("transform", "predict_proba"):
+        together = getattr(hasher, function)(X)
+        np.testing.assert_array_equal(getattr(loaded, function)(X), together)
+        np.testing.assert_array_equal(getattr(loaded, function)(X[7:8]), together[7:8])
+    np.testing.assert_array_equal(hasher.transduction_[200:], hasher.predict(X[200:]))
+    np.testing.assert_array_equal(hasher.transduction_[:200], y[:200])
+
+
+def test_label_spreading_leaves_the_class_to_the_network() -> None:
+    X, y = clusters(900, 4)
+    hasher = SSBVAE(16).fit(X, np.where(np.arange(900) < 60, y, -1))
+    assert hasher.report_["log_loss"] < hasher.report_["log_loss_of_regressions"]
+    assert hasher.report_["regression_share"] == 0
+
+
+def test_half_of_the_class_comes_from_regressions_where_labels_are_too_few_to_tell(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    X, y = planes(200)
+    with caplog.at_level(logging.INFO):
+        hasher = SSBVAE(16, n_epochs=1).fit(X, np.where(np.arange(200) < 9, y, -1))
+    assert hasher.report_["n_validated"] == 0
+    assert hasher.report_["regression_share"] == 0.5
+    assert "too few labels to hold some out" in caplog.text
+
+
+def test_a_network_that_learned_nothing_leaves_the_class_to_regressions(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    X, y = planes(900)
+    shown = np.where(np.arange(900) < 200, y, -1)
+    with caplog.at_level(logging.WARNING):
+        hasher = SSBVAE(16, n_epochs=1, learning_rate=1e-6).fit(X, shown)
+    report = hasher.report_
+    assert report["log_loss_of_network"] > report["log_loss_of_regressions"]
+    assert report["regression_share"] == 1
+    assert "class probabilities come from these" in caplog.text
+    assert (hasher.predict(X[200:]) == y[200:]).mean() > 0.85
 
 
 def test_columns_in_large_units_do_not_hide_the_others() -> None:

@@ -54,10 +54,10 @@ def items() -> tuple[np.ndarray, np.ndarray]:
 def expected_failures(estimator: Any) -> dict[str, str]:
     if not is_classifier(estimator):
         return {}
-    return {
-        "check_classifiers_classes": "classes -1 and 1: -1 is unlabelled",
-        "check_classifiers_train": "two epochs do not reach its accuracy",
-    }
+    failures = {"check_classifiers_classes": "classes -1 and 1: -1 is unlabelled"}
+    if not isinstance(estimator, ssbhash.SSBVAE):  # which falls back on logistic regressions
+        failures["check_classifiers_train"] = "two epochs do not reach its accuracy"
+    return failures
 
 
 @parametrize_with_checks(

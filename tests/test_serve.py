@@ -52,8 +52,11 @@ def npy(array: Any) -> bytes:
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Any]:
-    """Serve an index that no test changes."""
-    with serving(create_app(new_index())) as found:
+    """Serve an index that no test changes.
+
+    Services of one process share the metric of items, so this one sets it at its start alone.
+    """
+    with serving(create_app(new_index(), settings=Settings(look_s=3600))) as found:
         yield found
 
 
@@ -101,6 +104,29 @@ def test_batches_are_gathered() -> None:
     assert asyncio.run(ask()) == list(range(1, 21))
     assert sum(sizes) == 20
     assert max(sizes) == 8
+
+
+def test_a_batch_waits_for_those_that_come_back() -> None:
+    sizes: list[int] = []
+
+    def answer(batch: list[int]) -> list[int]:
+        sizes.append(len(batch))
+        time.sleep(0.5)
+        return batch
+
+    async def ask() -> None:
+        gatherer = Gatherer(answer)
+        alone = asyncio.create_task(gatherer.ask(0))
+        while not sizes:
+            await asyncio.sleep(0.001)
+        await asyncio.gather(alone, *(gatherer.ask(one) for one in (1, 2)))
+        early = asyncio.create_task(gatherer.ask(3))
+        await asyncio.sleep(0.02)
+        await asyncio.gather(early, gatherer.ask(4))
+        gatherer.close()
+
+    asyncio.run(ask())
+    assert sizes == [1, 2, 2]
 
 
 def test_a_batch_that_fails_tells_everybody_and_the_next_one_works() -> None:

@@ -44,7 +44,10 @@ def serve(
     ] = 100_000,
     timeout: Annotated[float, typer.Option(help="Seconds of a request at most.")] = 10.0,
     gather_us: Annotated[
-        float, typer.Option(help="Microseconds to gather small searches in; 0: never.", min=0)
+        float,
+        typer.Option(
+            help="Microseconds between looks while small searches gather; 0: never.", min=0
+        ),
     ] = 200.0,
     threads: Threads = None,
 ) -> None:

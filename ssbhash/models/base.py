@@ -365,7 +365,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         options = replace(self._options(device, data), callbacks=tuple(callbacks))
         outcome = Training(model.network, data, options).run()
         checks.check_trained(model.network, x)
-        self._finish(model, data.x)
+        self._finish(model, data)
         self._keep(model, outcome)
 
     def _keep(self, model: Model, outcome: Outcome) -> None:
@@ -416,7 +416,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
             temperature=float(getattr(self, "temperature", 1)),
         )
 
-    def _finish(self, model: Model, rows: RowSource) -> None:
+    def _finish(self, model: Model, data: Data) -> None:
         """Measure what needs the trained network and all training items."""
 
     def _options(self, device: str, data: Data) -> Options:
@@ -517,12 +517,12 @@ class ClassifyingHasher(PartlyLabelledClassifier, Hasher):
         )
         return self
 
-    def _finish(self, model: Model, rows: RowSource) -> None:
-        super()._finish(model, rows)
+    def _finish(self, model: Model, data: Data) -> None:
+        super()._finish(model, data)
         labels, network = model.labels, model.network
         assert labels is not None
         hidden = np.flatnonzero(~is_labelled(labels.numbers))
-        scores = model.encode(network.class_scores, rows, network.shape.n_classes, hidden)
+        scores = model.encode(network.class_scores, data.x, network.shape.n_classes, hidden)
         predicted = probabilities(scores, labels.multilabel)
         self.transduction_ = with_predictions(labels, predicted)
 

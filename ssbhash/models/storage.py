@@ -27,7 +27,7 @@ from torch import Tensor
 from ssbhash.atomic import MANIFEST, read_together, write_together
 from ssbhash.data import files
 
-FORMAT, VERSION = "ssbhash-model", 2
+FORMAT, VERSION = "ssbhash-model", 3
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
 
 

@@ -21,6 +21,9 @@ the embedding, rotated together towards their signs (ITQ, Gong and Lazebnik, CVP
 probabilities of a doubtful item are close to their mean. Its code then follows the embedding, so
 its neighbourhood decides where the class cannot. The projection is computed once, after the
 training.
+
+A share of the class probabilities can come from a logistic regression on the features instead of
+the classifier. It is set after the training, too.
 """
 
 from __future__ import annotations
@@ -46,6 +49,8 @@ AVERAGE_DECAY = 0.99
 LEAST_LENGTH = 1e-12
 # Least width of the embedding.
 EMBEDDING_WIDTH = 64
+# Least probability of a class once those of a regression are mixed in.
+LEAST = 1e-7
 
 
 class ClassAndItemNetwork(Autoencoder):
@@ -62,6 +67,12 @@ class ClassAndItemNetwork(Autoencoder):
         self.register_buffer("mean", torch.zeros(n_both))
         self.projection: Tensor
         self.register_buffer("projection", torch.zeros(n_both, shape.n_bits))
+        self.regression_weight: Tensor
+        self.register_buffer("regression_weight", torch.zeros(shape.n_features, shape.n_classes))
+        self.regression_bias: Tensor
+        self.register_buffer("regression_bias", torch.zeros(shape.n_classes))
+        self.regression_share: Tensor
+        self.register_buffer("regression_share", torch.zeros(()))
         self.average: ClassAndItemNetwork | None = None
         # Statistics of the average, and those that they follow.
         self.averaged: tuple[list[Tensor], list[Tensor]] = [], []
@@ -115,19 +126,34 @@ class ClassAndItemNetwork(Autoencoder):
     def class_scores(self, x: Batch) -> Tensor:
         """Compute the scores of the classifier; in a training those of the average."""
         network = self.average or self
-        return network.encoder.project(x, network.classifier)
+        scores = network.encoder.project(x, network.classifier)
+        if not self.regression_share:
+            return scores
+        mixed = self._mixed(x, scores)
+        return torch.logit(mixed, LEAST) if self.shape.multilabel else mixed.clamp_min(LEAST).log()
 
     def both(self, x: Batch) -> Tensor:
         """Compute class probabilities beside the embedding: [m, n_classes + width]."""
         hidden = self.encoder(x)
-        scores = self.classifier(hidden).float()
-        classes = torch.sigmoid(scores) if self.shape.multilabel else torch.softmax(scores, 1)
+        classes = self._mixed(x, self.classifier(hidden))
         return torch.cat([classes, self._embedded(x, hidden)], 1)
 
     def code_logits(self, x: Batch) -> Tensor:
         """Project class probabilities and embedding together."""
         centred = self.both(x) - self.mean
         return affine(centred, self.projection, centred.new_zeros(self.shape.n_bits))
+
+    def _mixed(self, x: Batch, scores: Tensor) -> Tensor:
+        """Turn scores into class probabilities, and mix those of the regression in."""
+        own = self._probabilities(scores.float())
+        if not self.regression_share:
+            return own
+        assert isinstance(x, Tensor)
+        other = affine(x, self.regression_weight, self.regression_bias)
+        return own.lerp(self._probabilities(other), self.regression_share)
+
+    def _probabilities(self, scores: Tensor) -> Tensor:
+        return torch.sigmoid(scores) if self.shape.multilabel else torch.softmax(scores, 1)
 
     def _embedded(self, x: Batch, hidden: Tensor) -> Tensor:
         """Compute the embedding [m, width], of unit length."""

@@ -1,8 +1,9 @@
 """Answers concurrent small questions as one batch.
 
 The engine answers a batch in far less time than its queries one by one. While a batch is
-answered the next one gathers by itself; the pause before it lets the clients that the last
-batch answered come back.
+answered the next one gathers by itself. Then it waits for the clients that the last batch
+answered: they come back one by one, and a batch of those that were first takes nearly as long
+as one of all.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 Question = TypeVar("Question")
@@ -29,7 +31,7 @@ class Gatherer(Generic[Question, Answer]):
     answer
         Answers a batch, in order. What it raises goes to everybody who asked.
     pause_us
-        Microseconds to gather before each batch.
+        Microseconds between two looks at what has come.
     max_questions
         Questions in a batch.
     timeout_s
@@ -59,6 +61,7 @@ class Gatherer(Generic[Question, Answer]):
         self._pause_s = pause_us / 1e6
         self._max_questions, self._timeout_s = max_questions, timeout_s
         self._waiting: queue.SimpleQueue[_Waiting[Question, Answer] | None] = queue.SimpleQueue()
+        self._last_s, self._last_n = 0.0, 0  # of the last batch
         self._thread = threading.Thread(target=self._run, name="ssbhash-gatherer", daemon=True)
         self._thread.start()
 
@@ -88,18 +91,28 @@ class Gatherer(Generic[Question, Answer]):
     def _run(self) -> None:
         is_open = True
         while is_open:
-            batch = [self._waiting.get()]
-            time.sleep(self._pause_s)
-            try:
-                while len(batch) < self._max_questions:
-                    batch.append(self._waiting.get_nowait())
-            except queue.Empty:
-                pass
+            batch = self._gather()
             is_open = None not in batch
             # Nobody waits any more where a client left or its time was over.
             asked = [one for one in batch if one is not None and not one[1].done()]
             if asked:
+                start = time.perf_counter()
                 self._answer_to(asked)
+                self._last_s, self._last_n = time.perf_counter() - start, len(asked)
+
+    def _gather(self) -> list[_Waiting[Question, Answer] | None]:
+        """Wait for a question, then for as many as before, but not long beside a batch's time."""
+        batch = [self._waiting.get()]
+        until = time.perf_counter() + self._last_s / 2
+        while len(batch) < self._max_questions and None not in batch:
+            n_before = len(batch)
+            time.sleep(self._pause_s)
+            with suppress(queue.Empty):
+                while len(batch) < self._max_questions:
+                    batch.append(self._waiting.get_nowait())
+            if len(batch) == n_before >= self._last_n or time.perf_counter() > until:
+                break
+        return batch
 
     def _answer_to(self, asked: list[_Waiting[Question, Answer]]) -> None:
         answers: Sequence[Answer] | None = None

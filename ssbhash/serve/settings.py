@@ -34,8 +34,8 @@ class Settings:
     timeout_s : float
         Seconds that a client may take to send a request, and a search may take.
     gather_us : float
-        Microseconds in which concurrent small searches are gathered into one batch; 0
-        searches for each request by itself.
+        Microseconds between two looks while concurrent small searches gather into one batch;
+        0 searches for each request by itself.
     max_gathered : int
         Queries in a batch.
     look_s : float

@@ -59,6 +59,26 @@ _COVARIANCE_FEATURES = 1024
 
 
 @dataclass(frozen=True)
+class Regression:
+    """A logistic regression on the features: the mean of the best ones.
+
+    Parameters
+    ----------
+    weight, bias
+        float32 [n_features, n_classes] and [n_classes].
+    log_loss
+        On held-out labels; None if there are too few labels to hold some out.
+    suffices
+        Whether label spreading does not lower that loss; true without held-out labels.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    log_loss: float | None
+    suffices: bool
+
+
+@dataclass(frozen=True)
 class Beliefs:
     """Beliefs about all training items.
 
@@ -70,6 +90,8 @@ class Beliefs:
         Ids of the nearest items, int64 [n, n_neighbours].
     informative
         Whether the chosen candidates predict held-out labels better than class frequencies.
+    regression
+        What the candidates can say of an item from its features alone.
     report
         The candidates with their scores, and the chosen ones, for `report_`.
     """
@@ -77,6 +99,7 @@ class Beliefs:
     probabilities: Float32Array
     neighbours: Ids
     informative: bool
+    regression: Regression
     report: dict[str, Any]
 
 
@@ -127,16 +150,27 @@ def believe(rows: RowSource, labels: ClassLabels, seed: int, verbose: bool = Fal
         labels.multilabel,
     )
     log_loss = _mean_loss(chosen)
+    regressions = _chosen([c for c in candidates if isinstance(c.method, _Regression)])
+    weight, bias = _mean_regression([c.method.fit(target, known) for c in regressions], mean)
+    loss = _mean_loss(regressions)
+    regression = Regression(weight, bias, loss if len(held) else None, loss <= log_loss)
     report = {
         "candidates": [c.description for c in candidates],
         "chosen": [c.description for c in chosen],
         "log_loss": log_loss,
+        "log_loss_of_regressions": loss,
         "log_loss_of_frequencies": frequencies,
         "n_validated": len(held),
         "neighbours_in_dimensions": space.width,
     }
     # With too few labels for a validation, the candidates are trusted.
-    return Beliefs(probabilities, neighbours, not len(held) or log_loss < frequencies, report)
+    informative = not len(held) or log_loss < frequencies
+    return Beliefs(probabilities, neighbours, informative, regression, report)
+
+
+def log_loss(probabilities: Float32Array, labels: ClassLabels, ids: Ids) -> float:
+    """Compute the mean log loss of class probabilities [m, C] of the labelled items `ids` [m]."""
+    return _loss(probabilities, _target(labels, ids), labels.multilabel)
 
 
 def better_scaled(
@@ -207,6 +241,10 @@ class _Space:
     def coordinates(self, x: Tensor) -> Tensor:
         """Compute the coordinates [m, width] of items, of unit scale."""
         return self._projected(x) * self.scale
+
+    def backwards(self, weight: Tensor) -> Tensor:
+        """Turn weights of coordinates [width, C] into weights of features [n_features, C]."""
+        return (weight if self.axes is None else self.axes @ weight) * self.scale
 
     def nearest(self, x: Tensor, place: Ids) -> tuple[Tensor, Tensor]:
         """Find cosines and places of the nearest anchors [m, n_neighbours].
@@ -450,6 +488,13 @@ def _chosen(candidates: list[_Candidate]) -> list[_Candidate]:
     for _ in range(N_CHOSEN):
         chosen.append(min(candidates, key=lambda c: _mean_loss([*chosen, c])))
     return chosen
+
+
+def _mean_regression(fitted: list[_FittedRegression], mean: Tensor) -> tuple[Tensor, Tensor]:
+    """Average the scores of regressions: weight and bias for features before centring."""
+    weights = [f.method.space.backwards(f.weight) for f in fitted]
+    weight = torch.stack(weights).mean(0)
+    return weight, torch.stack([f.bias for f in fitted]).mean(0) - mean @ weight
 
 
 def _mean_loss(chosen: list[_Candidate]) -> float:

@@ -36,9 +36,10 @@ constexpr double kMostSkipped = 0.88;
 // A few queries hardly pay for gathering: 10 million codes, half of them allowed, one query took
 // 45 ms gathered and 19 by hit; with a tenth allowed 16 and 18.
 constexpr double kMinAllowedForFew = 0.3;
+constexpr std::size_t kFew = 6;
 
 double least_allowed_by_hit(const Database &database, std::size_t n_queries) {
-    if (database.allowed && n_queries < kMinPreparedQueries)
+    if (database.allowed && n_queries <= kFew)
         return kMinAllowedForFew;
     const Balls *balls = database.planes ? database.planes->balls() : nullptr;
     if (!balls)

@@ -13,10 +13,6 @@
 
 namespace ssbhash {
 
-// Measured at 64 bits: with fewer queries, scanning by row is faster than tables.
-constexpr std::size_t kMinTableQueries = 10;
-constexpr std::size_t kMinPreparedQueries = 7;
-
 // The bit planes of all full blocks, so that searches need not transpose. The codes are put into an
 // order of their own if that pays.
 class Planes {
@@ -55,6 +51,14 @@ struct Database {
     const std::uint8_t *row(std::size_t i) const { return codes.row(id(i)); }
     bool is_allowed(std::size_t i) const {
         return !allowed || (allowed[id(i) / 8] >> (id(i) % 8) & 1);
+    }
+
+    // With fewer queries, scanning by row is faster than tables (measured at 64 and 256 bits).
+    std::size_t min_table_queries() const {
+        if (!planes || ids)
+            return 6;
+        const bool skips_most = planes->balls() && planes->balls()->share_skipped() > 0.5;
+        return skips_most ? 1 : 3;
     }
 
     // If not null, rows and ids are in its order, and id() and row() must not be used.

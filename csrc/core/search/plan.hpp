@@ -52,7 +52,7 @@ void scan_all(const Database &database, const Codes &queries, std::size_t bytes_
         const Codes some{queries.row(first), std::min(plan.tile, queries.n - first),
                          queries.n_bytes};
         const std::size_t begin = s * plan.slice;
-        const Database &rows = some.n < kMinPreparedQueries ? in_order : database;
+        const Database &rows = some.n < database.min_table_queries() ? in_order : database;
         parts[i] = scan(
             ScanTask{rows, some, begin, std::min(begin + plan.slice, database.n()), kernels, check},
             first);

@@ -14,8 +14,7 @@ constexpr std::size_t kMinSample = 1024;
 using Sinks = std::vector<Sink *>;
 
 bool fits_tables(const ScanTask &task) {
-    const bool prepared = task.database.planes && !task.database.ids;
-    return task.queries.n >= (prepared ? kMinPreparedQueries : kMinTableQueries) &&
+    return task.queries.n >= task.database.min_table_queries() &&
            units_of(task.queries.n_bytes) <= kMaxUnits &&
            task.end - task.begin >= task.kernels.block_codes;
 }

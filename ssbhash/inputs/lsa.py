@@ -18,7 +18,6 @@ import torch
 from scipy.linalg import blas, lapack
 from sklearn.feature_extraction.text import TfidfTransformer
 from torch import Tensor
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from ssbhash.arrays import Float32Array, Ids
@@ -32,6 +31,8 @@ from ssbhash.kernels import kernels_for
 # Iterations of the subspace, and columns beyond those that are kept (docs/decisions.md).
 N_ITERATIONS = 3
 N_EXTRA = 40
+# Shorter rows stay short.
+LEAST_LENGTH = 1e-12
 
 
 class LsaRows:
@@ -53,7 +54,8 @@ class LsaRows:
     def take(self, ids: Ids) -> Tensor:
         """Project and scale the rows `ids`: float32 [m, n_components]."""
         projected = self.rows.take(ids).product(self.components)
-        return F.normalize(projected, dim=1) * math.sqrt(self.n_columns)
+        length = torch.linalg.vector_norm(projected, dim=1, keepdim=True)
+        return projected.mul_(math.sqrt(self.n_columns) / length.clamp_min_(LEAST_LENGTH))
 
     def window_starts(self) -> Ids | None:
         """Return the windows of the wrapped rows."""

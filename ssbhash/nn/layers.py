@@ -186,7 +186,7 @@ class Encoder(nn.Module):
         # The first normalisation is folded into the second layer.
         scale, shift = self.first_norm.scale_and_shift()
         weight = self.second.weight * scale[:, None]
-        bias = self.second.bias + (self.second.weight * shift[:, None]).sum(0)
+        bias = torch.addmv(self.second.bias, self.second.weight.t(), shift)
         hidden = torch.addmm(bias, self.first(x).relu_(), weight).relu_()
         scale, shift = self.second_norm.scale_and_shift()
         return hidden.mul_(scale).add_(shift)

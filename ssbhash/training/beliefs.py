@@ -133,7 +133,9 @@ def believe(rows: RowSource, labels: ClassLabels, seed: int, verbose: bool = Fal
     chosen = _chosen(candidates)
     spreading = [c for c in candidates if isinstance(c.method, _Spreading)]
     space = min(spreading, key=lambda c: c.loss).method.space
-    fitted = [c.method.fit(target, known) for c in chosen]
+    regressions = _chosen([c for c in candidates if isinstance(c.method, _Regression)])
+    different = {id(c): c for c in (*chosen, *regressions)}
+    fitted = {key: c.method.fit(target, known) for key, c in different.items()}
     probabilities = np.empty((len(rows), target.shape[1]), np.float32)
     neighbours = np.empty((len(rows), space.n_neighbours), np.int64)
     place = np.full(len(rows), -1)
@@ -141,7 +143,7 @@ def believe(rows: RowSource, labels: ClassLabels, seed: int, verbose: bool = Fal
     for start in range(0, len(rows), _PREDICTED_ROWS):
         ids = np.arange(start, min(start + _PREDICTED_ROWS, len(rows)))
         x = _dense(rows, ids) - mean
-        probabilities[ids] = np.mean([f.predict(x, place[ids]) for f in fitted], axis=0)
+        probabilities[ids] = np.mean([fitted[id(c)].predict(x, place[ids]) for c in chosen], axis=0)
         neighbours[ids] = anchors[space.nearest(x, place[ids])[1].numpy()]
     held = np.concatenate([known[:0], *folds])
     frequencies = _loss(
@@ -149,22 +151,22 @@ def believe(rows: RowSource, labels: ClassLabels, seed: int, verbose: bool = Fal
         target[held],
         labels.multilabel,
     )
-    log_loss = _mean_loss(chosen)
-    regressions = _chosen([c for c in candidates if isinstance(c.method, _Regression)])
-    weight, bias = _mean_regression([c.method.fit(target, known) for c in regressions], mean)
-    loss = _mean_loss(regressions)
-    regression = Regression(weight, bias, loss if len(held) else None, loss <= log_loss)
+    chosen_loss = _mean_loss(chosen)
+    weight, bias = _mean_regression([fitted[id(c)] for c in regressions], mean)
+    regression_loss = _mean_loss(regressions)
+    measured = regression_loss if len(held) else None
+    regression = Regression(weight, bias, measured, regression_loss <= chosen_loss)
     report = {
         "candidates": [c.description for c in candidates],
         "chosen": [c.description for c in chosen],
-        "log_loss": log_loss,
-        "log_loss_of_regressions": loss,
+        "log_loss": chosen_loss,
+        "log_loss_of_regressions": regression_loss,
         "log_loss_of_frequencies": frequencies,
         "n_validated": len(held),
         "neighbours_in_dimensions": space.width,
     }
     # With too few labels for a validation, the candidates are trusted.
-    informative = not len(held) or log_loss < frequencies
+    informative = not len(held) or chosen_loss < frequencies
     return Beliefs(probabilities, neighbours, informative, regression, report)
 
 

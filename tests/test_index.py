@@ -1,5 +1,6 @@
 """HammingIndex: whatever is done to it, it finds what `search` finds among the codes present."""
 
+import json
 import os
 import random
 import shutil
@@ -523,6 +524,59 @@ def test_string_ids(tmp_path: Path, small_parts: None) -> None:
     np.testing.assert_array_equal(reopened.get(names[7]), codes[5])
     found = reopened.search(codes[5], 60, ids=[names[7]], max_distance=3, exclude=names[5])
     assert found.ids.tolist() == [names[7]]
+
+
+def test_names_of_removed_items_are_dropped(tmp_path: Path, small_parts: None) -> None:
+    codes = random_codes(np.random.default_rng(0), 400, 16)
+    names = [f"item {i}" for i in range(400)]
+    with HammingIndex.open(tmp_path / "index", "a", n_bits=16) as index:
+        for first in range(0, 400, 20):
+            index.add(codes[first : first + 20], ids=names[first : first + 20])
+            index.remove(names[first : first + 19])
+        index.update(codes[0], [names[19]])
+        index.save(tmp_path / "copy")
+        index.compact()
+        kept = [*names[39::20], names[19]]
+        for place in ("index", "copy"):
+            (file,) = (tmp_path / place).glob("names-*")
+            assert json.loads(file.read_bytes())[1] == kept
+            assert HammingIndex.open(tmp_path / place).ids().tolist() == kept
+        assert index.search(codes[0], 1).ids.tolist() == [names[19]]
+        assert names[0] not in index
+
+
+def test_an_older_state_keeps_its_names(small_parts: None) -> None:
+    codes = random_codes(np.random.default_rng(0), 5, 16)
+    index = HammingIndex(16)
+    index.add(codes[:2], ids=["a", "b"])
+    states = [index._store.state]
+    for code in codes[2:]:
+        index.update(code, ["a"])
+        states.append(index._store.state)
+    index.remove(["b"])
+    index.compact()
+    for state, code in zip(states, [codes[0], *codes[2:]], strict=True):
+        numbers, is_present = index._store.present(["a", "b", "c"], state)
+        assert is_present.tolist() == [True, True, False]
+        assert state.shown(numbers[:2]).tolist() == ["a", "b"]
+        np.testing.assert_array_equal(state.codes_of(numbers[:2]), [code, codes[1]])
+
+
+def test_a_name_that_is_updated_is_always_there(small_parts: None) -> None:
+    index = HammingIndex(16)
+    codes = random_codes(np.random.default_rng(0), 500, 16)
+    index.add(codes[0], ids=["a"])
+
+    def update() -> None:
+        for code in codes:
+            index.update(code, ["a"])
+
+    writer = threading.Thread(target=update)
+    writer.start()
+    while writer.is_alive():
+        assert index.get(["a"]).shape == (1, 2)
+        assert index.search(codes[0], 1).ids.tolist() == ["a"]
+    writer.join()
 
 
 def test_a_segment_of_format_1_is_scanned_until_compacted(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from ssbhash.index.log import Change
 from ssbhash.index.names import MAX_ID
 from ssbhash.index.segments import LAYOUTS, Layout, Part
 from ssbhash.index.state import State
-from ssbhash.index.store import Store
+from ssbhash.index.store import Store, living
 from ssbhash.index.two_stages import Reranker
 from ssbhash.threads import resolve
 
@@ -178,11 +178,12 @@ class HammingIndex:
         return len(self._store.state)
 
     def __contains__(self, one: int | str) -> bool:
-        if isinstance(one, str) != (self._store.names is not None):
+        state = self._store.state
+        if isinstance(one, str) != (state.names is not None):
             return False
         if not isinstance(one, str) and not 0 <= one <= MAX_ID:
             return False
-        return bool(self._store.present([one], self._store.state)[1][0])
+        return bool(self._store.present([one], state)[1][0])
 
     def __repr__(self) -> str:
         folder = self._store.folder
@@ -312,9 +313,9 @@ class HammingIndex:
             The folder; it must not exist yet, or be empty.
         """
         with self._store.writing:
-            state, parts, names = self._store.state, self._store.sealed(), self._store.names
+            state, parts = self._store.state, self._store.sealed()
         with closing(Folder(Path(path), writes=True, n_bits=self.n_bits, is_new=True)) as folder:
-            folder.install(parts, state.next_id, names)
+            folder.install(parts, state.next_id, living(state.names, parts))
 
     def verify(self) -> None:
         """Check every byte of the folder against its checksums.
@@ -453,7 +454,7 @@ class HammingIndex:
                 min(n_candidates, n),
             )
         distances, numbers = (part[0] for part in found) if is_single else found
-        return SearchResult(like(distances, query), self._shown(numbers, query))
+        return SearchResult(like(distances, query), _shown(state, numbers, query))
 
     @overload
     def within(self, query: Tensor, radius: int, **options: Unpack[IndexOptions]) -> TorchRange: ...
@@ -494,7 +495,7 @@ class HammingIndex:
             If an argument has the wrong dtype, shape or range.
         """
         queries, _ = self._queries(query, tensors=True)
-        _, parts, only = self._asked(mask, ids, exclude, len(queries))
+        state, parts, only = self._asked(mask, ids, exclude, len(queries))
         lims, distances, numbers = searching.within(
             parts,
             queries,
@@ -503,7 +504,7 @@ class HammingIndex:
             self._engine(backend),
             resolve(n_threads),
         )
-        return RangeResult(like(lims, query), like(distances, query), self._shown(numbers, query))
+        return RangeResult(like(lims, query), like(distances, query), _shown(state, numbers, query))
 
     @overload
     def count_within(
@@ -599,9 +600,9 @@ class HammingIndex:
         int64 [n], or str [n] as objects
             Integers ascending; strings in the order of insertion.
         """
-        parts = self._store.state.all_parts()
-        own = [part.segment.ids_of(part.items()) for part in parts]
-        return self._store.shown(np.sort(np.concatenate([*own, np.empty(0, np.int64)])))
+        state = self._store.state
+        own = [part.segment.ids_of(part.items()) for part in state.all_parts()]
+        return state.shown(np.sort(np.concatenate([*own, np.empty(0, np.int64)])))
 
     def stats(self) -> dict[str, Any]:
         """Count items, bytes and segments.
@@ -662,7 +663,7 @@ class HammingIndex:
             if ids is not None:
                 raise ValueError("give mask or ids, not both")
             bits = as_numpy(mask, "mask")
-            if bits.dtype != bool or bits.ndim != 1 or self._store.names is not None:
+            if bits.dtype != bool or bits.ndim != 1 or state.names is not None:
                 raise ValueError(
                     f"mask must be bool [n] over integer ids, got {bits.dtype} {list(bits.shape)}"
                 )
@@ -678,8 +679,10 @@ class HammingIndex:
         excluded = np.ascontiguousarray(np.broadcast_to(numbers, n_queries))
         return state, parts, searching.Filter(excluded, bits)
 
-    def _shown(self, numbers: Ids, query: AnyArray) -> Any:
-        return like(numbers, query) if self._store.names is None else self._store.shown(numbers)
+
+def _shown(state: State, numbers: Ids, query: AnyArray) -> Any:
+    """Return ids of the query's kind; strings are in numpy's arrays."""
+    return like(numbers, query) if state.names is None else state.shown(numbers)
 
 
 def _on_device(device: str | None) -> OnDevice | None:

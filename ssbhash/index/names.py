@@ -15,23 +15,42 @@ MAX_ID = np.iinfo(np.int64).max - 1  # the largest number of all stands for no i
 
 
 class Names:
-    """The strings of an index: each has the number that it got when it was added."""
+    """The strings of an index: each has the number that it got when it was added.
+
+    Names are only added, so that states of the index share them: an older state knows those
+    whose number is below its `next_id`.
+    """
 
     def __init__(self) -> None:
         self._of: dict[int, str] = {}
-        self._numbers: dict[str, int] = {}
+        self._numbers: dict[str, int] = {}  # the latest of each
+        self._before: dict[int, int] = {}  # the number that a name had before this one
+
+    def __len__(self) -> int:
+        return len(self._of)
 
     def copy(self) -> Names:
         """Return a copy, to change without disturbing readers."""
         other = Names()
         other._of, other._numbers = dict(self._of), dict(self._numbers)
+        other._before = dict(self._before)
         return other
 
     def add(self, numbers: Ids, names: Sequence[str]) -> None:
         """Name new items."""
         whole = numbers.tolist()
         self._of.update(zip(whole, names, strict=True))
-        self._numbers.update(zip(names, whole, strict=True))
+        for number, name in zip(whole, names, strict=True):
+            if name in self._numbers:
+                self._before[number] = self._numbers[name]
+            self._numbers[name] = number
+
+    def only(self, numbers: Ids) -> Names:
+        """Return the names of some items."""
+        known = [number for number in numbers.tolist() if number in self._of]
+        made = Names()
+        made.add(np.array(known, np.int64), [self._of[number] for number in known])
+        return made
 
     def to_bytes(self) -> bytes:
         """Write the names as JSON: the numbers, then the strings."""
@@ -45,9 +64,14 @@ class Names:
         made.add(np.array(numbers, np.int64), names)
         return made
 
-    def numbers(self, names: Sequence[str]) -> Ids:
-        """Return the latest number of each name; -1 if it never had one."""
-        return np.array([self._numbers.get(name, -1) for name in names], np.int64)
+    def numbers(self, names: Sequence[str], next_id: int) -> Ids:
+        """Return the latest number below `next_id` of each name; -1 if it has none."""
+        found = [self._numbers.get(name, -1) for name in names]
+        for place, number in enumerate(found):
+            while number >= next_id:
+                number = self._before.get(number, -1)
+            found[place] = number
+        return np.array(found, np.int64)
 
     def array(self, numbers: Ids) -> npt.NDArray[np.object_]:
         """Return the names in an array of the same shape; None for -1."""

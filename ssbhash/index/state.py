@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ssbhash.arrays import Codes, Ids
+from ssbhash.index.names import Names
 from ssbhash.index.segments import MAX_ITEMS, Layout, Part, Segment, build
 
 # Most rows of the growing part. A scan of so many takes about 20 microseconds at 64 bits.
@@ -20,15 +22,20 @@ _FANOUT = 4
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """Sealed parts, the growing part, and the smallest id that was never used."""
+    """Sealed parts, the growing part, the smallest id that was never used, and string ids."""
 
     parts: tuple[Part, ...]
     tail: Part
     next_id: int = 0
+    names: Names | None = None
 
     def all_parts(self) -> tuple[Part, ...]:
         """Return every part that holds items."""
         return (*self.parts, self.tail) if len(self.tail.segment) else self.parts
+
+    def shown(self, numbers: Ids) -> npt.NDArray[Any]:
+        """Return the numbers of items as ids."""
+        return numbers if self.names is None else self.names.array(numbers)
 
     def advanced(self, ids: Ids) -> State:
         """Return the state with later automatic ids after these."""

@@ -27,7 +27,6 @@ class Store:
         self.n_bits, self.layout, self.folder = n_bits, layout, folder
         self.n_bytes = (n_bits + 7) // 8
         self.no_codes = np.empty((0, self.n_bytes), np.uint8)
-        self.names: Names | None = None  # of string ids
         self.state = State((), empty_tail(self.n_bytes))
         self.writing = threading.RLock()
         # The growing part's memory: rows beyond those of the state are free.
@@ -48,11 +47,11 @@ class Store:
         assert self.folder is not None
         parts, next_id, names, changes = self.folder.load()
         fresh = Store(self.n_bits, self.layout, None)
-        fresh.names, fresh.state = names, State(parts, empty_tail(self.n_bytes), next_id)
+        fresh.state = State(parts, empty_tail(self.n_bytes), next_id, names)
         for change in changes:
             fresh._replay(change)
         self._tail_codes, self._tail_ids = fresh._tail_codes, fresh._tail_ids
-        self.names, self.state = fresh.names, fresh.state
+        self.state = fresh.state
 
     def refresh(self) -> bool:
         """Take over what a writer has changed since the folder was read."""
@@ -69,7 +68,7 @@ class Store:
         """Change the state: on disk first, then in memory."""
         if len(change.ids) >= TAIL_ITEMS:
             rest = self.state.without(change.removed)
-            names = self.names
+            names = rest.names
             if change.names is not None:
                 names = Names() if names is None else names.copy()
                 names.add(change.ids, change.names)
@@ -78,13 +77,12 @@ class Store:
             self._install(rest.advanced(change.ids).next_id, (*rest.parts, *added), names)
             return
         if len(self.state.tail.segment) + len(change.ids) > TAIL_ITEMS:
-            state = self.state
-            self._install(state.next_id, self.sealed(), self.names)
+            self._install(self.state.next_id, self.sealed(), self.state.names)
         if self.folder is not None:
             self.folder.append(change)
         self._replay(change)
         if any(part.is_sparse for part in self.state.parts):
-            self._install(self.state.next_id, self.sealed(), self.names)
+            self._install(self.state.next_id, self.sealed(), self.state.names)
 
     def sealed(self) -> tuple[Part, ...]:
         """Return all parts, the growing one laid out as a segment."""
@@ -93,23 +91,23 @@ class Store:
     def compact(self) -> None:
         """Merge all parts into one."""
         whole = join(self.state.all_parts(), self.layout, resolve(None))
-        self._install(self.state.next_id, whole, self.names)
+        self._install(self.state.next_id, whole, self.state.names)
 
     def _install(self, next_id: int, parts: Sequence[Part], names: Names | None) -> None:
         """Replace the parts, on disk and in memory; nothing grows then."""
         settled = settle(parts, self.layout, resolve(None))
+        names = living(names, settled)
         if self.folder is not None:
             settled = self.folder.install(settled, next_id, names)
-        self.names = names
         self._tail_codes, self._tail_ids = self.no_codes, np.empty(0, np.int64)
-        self.state = State(settled, empty_tail(self.n_bytes), next_id)
+        self.state = State(settled, empty_tail(self.n_bytes), next_id, names)
 
     def _replay(self, change: Change) -> None:
-        if change.names is not None:
-            if self.names is None:
-                self.names = Names()
-            self.names.add(change.ids, change.names)
         rest = self.state.without(change.removed)
+        if change.names is not None:
+            names = Names() if rest.names is None else rest.names
+            names.add(change.ids, change.names)
+            rest = replace(rest, names=names)
         self.state = replace(rest, tail=self._grown(rest.tail, change)).advanced(change.ids)
 
     def _grown(self, tail: Part, change: Change) -> Part:
@@ -142,8 +140,8 @@ class Store:
         """Return the numbers of new items, and their names if they have some."""
         next_id = self.state.next_id
         names = as_names(ids) if ids is not None and are_names(ids) else None
-        if next_id and n and (names is None) != (self.names is None):
-            kind = "integers" if self.names is None else "strings"
+        if next_id and n and (names is None) != (self.state.names is None):
+            kind = "integers" if self.state.names is None else "strings"
             raise TypeError(f"the ids of this index are {kind}")
         given: Any = as_ids(ids) if ids is not None and names is None else names
         if given is not None:
@@ -158,8 +156,10 @@ class Store:
         """Return the numbers of ids, and which of them a state has."""
         if are_names(ids):
             names = as_names(ids)
-            numbers = np.full(len(names), -1) if self.names is None else self.names.numbers(names)
-        elif self.names is not None and np.size(ids):
+            numbers = np.full(len(names), -1)
+            if state.names is not None:
+                numbers = state.names.numbers(names, state.next_id)
+        elif state.names is not None and np.size(ids):
             raise TypeError("the ids of this index are strings")
         else:
             numbers = as_ids(ids)
@@ -173,6 +173,10 @@ class Store:
             raise KeyError(f"id {given[int(np.argmin(is_present))]!r} is not in the index")
         return numbers
 
-    def shown(self, numbers: Ids) -> npt.NDArray[Any]:
-        """Return numbers as ids."""
-        return numbers if self.names is None else self.names.array(numbers)
+
+def living(names: Names | None, parts: Sequence[Part]) -> Names | None:
+    """Return the names of the items in some parts; others were removed."""
+    if names is None or len(names) == sum(part.n_alive for part in parts):
+        return names
+    ids = [part.segment.ids_of(part.items()) for part in parts]
+    return names.only(np.sort(np.concatenate([*ids, np.empty(0, np.int64)])))

@@ -363,7 +363,8 @@ def test_process_with_bad_input_and_in_a_pipe(trained: Path, tmp_path: Path) -> 
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (2, b"")
     assert err.decode() == "ssbhash: error: absent.npy: No such file or directory\n"
-    train = ["train", trained / "x.npz", "-o", tmp_path / "m", "--epochs", 1]
+    # Enough epochs not to be told that the network learned too little.
+    train = ["train", trained / "x.npz", "-o", tmp_path / "m", "--epochs", 20]
     process = start(*train, stderr=subprocess.PIPE)
     out, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (0, b""), "no progress bar in a pipe"

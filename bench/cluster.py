@@ -67,6 +67,8 @@ def main() -> None:
     options = parser.parse_args()
     import ray
 
+    # Workers import from here too; the source folder's ssbhash may have no extension.
+    os.chdir(Path(__file__).parent)
     ray.init(
         num_cpus=options.threads, include_dashboard=False, log_to_driver=False,
         object_store_memory=512 << 20,

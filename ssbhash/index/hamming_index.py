@@ -32,7 +32,7 @@ from ssbhash.index.folder import Folder
 from ssbhash.index.log import Change
 from ssbhash.index.names import MAX_ID
 from ssbhash.index.segments import LAYOUTS, Layout, Part
-from ssbhash.index.state import State
+from ssbhash.index.state import State, ids_of
 from ssbhash.index.store import Store, living
 from ssbhash.index.two_stages import Reranker
 from ssbhash.threads import resolve
@@ -601,8 +601,7 @@ class HammingIndex:
             Integers ascending; strings in the order of insertion.
         """
         state = self._store.state
-        own = [part.segment.ids_of(part.items()) for part in state.all_parts()]
-        return state.shown(np.sort(np.concatenate([*own, np.empty(0, np.int64)])))
+        return state.shown(ids_of(state.all_parts()))
 
     def stats(self) -> dict[str, Any]:
         """Count items, bytes and segments.

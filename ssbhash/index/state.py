@@ -97,6 +97,12 @@ def empty_tail(n_bytes: int) -> Part:
     return Part.whole(Segment(np.empty((0, n_bytes), np.uint8), np.empty(0, np.int64)))
 
 
+def ids_of(parts: Sequence[Part]) -> Ids:
+    """Return the ids of the items that are alive in some parts, ascending."""
+    own = [part.segment.ids_of(part.items()) for part in parts]
+    return np.sort(np.concatenate([*own, np.empty(0, np.int64)]))
+
+
 def join(parts: Sequence[Part], layout: Layout, n_threads: int) -> tuple[Part, ...]:
     """Make one part of the items that are alive in some parts; none if there are none."""
     if not any(part.n_alive for part in parts):

@@ -16,7 +16,7 @@ from ssbhash.index.folder import Folder
 from ssbhash.index.log import Change
 from ssbhash.index.names import MAX_ID, Names, are_names, as_ids, as_names, check_one_for_each
 from ssbhash.index.segments import Layout, Part, Segment
-from ssbhash.index.state import TAIL_ITEMS, State, empty_tail, join, settle
+from ssbhash.index.state import TAIL_ITEMS, State, empty_tail, ids_of, join, settle
 from ssbhash.threads import resolve
 
 
@@ -178,5 +178,4 @@ def living(names: Names | None, parts: Sequence[Part]) -> Names | None:
     """Return the names of the items in some parts; others were removed."""
     if names is None or len(names) == sum(part.n_alive for part in parts):
         return names
-    ids = [part.segment.ids_of(part.items()) for part in parts]
-    return names.only(np.sort(np.concatenate([*ids, np.empty(0, np.int64)])))
+    return names.only(ids_of(parts))

@@ -101,7 +101,7 @@ class Gatherer(Generic[Question, Answer]):
                 self._last_s, self._last_n = time.perf_counter() - start, len(asked)
 
     def _gather(self) -> list[_Waiting[Question, Answer] | None]:
-        """Wait for a question, then for as many as before, but not long beside a batch's time."""
+        """Wait for a question; then for as many as in the last batch, half of its time at most."""
         batch = [self._waiting.get()]
         until = time.perf_counter() + self._last_s / 2
         while len(batch) < self._max_questions and None not in batch:

@@ -37,7 +37,7 @@ def batch(multilabel: bool = False) -> TrainingBatch:
     labels = torch.tensor([[1, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0], [0, 1, int(multilabel)]])
     known = torch.tensor([True, False, False, False, True])
     beliefs = torch.softmax(torch.randn(5, 3, generator=random), 1)
-    return TrainingBatch(x, x, labels.float(), known, beliefs=beliefs, n_pairs=2)
+    return TrainingBatch(x, x, torch.where(known[:, None], labels, beliefs), known, n_pairs=2)
 
 
 def clusters(n: int, n_classes: int, seed: int = 0) -> tuple[Any, Any]:
@@ -52,18 +52,17 @@ def clusters(n: int, n_classes: int, seed: int = 0) -> tuple[Any, Any]:
 @pytest.mark.parametrize("multilabel", [False, True])
 def test_terms_follow_their_formulas(multilabel: bool) -> None:
     built, items = network(multilabel).eval(), batch(multilabel)
-    assert items.beliefs is not None
     assert items.labels is not None
     terms = built.terms(items, torch.Generator())
     scores = built.class_scores(items.x)
-    target = torch.where(items.known[:, None], items.labels, items.beliefs)
+    target = items.labels
     if multilabel:
         p = torch.sigmoid(scores)
         each = -(target * p.log() + (1 - target) * (1 - p).log()).sum(1)
-        doubtful = (2 * items.beliefs[1] - 1).abs().mean() ** 2
+        doubtful = (2 * target[1] - 1).abs().mean() ** 2
     else:
         each = -(target * torch.softmax(scores, 1).log()).sum(1)
-        doubtful = items.beliefs[1].max() ** 2
+        doubtful = target[1].max() ** 2
     torch.testing.assert_close(terms["class"], (each[0] + doubtful * each[1]) / 2)
     torch.testing.assert_close(terms["labelled"], each[4])
     e = built.both(items.x)[:, 3:]
@@ -115,9 +114,9 @@ def test_cross_entropy_and_its_gradient(multilabel: bool, size: float) -> None:
 @pytest.mark.parametrize("n_items", [4, 5])
 def test_gradient_of_the_loss(multilabel: bool, n_items: int) -> None:
     built, items = network(multilabel).double().eval(), batch(multilabel)
-    tensors = (t[:n_items].double() for t in (items.x, items.labels, items.beliefs))
-    x, labels, beliefs = tensors
-    cut = TrainingBatch(x, x, labels, items.known[:n_items], beliefs=beliefs, n_pairs=2)
+    assert items.labels is not None
+    x, labels = (tensor[:n_items].double() for tensor in (items.x, items.labels))
+    cut = TrainingBatch(x, x, labels, items.known[:n_items], n_pairs=2)
 
     def loss() -> Any:
         terms = built.terms(cut, torch.Generator())

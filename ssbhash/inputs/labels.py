@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.utils import column_or_1d
 
+from ssbhash.arrays import Float32Array, Ids
 from ssbhash.data import is_labelled, number_labels
 
 
@@ -39,6 +40,13 @@ class ClassLabels:
         if not self.multilabel:
             return 1.0
         return float(self.numbers[self.numbers[:, 0] >= 0].sum(axis=1).mean())
+
+    def one_hot(self, ids: Ids) -> Float32Array:
+        """Return the labels of the items `ids`: [m, C] of 0 and 1, rows of 0 where hidden."""
+        numbers = self.numbers[ids]
+        if self.multilabel:
+            return np.asarray(np.maximum(numbers, 0), np.float32)
+        return np.asarray(np.equal.outer(numbers, np.arange(len(self.classes))), np.float32)
 
     def without(self, ids: npt.NDArray[np.int64]) -> ClassLabels:
         """Hide the labels of some items."""

@@ -249,6 +249,8 @@ class SSBVAE(ClassifyingHasher):
         rows = in_memory(data.x)
         seen = self._seen(data.labels)
         beliefs = believe(rows, seen, int(self.seed), bool(self.verbose))
+        known = np.flatnonzero(is_labelled(data.labels.numbers))
+        beliefs.probabilities[known] = data.labels.one_hot(known)
         # Probabilities of an item with several labels are longer than its embedding.
         class_scale = float(self.class_scale) / math.sqrt(max(1.0, seen.labels_per_item))
         if not beliefs.informative:

@@ -56,11 +56,10 @@ class TrainingBatch:
     x, target
         Features, and what the decoder reconstructs.
     labels, known
-        Labels [m, C] of 0 and 1, and which items [m] have one.
+        Labels [m, C] of 0 and 1, and which items [m] have one. Hidden labels are 0, or class
+        probabilities that were estimated before the training.
     n_in_batch
         With several processes: items of the whole batch; these are this process's share.
-    beliefs
-        Class probabilities [m, C] that were estimated before the training.
     n_pairs
         The first `n_pairs` items are followed by a neighbour of each, then by others.
     """
@@ -70,7 +69,6 @@ class TrainingBatch:
     labels: Tensor | None = None
     known: Tensor | None = None
     n_in_batch: int | None = None
-    beliefs: Tensor | None = None
     n_pairs: int = 0
 
     @property

@@ -29,6 +29,7 @@ the classifier. It is set after the training, too.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -85,8 +86,8 @@ class ClassAndItemNetwork(Autoencoder):
             state = self.state_dict()
             self.average.load_state_dict({name: state[name] for name in self.average.state_dict()})
         self.average.eval().requires_grad_(False).to(self.projection.device)
-        own = dict(self.named_buffers())
-        averages = {n: b for n, b in self.average.named_buffers() if b.is_floating_point()}
+        own = dict(self.encoder.named_buffers())
+        averages = {n: b for n, b in self.average.encoder.named_buffers() if b.is_floating_point()}
         self.averaged = list(averages.values()), [own[name] for name in averages]
 
     def averages(self) -> dict[str, Tensor]:
@@ -163,63 +164,89 @@ class ClassAndItemNetwork(Autoencoder):
     def terms(self, batch: TrainingBatch, generator: torch.Generator) -> Terms:
         """Compute the terms of the loss; a batch has items, a neighbour of each, labelled items."""
         assert batch.labels is not None
-        assert batch.known is not None
-        assert batch.beliefs is not None
         assert isinstance(batch.x, Tensor)
-        n, n_labelled = batch.n_pairs, len(batch.x) - 2 * batch.n_pairs
+        n_labelled = len(batch.x) - 2 * batch.n_pairs
         hidden = self.encoder(batch.x, self.weights.dropout if self.training else 0.0, generator)
-        # One product for both heads, because a narrow one is slow: it reads all of `hidden`.
-        weight = torch.cat([self.classifier.weight, self.embedding.weight], 1)
-        bias = torch.cat([self.classifier.bias, self.embedding.bias])
-        both, skipped = torch.addmm(bias, hidden, weight), self.skip(batch.x[: 2 * n])
-        belief = torch.where(batch.known[:, None], batch.labels, batch.beliefs)
-        trust = torch.where(batch.known, 1.0, self._confidence(batch.beliefs) ** TRUST_POWER)
-        trust[:n] /= n
-        trust[n : 2 * n] = 0
-        trust[2 * n :] /= n_labelled
+        trust = self._confidence(batch.labels) ** TRUST_POWER
+        trust *= _shares(batch.n_pairs, n_labelled, trust.device)
+        layers = self.classifier, self.embedding, self.skip
+        weights = [tensor for layer in layers for tensor in (layer.weight, layer.bias)]
         apply: Any = _Loss.apply
-        with torch.autocast(both.device.type, enabled=False):
-            names = ("loss", "class", "contrast", "labelled")[: 4 if n_labelled else 3]
-            return dict(
-                zip(names, apply(both.float(), skipped.float(), belief, trust, self), strict=False)
-            )
+        names = ("loss", "class", "contrast", "labelled")[: 4 if n_labelled else 3]
+        with torch.autocast(hidden.device.type, enabled=False):
+            found = apply(hidden.to(trust.dtype), batch, trust, self, *weights)
+        return dict(zip(names, found, strict=False))
 
     def _confidence(self, beliefs: Tensor) -> Tensor:
+        """Compute how far class probabilities [m, C] are from doubt: 1 for a known label."""
         if self.shape.multilabel:
             return (2 * beliefs - 1).abs().mean(1)
         return beliefs.amax(1)
 
 
+@lru_cache(maxsize=16)
+def _shares(n_pairs: int, n_labelled: int, device: torch.device) -> Tensor:
+    """Compute the weights of the items in the loss: of n_pairs items, neighbours, labelled ones."""
+    sizes = n_pairs, n_pairs, n_labelled
+    shares = 1 / n_pairs, 0.0, 1 / max(n_labelled, 1)
+    return torch.cat([torch.full((n,), x) for n, x in zip(sizes, shares, strict=True)]).to(device)
+
+
 class _Loss(torch.autograd.Function):
-    """The loss and its terms by the outputs of both heads, with the gradient written out."""
+    """Both heads, the loss and its terms, with the gradient written out."""
 
     @staticmethod
     def forward(
         ctx: Any,
-        both: Tensor,
-        skipped: Tensor,
-        belief: Tensor,
-        weight: Tensor,
+        hidden: Tensor,
+        batch: TrainingBatch,
+        share: Tensor,
         network: ClassAndItemNetwork,
+        *weights: Tensor,
     ) -> tuple[Tensor, ...]:
-        n_pairs, n_classes = len(skipped) // 2, belief.shape[1]
-        each, slope = cross_entropy(both[:, :n_classes], belief, network.shape.multilabel)
-        each *= weight
-        of_pairs, by_embedded = contrast(both[: 2 * n_pairs, n_classes:] + skipped)
+        class_weight, class_bias, weight, bias, skip_weight, skip_bias = weights
+        assert isinstance(batch.x, Tensor)
+        assert batch.labels is not None
+        n_pairs, n_classes = batch.n_pairs, len(class_bias)
+        x = batch.x[: 2 * n_pairs]
+        # One product for both heads, because a narrow one is slow: it reads all of `hidden`.
+        heads = torch.cat([class_weight, weight], 1)
+        both = torch.addmm(torch.cat([class_bias, bias + skip_bias]), hidden, heads)
+        rows = torch.addmm(both[: 2 * n_pairs, n_classes:], x, skip_weight)
+        multilabel = network.shape.multilabel
+        each, slope = cross_entropy(both[:, :n_classes], batch.labels, multilabel)
+        each *= share
+        of_pairs, by_rows = contrast(rows)
         gradient = torch.zeros_like(both)
-        torch.mul(slope, weight[:, None], out=gradient[:, :n_classes])
-        ctx.of_skipped = slice(2 * n_pairs), slice(n_classes, None)
+        torch.mul(slope, share[:, None], out=gradient[:, :n_classes])
         contrast_weight = network.weights.contrast
-        torch.mul(by_embedded, contrast_weight, out=gradient[ctx.of_skipped])
-        ctx.save_for_backward(gradient)
+        torch.mul(by_rows, contrast_weight, out=gradient[: 2 * n_pairs, n_classes:])
+        ctx.save_for_backward(hidden, heads, x, gradient)
+        ctx.n_classes = n_classes
         terms = each[:n_pairs].sum(), of_pairs, each[2 * n_pairs :].sum()
         ctx.mark_non_differentiable(*terms)
         return terms[0] + contrast_weight * terms[1] + terms[2], *terms
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        gradient = ctx.saved_tensors[0] * grads[0]
-        return gradient, gradient[ctx.of_skipped], None, None, None
+        hidden, heads, x, gradient = ctx.saved_tensors
+        gradient = gradient * grads[0]
+        by_heads, by_bias = hidden.t() @ gradient, gradient.sum(0)
+        by_class, by_embedding = by_heads.tensor_split([ctx.n_classes], 1)
+        by_class_bias, by_embedding_bias = by_bias.tensor_split([ctx.n_classes])
+        by_skip = x.t() @ gradient[: len(x), ctx.n_classes :]
+        return (
+            gradient @ heads.t(),
+            None,
+            None,
+            None,
+            by_class,
+            by_class_bias,
+            by_embedding,
+            by_embedding_bias,
+            by_skip,
+            by_embedding_bias,
+        )
 
 
 def cross_entropy(scores: Tensor, belief: Tensor, multilabel: bool) -> tuple[Tensor, Tensor]:

@@ -125,7 +125,7 @@ def believe(rows: RowSource, labels: ClassLabels, seed: int, verbose: bool = Fal
     rng = np.random.default_rng((seed, 2))
     all_known = _known(labels)
     anchors = _anchors(len(rows), all_known, rng)
-    target = _target(labels, anchors)
+    target = labels.one_hot(anchors)
     known = np.flatnonzero(np.isin(anchors, all_known))
     folds = _folds(known, target, rng)
     x, mean = _centred(rows, anchors)
@@ -172,7 +172,7 @@ def believe(rows: RowSource, labels: ClassLabels, seed: int, verbose: bool = Fal
 
 def log_loss(probabilities: Float32Array, labels: ClassLabels, ids: Ids) -> float:
     """Compute the mean log loss of class probabilities [m, C] of the labelled items `ids` [m]."""
-    return _loss(probabilities, _target(labels, ids), labels.multilabel)
+    return _loss(probabilities, labels.one_hot(ids), labels.multilabel)
 
 
 def better_scaled(
@@ -197,7 +197,7 @@ def better_scaled(
     """
     rng = np.random.default_rng((seed, 3))
     known = np.sort(rng.permutation(_known(labels))[:MOST_COMPARED])
-    target = _target(labels, known)
+    target = labels.one_hot(known)
     places = np.arange(len(known))
     folds = _folds(places, target, rng)
     losses = []
@@ -529,14 +529,6 @@ def _anchors(n_items: int, known: Ids, rng: np.random.Generator) -> Ids:
 def _known(labels: ClassLabels) -> Ids:
     """Find the items whose labels are known."""
     return np.flatnonzero(labels.numbers.reshape(len(labels.numbers), -1)[:, 0] >= 0)
-
-
-def _target(labels: ClassLabels, ids: Ids) -> Float32Array:
-    """Return labels [m, C] of 0 and 1; rows of hidden labels are 0."""
-    numbers = labels.numbers[ids]
-    if labels.multilabel:
-        return np.asarray(np.maximum(numbers, 0), np.float32)
-    return np.asarray(np.equal.outer(numbers, np.arange(len(labels.classes))), np.float32)
 
 
 def _folds(known: Ids, target: Float32Array, rng: np.random.Generator) -> list[Ids]:

@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ssbhash.arrays import Ids, NotFiniteError
+from ssbhash.data import is_labelled
 from ssbhash.inputs import Batch, ClassLabels, RowSource, SparseBatch, moved
 from ssbhash.nn import Autoencoder, TrainingBatch
 from ssbhash.training import checkpoint, distributed
@@ -42,8 +43,8 @@ class Data:
     labels
         Labels of the same items; None for a method without labels.
     beliefs
-        Class probabilities and neighbours of the same items. One neighbour of each item joins
-        its batch.
+        Class probabilities and neighbours of the same items: the probabilities take the place
+        of labels, and one neighbour of each item joins its batch.
     """
 
     x: RowSource
@@ -68,8 +69,7 @@ class Data:
         """Select the items of `ids` whose label is known."""
         if self.labels is None:
             return ids[:0]
-        numbers = self.labels.numbers[ids]
-        return ids[(numbers if numbers.ndim == 1 else numbers[:, 0]) >= 0]
+        return ids[is_labelled(self.labels.numbers[ids])]
 
     def batch(self, ids: Ids, device: torch.device) -> TrainingBatch:
         """Cut the batch of the items `ids`."""
@@ -77,19 +77,11 @@ class Data:
         target = x if self.target is self.x else _moved(self.target.take(ids), device)
         if self.labels is None:
             return TrainingBatch(x, target)
-        numbers = self.labels.numbers[ids]
-        if self.labels.multilabel:
-            labels, known = np.maximum(numbers, 0), numbers[:, 0] >= 0
-        else:
-            labels = np.equal.outer(numbers, np.arange(len(self.labels.classes)))
-            known = numbers >= 0
-        one_hot = torch.from_numpy(labels.astype(np.float32, copy=False))
-        is_known = moved(torch.from_numpy(known), device)
-        batch = TrainingBatch(x, target, moved(one_hot, device), is_known)
-        if self.beliefs is None:
-            return batch
-        beliefs = torch.from_numpy(self.beliefs.probabilities[ids])
-        return replace(batch, beliefs=moved(beliefs, device))
+        beliefs = self.beliefs
+        labels = self.labels.one_hot(ids) if beliefs is None else beliefs.probabilities[ids]
+        known = is_labelled(self.labels.numbers[ids])
+        given, is_known = (moved(torch.from_numpy(array), device) for array in (labels, known))
+        return TrainingBatch(x, target, given, is_known)
 
     def neighbour(self, ids: Ids, rng: np.random.Generator) -> Ids:
         """Draw a neighbour of each item; none without beliefs."""
@@ -273,7 +265,8 @@ class Training:
         known = self.data.known(self.train_ids)
         generator = self._generator(epoch)
         self.network.train()
-        sums: dict[str, Tensor] = {}
+        terms: dict[str, Tensor] = {}
+        sums = torch.zeros((), device=self.device)
         for own in self._batches(shuffled):
             ids = own, self.data.neighbour(own, rng), self._joining(known, rng)
             weight = 1.0 if self.alone else distributed.weight(own)
@@ -282,14 +275,12 @@ class Training:
             except NotFiniteError as error:
                 raise _diverged(epoch, "nan") from error
             share = weight * len(own) / len(shuffled)
-            for name, value in terms.items():
-                sums[name] = sums.get(name, torch.zeros(())) + share * value.detach()
+            sums = sums + share * torch.stack([value.detach() for value in terms.values()])
             bar.update()
         self.optimizer.flush()
-        values = torch.tensor([float(value) for value in sums.values()], device=self.device)
-        distributed.add_up(values)
+        distributed.add_up(sums)
         distributed.average(self.network.statistics())
-        row = {"epoch": float(epoch), **dict(zip(sums, values.tolist(), strict=True))}
+        row = {"epoch": float(epoch), **dict(zip(terms, sums.tolist(), strict=True))}
         if not np.isfinite(row["loss"]):
             raise _diverged(epoch, row["loss"])
         row |= self._validate()

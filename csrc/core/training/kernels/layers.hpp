@@ -133,18 +133,32 @@ struct Strip {
     }
 };
 
-// Calls each(at, v, n_lanes) for the vectors of the columns first ... first + n, row by row. `at`
-// is a vector's place in the matrix, v its place in the strip.
+// Calls each(at, v, n_lanes) for the vectors of the columns first ... first + n of N rows from row
+// i on. `at` is a vector's place in the matrix, v its place in the strip.
+template <std::size_t N, typename Layer, typename Each>
+void for_rows_of_strip(const Layer &layer, std::size_t i, std::size_t first, std::size_t n,
+                       const Each &each) {
+    const auto vectors = [&](std::size_t v, std::size_t lanes) {
+#pragma GCC unroll 8
+        for (std::size_t row = i; row < i + N; ++row)
+            each(row * layer.width + first + v * kLanes, v, lanes);
+    };
+    std::size_t v = 0;
+    for (; (v + 1) * kLanes <= n; ++v)
+        vectors(v, kLanes);
+    if (v * kLanes < n)
+        vectors(v, n - v * kLanes);
+}
+
+// The same for all rows, some of them together: sums over them stay in registers meanwhile.
 template <typename Layer, typename Each>
 void for_strip(const Layer &layer, std::size_t first, std::size_t n, const Each &each) {
-    for (std::size_t i = 0; i < layer.n; ++i) {
-        const std::size_t row = i * layer.width + first;
-        std::size_t v = 0;
-        for (; (v + 1) * kLanes <= n; ++v)
-            each(row + v * kLanes, v, kLanes);
-        if (v * kLanes < n)
-            each(row + v * kLanes, v, n - v * kLanes);
-    }
+    constexpr std::size_t n_together = 4;
+    std::size_t i = 0;
+    for (; i + n_together <= layer.n; i += n_together)
+        for_rows_of_strip<n_together>(layer, i, first, n, each);
+    for (; i < layer.n; ++i)
+        for_rows_of_strip<1>(layer, i, first, n, each);
 }
 
 template <typename Layer>

@@ -17,10 +17,11 @@ from torch.nn import functional as F
 import ssbhash
 from ssbhash import SSBVAE
 from ssbhash.item_metrics import code_figures
+from ssbhash.kernels import plain as kernels
 from ssbhash.metrics import precision_at
 from ssbhash.models import ClassifierCodes, Concatenated
 from ssbhash.nn import ClassAndItemNetwork, Shape, TrainingBatch, Weights
-from ssbhash.nn.class_and_item import CONTRAST_SCALE, contrast, cross_entropy
+from ssbhash.nn.class_and_item import CONTRAST_SCALE, LEAST_LENGTH
 from ssbhash.training.optimizer import Optimizer
 
 
@@ -78,6 +79,10 @@ def test_terms_follow_their_formulas(multilabel: bool) -> None:
     torch.testing.assert_close(terms["loss"], total)
 
 
+def contrast(rows: Any) -> Any:
+    return kernels.contrast(rows, CONTRAST_SCALE, LEAST_LENGTH)
+
+
 def test_contrast_is_least_where_neighbours_are_equal_and_others_far() -> None:
     near, far = torch.eye(4), torch.eye(4).roll(1, 0)
     assert contrast(torch.cat([near, near]))[0] < 0.01
@@ -107,7 +112,7 @@ def test_cross_entropy_and_its_gradient(multilabel: bool, size: float) -> None:
     else:
         plain = F.cross_entropy(scores, belief, reduction="none")
     expected = plain.detach(), *torch.autograd.grad(plain.sum(), scores)
-    torch.testing.assert_close(cross_entropy(scores.detach(), belief, multilabel), expected)
+    torch.testing.assert_close(kernels.cross_entropy(scores.detach(), belief, multilabel), expected)
 
 
 @pytest.mark.parametrize("multilabel", [False, True])

@@ -9,7 +9,17 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from ssbhash.engines import native_module
-from ssbhash.kernels import AdamState, Dropout, Missed, Nonzeros, Norm, kernels_for, native, plain
+from ssbhash.kernels import (
+    AdamState,
+    ClassAndItem,
+    Dropout,
+    Missed,
+    Nonzeros,
+    Norm,
+    kernels_for,
+    native,
+    plain,
+)
 
 pytestmark = pytest.mark.skipif(native_module() is None, reason="the extension is not built")
 
@@ -37,7 +47,7 @@ def copied(value: Any) -> Any:
 
 
 def flat(value: Any) -> Any:
-    if isinstance(value, Norm | Dropout | AdamState | Nonzeros):
+    if isinstance(value, Norm | Dropout | AdamState | Nonzeros | ClassAndItem):
         return flat(list(vars(value).values()))
     if isinstance(value, list | tuple):
         return [flat(x) for x in value]
@@ -123,3 +133,27 @@ def test_wrong_arrays_are_refused() -> None:
         adam.step_rows(ids, matrix[:1], 0.1, 1)
     with pytest.raises(ValueError, match="gradient must have 2 numbers"):
         adam.step_rows(starts, matrix, 0.1, 1)
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+@pytest.mark.parametrize(("n_pairs", "n_others"), [(1, 0), (8, 1), (13, 5)])
+@pytest.mark.parametrize(
+    ("n_classes", "width", "size"), [(2, 3, 1.0), (8, 16, 30.0), (350, 9, 9.0)]
+)
+def test_class_and_item(
+    generator: Any,
+    multilabel: bool,
+    n_pairs: int,
+    n_others: int,
+    n_classes: int,
+    width: int,
+    size: float,
+) -> None:
+    n = 2 * n_pairs + n_others
+    outputs = size * torch.randn(n, n_classes + width, generator=generator)
+    outputs[0, n_classes:] = 0
+    target = torch.softmax(torch.randn(n, n_classes, generator=generator), 1)
+    share = torch.rand(n, generator=generator)
+    given = ClassAndItem(target, share, n_pairs, multilabel, 7.0, 1e-12, 0.5)
+    outputs[1:, n_classes:] /= size  # only their directions matter
+    same("class_and_item", outputs, given)

@@ -1,6 +1,7 @@
 // Bindings of training. Results of the same size as an argument are written in place, so nothing
 // is converted; all else is a new array.
 #include "core/training/adam.hpp"
+#include "core/training/class_and_item.hpp"
 #include "core/training/layers.hpp"
 #include "core/training/softmax_regression.hpp"
 #include "python/bindings.hpp"
@@ -196,6 +197,46 @@ PySoftmaxLoss py_softmax_regression(const Floats &code, const PyDecoder &decoder
     return found;
 }
 
+struct PyClassAndItem {
+    double class_, contrast, labelled;
+    Floats outputs, slopes;
+};
+
+PyClassAndItem py_class_and_item(const Floats &outputs, const Floats &products,
+                                 const Floats &target, const Floats &share, bool multilabel,
+                                 float scale, float least, float contrast_weight) {
+    if (outputs.ndim() != 2 || products.ndim() != 2 || target.ndim() != 2)
+        throw py::value_error("outputs, products and target must be matrices");
+    const py::ssize_t n = outputs.shape(0), n_pairs = products.shape(0);
+    const py::ssize_t width = outputs.shape(1) - target.shape(1);
+    if (n_pairs < 1 || 2 * n_pairs > n || width < 0 || target.shape(1) < 1)
+        throw py::value_error("outputs must have a row for each item of a pair, and a column for "
+                              "each class");
+    check_size(products, n_pairs * n_pairs, "products");
+    check_size(target, n * target.shape(1), "target");
+    check_size(share, n, "share");
+    const ClassAndItem loss{outputs.data(),
+                            products.data(),
+                            target.data(),
+                            share.data(),
+                            length(outputs, 0),
+                            length(products, 0),
+                            length(target, 1),
+                            static_cast<std::size_t>(width),
+                            multilabel,
+                            scale,
+                            least,
+                            contrast_weight};
+    PyClassAndItem found{0, 0, 0, empty_like(outputs), empty_like(products)};
+    ClassAndItemGradient gradient{0, 0, 0, found.outputs.mutable_data(),
+                                  found.slopes.mutable_data()};
+    released([&] { class_and_item(loss, gradient); });
+    found.class_ = gradient.class_;
+    found.contrast = gradient.contrast;
+    found.labelled = gradient.labelled;
+    return found;
+}
+
 class PyAdam {
   public:
     PyAdam(Floats weight, Floats mean, Floats square, float eps, std::optional<Floats> average)
@@ -285,6 +326,12 @@ void bind_training(py::module_ &m) {
         .def_readonly("code", &PySoftmaxLoss::code)
         .def_readonly("weight", &PySoftmaxLoss::weight)
         .def_readonly("bias", &PySoftmaxLoss::bias);
+    py::class_<PyClassAndItem>(m, "ClassAndItem")
+        .def_readonly("class_", &PyClassAndItem::class_)
+        .def_readonly("contrast", &PyClassAndItem::contrast)
+        .def_readonly("labelled", &PyClassAndItem::labelled)
+        .def_readonly("outputs", &PyClassAndItem::outputs)
+        .def_readonly("slopes", &PyClassAndItem::slopes);
     m.def("sum_rows", &py_sum_rows, py::arg("sums"), py::arg("matrix"), n_threads);
     m.def("dropped", &py_dropped, py::arg("x"), py::arg("dropout"), n_threads);
     m.def("relu_norm", &py_relu_norm, py::arg("product"), py::arg("bias"), py::arg("norm"),
@@ -294,6 +341,9 @@ void bind_training(py::module_ &m) {
           n_threads);
     m.def("softmax_regression", &py_softmax_regression, py::arg("code"), py::arg("decoder"),
           py::arg("target"), py::arg("log_floor"), n_threads);
+    m.def("class_and_item", &py_class_and_item, py::arg("outputs"), py::arg("products"),
+          py::arg("target"), py::arg("share"), py::kw_only(), py::arg("multilabel"),
+          py::arg("scale"), py::arg("least"), py::arg("contrast_weight"));
     py::class_<PyAdam>(m, "Adam")
         .def(py::init<Floats, Floats, Floats, float, std::optional<Floats>>(),
              py::arg("weight").noconvert(), py::arg("mean").noconvert(),

@@ -5,6 +5,8 @@ from ssbhash.kernels.choice import Kernels, kernels_for
 from ssbhash.kernels.memory import in_large_pages
 from ssbhash.kernels.types import (
     AdamState,
+    ClassAndItem,
+    ClassAndItemLoss,
     Dropout,
     Missed,
     Nonzeros,
@@ -15,6 +17,8 @@ from ssbhash.kernels.types import (
 
 __all__ = [
     "AdamState",
+    "ClassAndItem",
+    "ClassAndItemLoss",
     "Dropout",
     "Kernels",
     "Missed",

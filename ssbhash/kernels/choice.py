@@ -9,7 +9,17 @@ from torch import Tensor
 
 from ssbhash.engines import native_module
 from ssbhash.kernels import native, plain
-from ssbhash.kernels.types import AdamState, Dropout, Missed, Nonzeros, Norm, Rectified, SoftmaxLoss
+from ssbhash.kernels.types import (
+    AdamState,
+    ClassAndItem,
+    ClassAndItemLoss,
+    Dropout,
+    Missed,
+    Nonzeros,
+    Norm,
+    Rectified,
+    SoftmaxLoss,
+)
 
 
 class Kernels(Protocol):
@@ -41,6 +51,13 @@ class Kernels(Protocol):
         """Compute the mean over items of -sum_d t_d max(log softmax(code W^T + bias)_d, log_floor).
 
         Terms at the floor have no gradient.
+        """
+
+    def class_and_item(self, outputs: Tensor, given: ClassAndItem) -> ClassAndItemLoss:
+        """Compute the loss of class scores beside embeddings [n, C + width].
+
+        It is the sum of the weighted cross-entropies, and `contrast_weight` times the mean
+        cross-entropy of each item's neighbour, and of each neighbour's item.
         """
 
     def catch_up(self, state: AdamState, rows: Tensor, missed: Missed) -> None:

@@ -8,7 +8,17 @@ import torch
 from torch import Tensor
 
 from ssbhash.engines import native_module
-from ssbhash.kernels.types import AdamState, Dropout, Missed, Nonzeros, Norm, Rectified, SoftmaxLoss
+from ssbhash.kernels.types import (
+    AdamState,
+    ClassAndItem,
+    ClassAndItemLoss,
+    Dropout,
+    Missed,
+    Nonzeros,
+    Norm,
+    Rectified,
+    SoftmaxLoss,
+)
 
 _core: Any = native_module()
 
@@ -64,6 +74,25 @@ def softmax_regression(
     found = _core.softmax_regression(_array(code), decoder, rows, log_floor, threads)
     gradients = map(torch.from_numpy, (found.code, found.weight, found.bias))
     return SoftmaxLoss(code.new_tensor(found.loss), *gradients)
+
+
+def class_and_item(outputs: Tensor, given: ClassAndItem) -> ClassAndItemLoss:
+    n, first = given.n_pairs, given.target.shape[1]
+    items, neighbours = outputs[:n, first:], outputs[n : 2 * n, first:]
+    arrays = map(_array, (outputs, torch.mm(items, neighbours.t()), given.target, given.share))
+    found = _core.class_and_item(
+        *arrays,
+        multilabel=given.multilabel,
+        scale=given.scale,
+        least=given.least,
+        contrast_weight=given.contrast_weight,
+    )
+    gradient, slopes = torch.from_numpy(found.outputs), torch.from_numpy(found.slopes)
+    gradient[:n, first:].addmm_(slopes, neighbours)
+    gradient[n : 2 * n, first:].addmm_(slopes.t(), items)
+    loss = found.class_ + given.contrast_weight * found.contrast + found.labelled
+    terms = torch.tensor([loss, found.class_, found.contrast, found.labelled])
+    return ClassAndItemLoss(*terms.unbind(), gradient)
 
 
 def catch_up(state: AdamState, rows: Tensor, missed: Missed) -> None:

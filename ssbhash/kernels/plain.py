@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ssbhash.kernels.types import AdamState, Dropout, Missed, Nonzeros, Norm, Rectified, SoftmaxLoss
+from ssbhash.kernels.types import (
+    AdamState,
+    ClassAndItem,
+    ClassAndItemLoss,
+    Dropout,
+    Missed,
+    Nonzeros,
+    Norm,
+    Rectified,
+    SoftmaxLoss,
+)
 
 BETA1, BETA2 = 0.9, 0.999
 
@@ -71,6 +83,79 @@ def softmax_regression(
     grad_weight.index_add_(0, columns, code[rows] * values[:, None], alpha=-1)
     grad_bias.index_add_(0, columns, values, alpha=-1)
     return SoftmaxLoss(loss, grad_code, grad_weight, grad_bias)
+
+
+def class_and_item(outputs: Tensor, given: ClassAndItem) -> ClassAndItemLoss:
+    n_pairs, first = given.n_pairs, given.target.shape[1]
+    each, slope = cross_entropy(outputs[:, :first], given.target, given.multilabel)
+    each *= given.share
+    of_pairs, by_embedding = contrast(outputs[: 2 * n_pairs, first:], given.scale, given.least)
+    gradient = torch.zeros_like(outputs)
+    torch.mul(slope, given.share[:, None], out=gradient[:, :first])
+    torch.mul(by_embedding, given.contrast_weight, out=gradient[: 2 * n_pairs, first:])
+    classes, labelled = each[:n_pairs].sum(), each[2 * n_pairs :].sum()
+    loss = classes + given.contrast_weight * of_pairs + labelled
+    return ClassAndItemLoss(loss, classes, of_pairs, labelled, gradient)
+
+
+def cross_entropy(scores: Tensor, belief: Tensor, multilabel: bool) -> tuple[Tensor, Tensor]:
+    """Compute the cross-entropy of each item, and its derivative by the scores.
+
+    Parameters
+    ----------
+    scores
+        [m, C], before softmax (or sigmoid where `multilabel`).
+    belief
+        Class probabilities [m, C].
+    multilabel
+        Whether classes do not exclude each other; else probabilities of an item have the sum 1.
+    """
+    if multilabel:
+        each = F.binary_cross_entropy_with_logits(scores, belief, reduction="none").sum(1)
+        return each, torch.sigmoid(scores) - belief
+    shifted = scores - scores.amax(1, keepdim=True)
+    exp = shifted.exp()
+    total = exp.sum(1, keepdim=True)
+    each = total.squeeze(1).log() - (belief * shifted).sum(1)
+    return each, exp.div_(total).sub_(belief)
+
+
+def contrast(rows: Tensor, scale: float, least: float) -> tuple[Tensor, Tensor]:
+    """Compute the mean cross-entropy of each item's neighbour, and of each neighbour's item.
+
+    Parameters
+    ----------
+    rows
+        [2 n, width]: n items, then the neighbour of each. Only their directions matter.
+    scale, least
+        As in `ClassAndItem`.
+
+    Returns
+    -------
+    loss, gradient
+        [] and [2 n, width].
+    """
+    n = len(rows) // 2
+    length = torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min_(least)
+    # The rows at one length, such that their products are the scores.
+    factor = length.reciprocal_().mul_(math.sqrt(scale))
+    scaled = rows * factor
+    items, neighbours = scaled[:n], scaled[n:]
+    # No score is above scale, so no exponential is too large.
+    exp = torch.mm(items, neighbours.t()).exp_()
+    by_item, by_neighbour = exp.sum(1, keepdim=True), exp.sum(0)
+    total = (by_item.log().sum() + by_neighbour.log().sum()) / 2
+    total -= torch.dot(items.reshape(-1), neighbours.reshape(-1))
+    # The derivative of 2 * total by the scores, then by the scaled rows.
+    slope = exp.mul_(by_item.reciprocal_() + by_neighbour.reciprocal_())
+    slope.diagonal().sub_(2)
+    gradient = torch.empty_like(scaled)
+    torch.mm(slope, neighbours, out=gradient[:n])
+    torch.mm(slope.t(), items, out=gradient[n:])
+    # A change along a row does not change its direction.
+    along = torch.linalg.vecdot(scaled, gradient)[:, None]
+    gradient.addcmul_(scaled, along, value=-1 / scale)
+    return total / n, gradient.mul_(factor.div_(2 * n))
 
 
 @torch.no_grad()

@@ -92,6 +92,43 @@ class SoftmaxLoss(NamedTuple):
 
 
 @dataclass(frozen=True)
+class ClassAndItem:
+    """What the loss of the default SSB-VAE needs beside the outputs of its network.
+
+    Parameters
+    ----------
+    target, share
+        Class probabilities [n, C], and the weight of each item's cross-entropy [n].
+    n_pairs
+        The first n_pairs items are followed by a neighbour of each, then by labelled items.
+    multilabel
+        Whether classes do not exclude each other.
+    scale, least
+        Cosines are multiplied by `scale`; embeddings shorter than `least` are taken for zero.
+    contrast_weight
+        Weight of the contrast in the loss.
+    """
+
+    target: Tensor
+    share: Tensor
+    n_pairs: int
+    multilabel: bool
+    scale: float
+    least: float
+    contrast_weight: float
+
+
+class ClassAndItemLoss(NamedTuple):
+    """The loss [], its terms [], and its gradient by the outputs [n, C + width]."""
+
+    loss: Tensor
+    classes: Tensor
+    contrast: Tensor
+    labelled: Tensor
+    gradient: Tensor
+
+
+@dataclass(frozen=True)
 class AdamState:
     """Weights and both moments of Adam, of one shape, updated in place.
 

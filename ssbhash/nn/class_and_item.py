@@ -28,7 +28,6 @@ the classifier. It is set after the training, too.
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from typing import Any
 
@@ -37,6 +36,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ssbhash.inputs import Batch
+from ssbhash.kernels import ClassAndItem, kernels_for
 from ssbhash.nn.autoencoder import Autoencoder, Shape, Terms, TrainingBatch, Weights
 from ssbhash.nn.layers import Linear, affine
 
@@ -207,101 +207,34 @@ class _Loss(torch.autograd.Function):
         class_weight, class_bias, weight, bias, skip_weight, skip_bias = weights
         assert isinstance(batch.x, Tensor)
         assert batch.labels is not None
-        n_pairs, n_classes = batch.n_pairs, len(class_bias)
-        x = batch.x[: 2 * n_pairs]
+        x = batch.x[: 2 * batch.n_pairs]
         # One product for both heads, because a narrow one is slow: it reads all of `hidden`.
         heads = torch.cat([class_weight, weight], 1)
-        both = torch.addmm(torch.cat([class_bias, bias + skip_bias]), hidden, heads)
-        rows = torch.addmm(both[: 2 * n_pairs, n_classes:], x, skip_weight)
-        multilabel = network.shape.multilabel
-        each, slope = cross_entropy(both[:, :n_classes], batch.labels, multilabel)
-        each *= share
-        of_pairs, by_rows = contrast(rows)
-        gradient = torch.zeros_like(both)
-        torch.mul(slope, share[:, None], out=gradient[:, :n_classes])
-        contrast_weight = network.weights.contrast
-        torch.mul(by_rows, contrast_weight, out=gradient[: 2 * n_pairs, n_classes:])
+        outputs = torch.addmm(torch.cat([class_bias, bias + skip_bias]), hidden, heads)
+        outputs[: len(x), len(class_bias) :].addmm_(x, skip_weight)
+        given = ClassAndItem(
+            batch.labels,
+            share,
+            batch.n_pairs,
+            network.shape.multilabel,
+            CONTRAST_SCALE,
+            LEAST_LENGTH,
+            network.weights.contrast,
+        )
+        loss, *terms, gradient = kernels_for(outputs).class_and_item(outputs, given)
         ctx.save_for_backward(hidden, heads, x, gradient)
-        ctx.n_classes = n_classes
-        terms = each[:n_pairs].sum(), of_pairs, each[2 * n_pairs :].sum()
+        ctx.n_classes = len(class_bias)
         ctx.mark_non_differentiable(*terms)
-        return terms[0] + contrast_weight * terms[1] + terms[2], *terms
+        return loss, *terms
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         hidden, heads, x, gradient = ctx.saved_tensors
         gradient = gradient * grads[0]
-        by_heads, by_bias = hidden.t() @ gradient, gradient.sum(0)
-        by_class, by_embedding = by_heads.tensor_split([ctx.n_classes], 1)
-        by_class_bias, by_embedding_bias = by_bias.tensor_split([ctx.n_classes])
-        by_skip = x.t() @ gradient[: len(x), ctx.n_classes :]
-        return (
-            gradient @ heads.t(),
-            None,
-            None,
-            None,
-            by_class,
-            by_class_bias,
-            by_embedding,
-            by_embedding_bias,
-            by_skip,
-            by_embedding_bias,
+        by_heads = hidden.t() @ gradient, gradient.sum(0)
+        of_class, of_embedding = zip(
+            *(x.tensor_split([ctx.n_classes], -1) for x in by_heads), strict=True
         )
-
-
-def cross_entropy(scores: Tensor, belief: Tensor, multilabel: bool) -> tuple[Tensor, Tensor]:
-    """Compute the cross-entropy of each item, and its derivative by the scores.
-
-    Parameters
-    ----------
-    scores
-        [m, C], before softmax (or sigmoid where `multilabel`).
-    belief
-        Class probabilities [m, C].
-    multilabel
-        Whether classes do not exclude each other; else probabilities of an item have the sum 1.
-    """
-    if multilabel:
-        each = F.binary_cross_entropy_with_logits(scores, belief, reduction="none").sum(1)
-        return each, torch.sigmoid(scores) - belief
-    shifted = scores - scores.amax(1, keepdim=True)
-    exp = shifted.exp()
-    total = exp.sum(1, keepdim=True)
-    each = total.squeeze(1).log() - (belief * shifted).sum(1)
-    return each, exp.div_(total).sub_(belief)
-
-
-def contrast(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute the mean cross-entropy of each item's neighbour, and of each neighbour's item.
-
-    Parameters
-    ----------
-    rows
-        [2 n, width]: n items, then the neighbour of each. Only their directions matter.
-
-    Returns
-    -------
-    loss, gradient
-        [] and [2 n, width].
-    """
-    n = len(rows) // 2
-    length = torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min_(LEAST_LENGTH)
-    # The rows at one length, such that their products are the scores.
-    factor = length.reciprocal_().mul_(math.sqrt(CONTRAST_SCALE))
-    scaled = rows * factor
-    items, neighbours = scaled[:n], scaled[n:]
-    # No score is above CONTRAST_SCALE, so no exponential is too large.
-    exp = torch.mm(items, neighbours.t()).exp_()
-    by_item, by_neighbour = exp.sum(1, keepdim=True), exp.sum(0)
-    total = (by_item.log().sum() + by_neighbour.log().sum()) / 2
-    total -= torch.dot(items.reshape(-1), neighbours.reshape(-1))
-    # The derivative of 2 * total by the scores, then by the scaled rows.
-    slope = exp.mul_(by_item.reciprocal_() + by_neighbour.reciprocal_())
-    slope.diagonal().sub_(2)
-    gradient = torch.empty_like(scaled)
-    torch.mm(slope, neighbours, out=gradient[:n])
-    torch.mm(slope.t(), items, out=gradient[n:])
-    # A change along a row does not change its direction.
-    along = torch.linalg.vecdot(scaled, gradient)[:, None]
-    gradient.addcmul_(scaled, along, value=-1 / CONTRAST_SCALE)
-    return total / n, gradient.mul_(factor.div_(2 * n))
+        by_skip = x.t() @ gradient[: len(x), ctx.n_classes :]
+        by_hidden = gradient @ heads.t()
+        return by_hidden, None, None, None, *of_class, *of_embedding, by_skip, of_embedding[1]

@@ -1,6 +1,7 @@
 // The training functions that each instruction set fills in; see search_kernels.hpp.
 #pragma once
 
+#include "core/training/class_and_item.hpp"
 #include "core/training/layers.hpp"
 
 #include <cstddef>
@@ -85,6 +86,9 @@ struct TrainingKernels {
 
     void (*softmax_tile)(const SoftmaxTile &tile);
     void (*softmax_gradient)(const SoftmaxGradient &tile);
+
+    // See class_and_item.hpp.
+    void (*class_and_item)(const ClassAndItem &loss, ClassAndItemGradient &gradient);
 };
 
 } // namespace ssbhash

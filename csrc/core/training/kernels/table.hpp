@@ -16,6 +16,7 @@
 #pragma GCC push_options
 #pragma GCC optimize("fp-contract=fast")
 #endif
+#include "core/training/kernels/class_and_item.hpp"
 #include "core/training/kernels/layers.hpp"
 #include "core/training/kernels/softmax.hpp"
 #if defined(__clang__)
@@ -31,6 +32,7 @@ const TrainingKernels training_kernels = {
     training::catch_up,           training::step,         training::add_scaled,
     training::sum_rows,           training::dropped,      training::relu_norm,
     training::relu_norm_backward, training::softmax_tile, training::softmax_gradient,
+    training::class_and_item,
 };
 
 } // namespace ssbhash::SSBHASH_ISA

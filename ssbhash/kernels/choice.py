@@ -86,5 +86,5 @@ def kernels_for(tensor: Tensor) -> Kernels:
     Kernels
         `native` for float32 on the CPU where the extension is built, else `plain`.
     """
-    fits = tensor.device.type == "cpu" and tensor.dtype == torch.float32
+    fits = tensor.is_cpu and tensor.dtype == torch.float32
     return native if fits and native_module() is not None else plain

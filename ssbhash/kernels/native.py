@@ -92,7 +92,8 @@ def class_and_item(outputs: Tensor, given: ClassAndItem) -> ClassAndItemLoss:
     gradient[n : 2 * n, first:].addmm_(slopes.t(), items)
     loss = found.class_ + given.contrast_weight * found.contrast + found.labelled
     terms = torch.tensor([loss, found.class_, found.contrast, found.labelled])
-    return ClassAndItemLoss(*terms.unbind(), gradient)
+    total, classes, contrast, labelled = terms.unbind()
+    return ClassAndItemLoss(total, classes, contrast, labelled, gradient)
 
 
 def catch_up(state: AdamState, rows: Tensor, missed: Missed) -> None:
@@ -120,4 +121,4 @@ def _adam(state: AdamState) -> Any:
 
 
 def _array(tensor: Tensor) -> Any:
-    return tensor.detach().numpy()
+    return (tensor.detach() if tensor.requires_grad else tensor).numpy()

@@ -1,7 +1,8 @@
 """Baselines: scikit-learn estimators that a learned method must beat.
 
 `LSH`, `Sign` and `ITQ` use no labels. `ClassifierCodes` uses the known ones, and is the
-baseline to beat. Importing this module needs the `train` extra.
+baseline to beat. Importing this module needs the `train` extra. Classifiers and decompositions are
+imported where they are used: they take 11 MB, and this module comes with every method.
 """
 
 from __future__ import annotations
@@ -14,11 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.feature_extraction.text import TfidfTransformer
-from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import normalize
-from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -430,6 +428,8 @@ class ClassifierCodes(PartlyLabelledClassifier, _Hasher):
 
     def _fit_classifiers(self, inputs: Any, labels: ClassLabels) -> list[Any]:
         """Fit one classifier; multi-label: one for each class, or its label if all agree."""
+        from sklearn.linear_model import LogisticRegression
+
         is_known = labels.numbers.reshape(len(labels.numbers), -1)[:, 0] >= 0
         inputs, numbers = inputs[is_known], labels.numbers[is_known]
         columns = numbers.T if labels.multilabel else [numbers]
@@ -499,6 +499,9 @@ class SelfTrainingCodes(_SemiSupervisedCodes):
     """
 
     def _new_classifier(self, numbers: Ids) -> Any:
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.semi_supervised import SelfTrainingClassifier
+
         first = LogisticRegression(C=self.C, max_iter=1000)
         return SelfTrainingClassifier(first, threshold=0.9) if (numbers < 0).any() else first
 
@@ -534,6 +537,8 @@ class SpreadingCodes(_SemiSupervisedCodes):
         self.seed = seed
 
     def _new_classifier(self, numbers: Ids) -> Any:
+        from sklearn.semi_supervised import LabelSpreading
+
         n_neighbours = min(10, len(numbers))
         return LabelSpreading(kernel="knn", n_neighbors=n_neighbours, alpha=0.8, max_iter=300)
 
@@ -672,6 +677,8 @@ class _Features:
             return
         self.idf = TfidfTransformer().fit(x)
         if n_components is not None:
+            from sklearn.decomposition import TruncatedSVD
+
             n_components = min(n_components, *x.shape)
             # Where no feature varies its ratios of variances, which nobody reads, are 0 / 0.
             with np.errstate(invalid="ignore"):
@@ -694,7 +701,9 @@ def _mean(x: Any) -> Float64Array:
     return np.asarray(x.mean(axis=0), np.float64).ravel()
 
 
-def _principal_components(x: Any, n_components: int, seed: int) -> PCA:
+def _principal_components(x: Any, n_components: int, seed: int) -> Any:
+    from sklearn.decomposition import PCA
+
     n_components = min(n_components, *x.shape)
     solver = "auto"
     if _is_sparse(x):

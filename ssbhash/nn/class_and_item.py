@@ -100,7 +100,8 @@ class ClassAndItemNetwork(Autoencoder):
         assert self.average is not None
         self.n_steps += 1
         share = max(1 - AVERAGE_DECAY, 1 / (self.n_steps + 1))
-        torch._foreach_lerp_(*self.averaged, share)
+        if self.averaged[0]:  # a user's encoder may have none
+            torch._foreach_lerp_(*self.averaged, share)
         return share
 
     def finish(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -168,7 +168,7 @@ class Encoder(nn.Module):
             return self._encode(x)
         device, width = self.second.bias.device, self.second.bias.shape[0]
         shapes = (len(x), self.first.weight.shape[0]), (len(x), width), (len(x), width)
-        drop_x, drop_first, drop_second = (_draw(s, dropout, generator, device) for s in shapes)
+        drop_x, drop_first, drop_second = _draw(shapes, dropout, generator, device)
         if drop_x is not None:
             assert isinstance(x, Tensor)
             x = kernels_for(x).dropped(x, drop_x)
@@ -243,7 +243,7 @@ class OwnEncoder(nn.Module):
         rows = x.dense() if isinstance(x, SparseBatch) else x
         was_training = self.training
         self.module.train(was_training and len(rows) > 1)
-        drawn = _draw(rows.shape, dropout, generator, rows.device)
+        (drawn,) = _draw([rows.shape], dropout, generator, rows.device)
         hidden = self.module(plain.dropped(rows, drawn))
         self.module.train(was_training)
         wanted = len(rows), self.n_hidden_units
@@ -253,7 +253,8 @@ class OwnEncoder(nn.Module):
                 f"encoder must map {list(rows.shape)} to {list(wanted)} (n_hidden_units="
                 f"{self.n_hidden_units}), it returned {got}"
             )
-        return plain.dropped(hidden, _draw(wanted, dropout, generator, rows.device))
+        (drawn,) = _draw([wanted], dropout, generator, rows.device)
+        return plain.dropped(hidden, drawn)
 
     def project(self, x: Batch, head: Linear) -> Tensor:
         """Encode, and apply a linear layer."""
@@ -262,17 +263,24 @@ class OwnEncoder(nn.Module):
 
 
 def _draw(
-    shape: tuple[int, ...], share: float, generator: torch.Generator | None, device: torch.device
-) -> Dropout | None:
+    shapes: Sequence[tuple[int, ...]],
+    share: float,
+    generator: torch.Generator | None,
+    device: torch.device,
+) -> list[Dropout | None]:
     """Draw which units to drop: the share of them to the nearest 256th; None if that is 0."""
     threshold = min(round(256 * share), 255)
     if not threshold:
-        return None
-    n = math.prod(shape)
+        return [None] * len(shapes)
     # Eight units from each random number: drawing them one by one took a third of a step.
-    words = torch.empty(-(-n // 8), dtype=torch.int64, device=device)
-    units = words.random_(-(2**63), None, generator=generator).view(torch.uint8)
-    return Dropout(units[:n].view(shape), threshold)
+    n_words = [-(-math.prod(shape) // 8) for shape in shapes]
+    words = torch.empty(sum(n_words), dtype=torch.int64, device=device)
+    parts = words.random_(-(2**63), None, generator=generator).view(torch.uint8)
+    units = torch.split(parts, [8 * n for n in n_words])
+    return [
+        Dropout(part[: math.prod(shape)].view(shape), threshold)
+        for part, shape in zip(units, shapes, strict=True)
+    ]
 
 
 def glorot(n_in: int, n_out: int, generator: torch.Generator) -> Tensor:

@@ -61,11 +61,10 @@ class FlatAdam:
         averages: Sequence[Tensor] = (),
     ) -> None:
         self.parameters, self.learning_rate = list(parameters), learning_rate
-        weight = _as_vector(self.parameters)
+        n = sum(parameter.numel() for parameter in self.parameters)
+        zeros = self.parameters[0].detach().new_zeros(4 if averages else 3, n)
         # One array for all, so that it is large enough for large pages.
-        vectors = [weight, *torch.zeros(2, len(weight)).to(weight)]
-        vectors += [_as_vector(averages)] if averages else []
-        weight, mean, square, *average = in_large_pages(torch.stack(vectors))
+        weight, mean, square, *average = in_large_pages(zeros)
         self.state = AdamState(weight, mean, square, eps, *average)
         self.n_steps = 0
         _make_views(self.parameters, weight)
@@ -170,14 +169,11 @@ class RowAdam:
         self._forget()
 
 
-def _as_vector(tensors: Sequence[Tensor]) -> Tensor:
-    return torch.cat([tensor.detach().flatten() for tensor in tensors])
-
-
 def _make_views(tensors: Sequence[Tensor], vector: Tensor) -> None:
+    """Copy tensors into a vector, and make them views of it."""
     parts = torch.split(vector, [tensor.numel() for tensor in tensors])
     for tensor, part in zip(tensors, parts, strict=True):
-        tensor.data = part.view_as(tensor)
+        tensor.data = part.view_as(tensor).copy_(tensor.detach())
 
 
 def _step_size(learning_rate: float, n_steps: int) -> float:

@@ -275,7 +275,7 @@ class Training:
             except NotFiniteError as error:
                 raise _diverged(epoch, "nan") from error
             share = weight * len(own) / len(shuffled)
-            sums = sums + share * torch.stack([*terms.values()]).detach()
+            sums = sums + share * torch.stack([value.detach() for value in terms.values()])
             bar.update()
         self.optimizer.flush()
         distributed.add_up(sums)
@@ -306,7 +306,7 @@ class Training:
             touched = whole.by_column.columns if isinstance(whole, SparseBatch) else None
         self.optimizer.catch_up(touched)
         terms = self._terms(batch, generator)
-        self.optimizer.step(terms["loss"], touched, weight)
+        self.optimizer.step(terms["loss"] * weight, touched)
         return terms
 
     @torch.no_grad()

@@ -51,7 +51,7 @@ class Optimizer:
         if self.rows is not None and touched is not None:
             self.rows.catch_up(touched)
 
-    def step(self, loss: Tensor, touched: Tensor | None, weight: float = 1.0) -> None:
+    def step(self, loss: Tensor, touched: Tensor | None) -> None:
         """Differentiate, sum over the processes, and update.
 
         Parameters
@@ -60,10 +60,8 @@ class Optimizer:
             [].
         touched
             As in `catch_up`.
-        weight
-            Of this process's loss in the sum.
         """
-        loss.backward(torch.full_like(loss, weight))  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]
         gradients = self.dense.take_gradients()
         if distributed.world_size() > 1:
             gradients = [torch.cat(gradients)]

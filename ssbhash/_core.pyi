@@ -179,6 +179,20 @@ class Decoder:
 
     def __init__(self, weight: Float32Array, bias: Float32Array) -> None: ...
 
+class ClassAndItem:
+    """The terms of a loss, and gradients."""
+
+    @property
+    def class_(self) -> float: ...
+    @property
+    def contrast(self) -> float: ...
+    @property
+    def labelled(self) -> float: ...
+    @property
+    def outputs(self) -> Float32Array: ...
+    @property
+    def slopes(self) -> Float32Array: ...
+
 class SoftmaxLoss:
     """A loss and its gradients."""
 
@@ -217,6 +231,17 @@ class Adam:
 
 def sum_rows(sums: SparseRows, matrix: Float32Array, n_threads: int) -> Float32Array: ...
 def dropped(x: Float32Array, dropout: Dropout, n_threads: int) -> Float32Array: ...
+def class_and_item(
+    outputs: Float32Array,
+    products: Float32Array,
+    target: Float32Array,
+    share: Float32Array,
+    *,
+    multilabel: bool,
+    scale: float,
+    least: float,
+    contrast_weight: float,
+) -> ClassAndItem: ...
 def relu_norm(
     product: Float32Array, bias: Float32Array, norm: Norm, dropout: Dropout | None, n_threads: int
 ) -> tuple[Float32Array, Moments]: ...

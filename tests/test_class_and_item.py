@@ -313,6 +313,28 @@ def test_a_network_that_learned_nothing_leaves_the_class_to_regressions(
     assert (hasher.predict(X[200:]) == y[200:]).mean() > 0.85
 
 
+@pytest.mark.parametrize(
+    ("n_items", "batch_size", "n_epochs"),
+    [(30, 10, 167), (60, 2, 25), (100, 1, 13), (130, 1, 10)],
+)
+def test_more_items_need_fewer_epochs(n_items: int, batch_size: int, n_epochs: int) -> None:
+    X, y = clusters(n_items, 3)
+    hasher = SSBVAE(8, batch_size=batch_size, n_hidden_units=4, verbose=False).fit(X, y)
+    assert hasher.n_epochs_ == n_epochs
+
+
+def test_the_preset_chooses_the_learning_rate() -> None:
+    X, y = clusters(60, 3)
+    common = {"n_bits": 8, "n_epochs": 2, "n_hidden_units": 4, "verbose": False}
+    for preset, rate in (("default", 2e-3), ("paper", 1e-3)):
+        codes = [
+            SSBVAE(**common, preset=preset, learning_rate=given).fit(X, y).logits(X)
+            for given in (None, rate, 5e-3)
+        ]
+        np.testing.assert_array_equal(codes[0], codes[1])
+        assert not np.array_equal(codes[0], codes[2])
+
+
 def test_columns_in_large_units_do_not_hide_the_others() -> None:
     X, y = clusters(900, 4)
     shown = np.where(np.arange(900) < 60, y, -1)

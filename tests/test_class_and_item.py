@@ -19,6 +19,7 @@ from ssbhash import SSBVAE
 from ssbhash.item_metrics import code_figures
 from ssbhash.metrics import precision_at
 from ssbhash.models import ClassifierCodes, Concatenated
+from ssbhash.models.projections import class_and_item_bits
 from ssbhash.nn import ClassAndItemNetwork, Shape, TrainingBatch, Weights
 from ssbhash.nn.class_and_item import CONTRAST_SCALE, contrast, cross_entropy
 from ssbhash.training.optimizer import Optimizer
@@ -190,6 +191,22 @@ def test_logits_are_a_rotation_of_probabilities_and_embedding(
         both[:, :3] *= class_scale
         found, expected = (((a[:, None] - a) ** 2).sum(2) for a in (logits, both))
         np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("n_bits", [8, 9, 31, 32, 64])
+def test_the_class_gives_way_in_short_codes(n_bits: int) -> None:
+    rng = np.random.default_rng(0)
+    classes = np.eye(4)[rng.integers(0, 4, 500)]
+    embedding = rng.normal(size=(500, 40)) * np.linspace(1, 0.1, 40)
+    variances = np.sort(np.linalg.eigvalsh(np.cov(embedding.T)))[::-1]
+    part = (variances[:n_bits].sum() / variances[:32].sum()) ** 0.5 if 8 < n_bits < 32 else 1.0
+    both = np.hstack([classes, embedding])
+    mean, projection = class_and_item_bits(both, 4, n_bits, 2.0, 0)
+    # The bits keep the variance of the principal axes.
+    both[:, :4] *= 2 * part
+    expected = np.sort(np.linalg.eigvalsh(np.cov(both.T)))[::-1][:n_bits].sum()
+    found = np.cov(((np.hstack([classes, embedding]) - mean) @ projection).T).trace()
+    assert found == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("n_bits", "n_classes"), [(5, 3), (37, 7), (64, 11)])

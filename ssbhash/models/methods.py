@@ -73,8 +73,8 @@ class SSBVAE(ClassifyingHasher):
     class_scale
         Preset "default" only: scale of the class probabilities in the code, beside an
         embedding of unit length. Divided by the square root of the mean number of labels of
-        an item, if that is above 1. It counts as 0 if the labels predict held-out labels no
-        better than class frequencies do.
+        an item, if that is above 1, and smaller for 9 to 31 bits (docs/methods.md). It counts
+        as 0 if the labels predict held-out labels no better than class frequencies do.
     contrast_weight
         Preset "default" only: weight of telling an item's neighbour from other items.
     dropout

@@ -20,6 +20,7 @@ from ssbhash.item_metrics import code_figures
 from ssbhash.kernels import plain as kernels
 from ssbhash.metrics import precision_at
 from ssbhash.models import ClassifierCodes, Concatenated
+from ssbhash.models.projections import class_and_item_bits
 from ssbhash.nn import ClassAndItemNetwork, Shape, TrainingBatch, Weights
 from ssbhash.nn.class_and_item import CONTRAST_SCALE, LEAST_LENGTH
 from ssbhash.training.optimizer import Optimizer
@@ -196,6 +197,22 @@ def test_logits_are_a_rotation_of_probabilities_and_embedding(
         np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("n_bits", [8, 9, 31, 32, 64])
+def test_the_class_gives_way_in_short_codes(n_bits: int) -> None:
+    rng = np.random.default_rng(0)
+    classes = np.eye(4)[rng.integers(0, 4, 500)]
+    embedding = rng.normal(size=(500, 40)) * np.linspace(1, 0.1, 40)
+    variances = np.sort(np.linalg.eigvalsh(np.cov(embedding.T)))[::-1]
+    part = (variances[:n_bits].sum() / variances[:32].sum()) ** 0.5 if 8 < n_bits < 32 else 1.0
+    both = np.hstack([classes, embedding])
+    mean, projection = class_and_item_bits(both, 4, n_bits, 2.0, 0)
+    # The bits keep the variance of the principal axes.
+    both[:, :4] *= 2 * part
+    expected = np.sort(np.linalg.eigvalsh(np.cov(both.T)))[::-1][:n_bits].sum()
+    found = np.cov(((np.hstack([classes, embedding]) - mean) @ projection).T).trace()
+    assert found == pytest.approx(expected)
+
+
 @pytest.mark.parametrize(("n_bits", "n_classes"), [(5, 3), (37, 7), (64, 11)])
 def test_logits_of_an_item_do_not_depend_on_the_others(n_bits: int, n_classes: int) -> None:
     X, y = clusters(130, n_classes)
@@ -315,6 +332,28 @@ def test_a_network_that_learned_nothing_leaves_the_class_to_regressions(
     assert report["regression_share"] == 1
     assert "class probabilities come from these" in caplog.text
     assert (hasher.predict(X[200:]) == y[200:]).mean() > 0.85
+
+
+@pytest.mark.parametrize(
+    ("n_items", "batch_size", "n_epochs"),
+    [(30, 10, 167), (60, 2, 25), (100, 1, 13), (130, 1, 10)],
+)
+def test_more_items_need_fewer_epochs(n_items: int, batch_size: int, n_epochs: int) -> None:
+    X, y = clusters(n_items, 3)
+    hasher = SSBVAE(8, batch_size=batch_size, n_hidden_units=4, verbose=False).fit(X, y)
+    assert hasher.n_epochs_ == n_epochs
+
+
+def test_the_preset_chooses_the_learning_rate() -> None:
+    X, y = clusters(60, 3)
+    common = {"n_bits": 8, "n_epochs": 2, "n_hidden_units": 4, "verbose": False}
+    for preset, rate in (("default", 2e-3), ("paper", 1e-3)):
+        codes = [
+            SSBVAE(**common, preset=preset, learning_rate=given).fit(X, y).logits(X)
+            for given in (None, rate, 5e-3)
+        ]
+        np.testing.assert_array_equal(codes[0], codes[1])
+        assert not np.array_equal(codes[0], codes[2])
 
 
 def test_columns_in_large_units_do_not_hide_the_others() -> None:

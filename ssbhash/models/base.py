@@ -423,7 +423,7 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
         return Options(
             n_epochs=self._epochs(len(data)),
             batch_size=self._batch_size(),
-            learning_rate=float(self.learning_rate),
+            learning_rate=self._learning_rate(),
             validation_fraction=float(self.validation_fraction),
             patience=self.patience,
             monitor=self.monitor,
@@ -437,6 +437,9 @@ class Hasher(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator): 
 
     def _batch_size(self) -> int:
         return int(self.batch_size)
+
+    def _learning_rate(self) -> float:
+        return float(self.learning_rate)
 
     def _epochs(self, n_items: int) -> int:
         return int(self.n_epochs)

@@ -25,7 +25,9 @@ from ssbhash.inputs import (
 )
 from ssbhash.training import distributed
 
-_COUNTS = ("n_bits", "n_hidden_units", "batch_size", "n_lsa_components")
+_COUNTS = ("n_bits", "n_hidden_units", "n_epochs", "batch_size", "n_lsa_components")
+# None if the preset decides.
+_BY_PRESET = ("n_epochs", "batch_size", "learning_rate")
 _WEIGHTS = (
     "alpha",
     "beta",
@@ -51,12 +53,11 @@ def check(hasher: Any) -> None:
     TypeError, ValueError
         If a parameter has the wrong type, or is out of range.
     """
+    by_preset = _BY_PRESET if hasattr(hasher, "preset") else ()
     for name in _COUNTS:
-        if name != "batch_size" or hasher.batch_size is not None or not hasattr(hasher, "preset"):
+        if name not in by_preset or getattr(hasher, name) is not None:
             as_count(getattr(hasher, name, 1), name, 1)
     as_count(getattr(hasher, "n_labelled", 0), "n_labelled", 0)
-    if hasher.n_epochs is not None or not hasattr(hasher, "preset"):
-        as_count(hasher.n_epochs, "n_epochs", 1)
     if as_count(hasher.seed, "seed", 0) >= 2**63:
         raise ValueError(f"seed must be below 2**63, got {hasher.seed}")
     for name in _WEIGHTS:
@@ -65,7 +66,8 @@ def check(hasher: Any) -> None:
             continue  # the preset's
         _check_real(weight, name)
     for name in ("learning_rate", "temperature"):
-        _check_real(getattr(hasher, name, 1), name, positive=True)
+        if name not in by_preset or getattr(hasher, name) is not None:
+            _check_real(getattr(hasher, name, 1), name, positive=True)
     for name, choices in _CHOICES.items():
         value = getattr(hasher, name, choices[0])
         if value not in choices:

@@ -64,14 +64,17 @@ class SSBVAE(ClassifyingHasher):
         published. A parameter of the other preset raises ValueError in `fit`. So does a
         `target` with "default", which reconstructs nothing.
     n_epochs
-        By default 30 with preset "paper", else 10 or as many as make 500 steps.
+        By default 30 with preset "paper". Else 25, or fewer that make 1,250 steps, but at least
+        10 and as many as make 500 steps.
     batch_size
         By default 100 with preset "paper", else 200.
+    learning_rate
+        Of Adam; by default 0.001 with preset "paper", else 0.002.
     class_scale
         Preset "default" only: scale of the class probabilities in the code, beside an
         embedding of unit length. Divided by the square root of the mean number of labels of
-        an item, if that is above 1. It counts as 0 if the labels predict held-out labels no
-        better than class frequencies do.
+        an item, if that is above 1, and smaller for 9 to 31 bits (docs/methods.md). It counts
+        as 0 if the labels predict held-out labels no better than class frequencies do.
     contrast_weight
         Preset "default" only: weight of telling an item's neighbour from other items.
     dropout
@@ -131,6 +134,7 @@ class SSBVAE(ClassifyingHasher):
     n_epochs: int | None = None  # type: ignore[assignment]
     preset: str = "default"
     batch_size: int | None = None  # type: ignore[assignment]
+    learning_rate: float | None = None  # type: ignore[assignment]
     class_scale: float = 1.0
     contrast_weight: float = 1.0
     dropout: float = 0.3
@@ -281,12 +285,18 @@ class SSBVAE(ClassifyingHasher):
             return int(self.batch_size)
         return 100 if self.preset == "paper" else 200
 
+    def _learning_rate(self) -> float:
+        if self.learning_rate is not None:
+            return float(self.learning_rate)
+        return 1e-3 if self.preset == "paper" else 2e-3
+
     def _epochs(self, n_items: int) -> int:
         if self.n_epochs is not None:
             return int(self.n_epochs)
         if self.preset == "paper":
             return 30
-        return max(10, -(-500 // -(-n_items // self._batch_size())))
+        n_steps = -(-n_items // self._batch_size())
+        return max(10, min(25, -(-1250 // n_steps)), -(-500 // n_steps))
 
 
 @dataclass(eq=False, repr=False)

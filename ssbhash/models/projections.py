@@ -12,6 +12,8 @@ from ssbhash.arrays import Float64Array
 
 # Iterations of the rotation of class probabilities and embedding.
 CLASS_AND_ITEM_ITERATIONS = 50
+# Widths in which the class has less than its full scale. Eight bits tell classes at best.
+SHORT_BITS = range(9, 32)
 
 
 def orthogonal_hyperplanes(n_columns: int, n_bits: int, seed: int) -> Float64Array:
@@ -53,7 +55,7 @@ def class_and_item_bits(
     n_classes, n_bits
         Number of classes and of bits.
     class_scale
-        Scale of the probabilities.
+        Scale of the probabilities; less for 9 to 31 bits.
     seed
         Of the random axes and of the rotation before its first iteration.
 
@@ -63,6 +65,7 @@ def class_and_item_bits(
         [n_columns] and [n_columns, n_bits]: bit j of an item is [(both - mean) projection]_j > 0.
     """
     mean = both.mean(0)
+    class_scale *= _part_of_scale(both[:, n_classes:] - mean[n_classes:], n_bits)
     classes = np.eye(n_classes)
     if n_classes > n_bits:
         # Each has little of the variance, and would not be a principal axis.
@@ -73,6 +76,18 @@ def class_and_item_bits(
     axes = _principal_axes(weighted, n_bits)
     rotation = rotation_to_signs(weighted @ axes, n_bits, CLASS_AND_ITEM_ITERATIONS, seed)
     return mean, weights @ axes @ rotation
+
+
+def _part_of_scale(embedding: npt.NDArray[Any], n_bits: int) -> float:
+    """Compute the part of its scale that the class has.
+
+    The principal axes of a short code keep less of the embedding [n, width], which is centred.
+    At full scale the class would fill them, and most items of a class would share one code.
+    """
+    if n_bits not in SHORT_BITS:
+        return 1.0
+    variances = np.linalg.eigvalsh((embedding.T @ embedding).astype(np.float64))[::-1]
+    return float(np.sqrt(variances[:n_bits].sum() / variances[: SHORT_BITS.stop].sum()))
 
 
 def _random_axes(n_columns: int, n_axes: int, seed: int) -> Float64Array:

@@ -45,7 +45,7 @@ float sigmoid_entropy(const float *scores, const float *target, std::size_t n, f
     double total = 0, product = 1; // one logarithm for many classes
     for (std::size_t c = 0; c < n; ++c) {
         const float score = scores[c], exp = slope[c];
-        total += std::max(score, 0.0f) - score * target[c];
+        total += (score > 0 ? score : 0) - score * target[c];
         product *= 1 + exp;
         if (product > 1e100) {
             total += std::log(product);
@@ -85,7 +85,8 @@ void add_contrast(const ClassAndItem &loss, ClassAndItemGradient &gradient) {
         for_vectors(loss.width, 0, [&](std::size_t k, std::size_t lanes) {
             squares += load(row + k, lanes) * load(row + k, lanes);
         });
-        factor[i] = std::sqrt(loss.scale) / std::max(std::sqrt(sum(squares)), loss.least);
+        const float length = std::sqrt(sum(squares));
+        factor[i] = std::sqrt(loss.scale) / (length > loss.least ? length : loss.least);
     }
     float *of_neighbours = inverse.data() + n, *along_neighbours = along.data() + n;
     for (std::size_t i = 0; i < n; ++i) {

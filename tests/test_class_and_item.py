@@ -213,6 +213,14 @@ def test_the_class_gives_way_in_short_codes(n_bits: int) -> None:
     assert found == pytest.approx(expected)
 
 
+def test_an_embedding_that_is_the_same_for_all_leaves_short_codes_to_the_class() -> None:
+    classes = np.eye(4)[np.arange(40) % 4]
+    both = np.hstack([classes, np.zeros((40, 20))])
+    mean, projection = class_and_item_bits(both, 4, 16, 1.0, 0)
+    codes = (both - mean) @ projection > 0
+    assert len(np.unique(codes, axis=0)) == 4
+
+
 @pytest.mark.parametrize(("n_bits", "n_classes"), [(5, 3), (37, 7), (64, 11)])
 def test_logits_of_an_item_do_not_depend_on_the_others(n_bits: int, n_classes: int) -> None:
     X, y = clusters(130, n_classes)

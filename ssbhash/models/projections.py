@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -87,7 +88,10 @@ def _part_of_scale(embedding: npt.NDArray[Any], n_bits: int) -> float:
     if n_bits not in SHORT_BITS:
         return 1.0
     variances = np.linalg.eigvalsh((embedding.T @ embedding).astype(np.float64))[::-1]
-    return float(np.sqrt(variances[:n_bits].sum() / variances[: SHORT_BITS.stop].sum()))
+    largest = np.maximum(variances[: SHORT_BITS.stop], 0)
+    total = float(largest.sum())
+    # An embedding that is the same for all items leaves the code to the class.
+    return math.sqrt(float(largest[:n_bits].sum()) / total) if total else 1.0
 
 
 def _random_axes(n_columns: int, n_axes: int, seed: int) -> Float64Array:

@@ -39,7 +39,12 @@ class ClassLabels:
         """Mean number of labels of an item whose labels are known."""
         if not self.multilabel:
             return 1.0
-        return float(self.numbers[self.numbers[:, 0] >= 0].sum(axis=1).mean())
+        return float(self.numbers[self.known].sum(axis=1).mean())
+
+    @property
+    def known(self) -> Ids:
+        """Ids of the items whose labels are known, ascending."""
+        return np.flatnonzero(is_labelled(self.numbers))
 
     def one_hot(self, ids: Ids) -> Float32Array:
         """Return the labels of the items `ids`: [m, C] of 0 and 1, rows of 0 where hidden."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,9 @@ from ssbhash.inputs import ClassLabels, CsrShards, as_float32, is_mostly_zero, r
 from ssbhash.models.checks import check_matrix
 from ssbhash.models.classifying import PartlyLabelledClassifier, with_predictions
 from ssbhash.models.projections import orthogonal_hyperplanes, rotation_to_signs
+
+if TYPE_CHECKING:
+    from sklearn.decomposition import PCA
 
 # Rows projected at once, so that sparse input is never dense as a whole.
 _BLOCK_ROWS = 4096
@@ -430,8 +433,8 @@ class ClassifierCodes(PartlyLabelledClassifier, _Hasher):
         """Fit one classifier; multi-label: one for each class, or its label if all agree."""
         from sklearn.linear_model import LogisticRegression
 
-        is_known = labels.numbers.reshape(len(labels.numbers), -1)[:, 0] >= 0
-        inputs, numbers = inputs[is_known], labels.numbers[is_known]
+        known = labels.known
+        inputs, numbers = inputs[known], labels.numbers[known]
         columns = numbers.T if labels.multilabel else [numbers]
         return [
             LogisticRegression(C=self.C, max_iter=1000).fit(inputs, column)
@@ -701,7 +704,7 @@ def _mean(x: Any) -> Float64Array:
     return np.asarray(x.mean(axis=0), np.float64).ravel()
 
 
-def _principal_components(x: Any, n_components: int, seed: int) -> Any:
+def _principal_components(x: Any, n_components: int, seed: int) -> PCA:
     from sklearn.decomposition import PCA
 
     n_components = min(n_components, *x.shape)

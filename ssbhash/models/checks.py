@@ -26,8 +26,8 @@ from ssbhash.inputs import (
 from ssbhash.training import distributed
 
 _COUNTS = ("n_bits", "n_hidden_units", "n_epochs", "batch_size", "n_lsa_components")
-# None if the preset decides.
-_BY_PRESET = ("n_epochs", "batch_size", "learning_rate")
+# None leaves these to the preset of a method that has presets.
+_BY_PRESET = ("n_epochs", "batch_size", "learning_rate", "alpha", "gamma")
 _WEIGHTS = (
     "alpha",
     "beta",
@@ -53,20 +53,17 @@ def check(hasher: Any) -> None:
     TypeError, ValueError
         If a parameter has the wrong type, or is out of range.
     """
-    by_preset = _BY_PRESET if hasattr(hasher, "preset") else ()
     for name in _COUNTS:
-        if name not in by_preset or getattr(hasher, name) is not None:
+        if not _is_preset(hasher, name):
             as_count(getattr(hasher, name, 1), name, 1)
     as_count(getattr(hasher, "n_labelled", 0), "n_labelled", 0)
     if as_count(hasher.seed, "seed", 0) >= 2**63:
         raise ValueError(f"seed must be below 2**63, got {hasher.seed}")
     for name in _WEIGHTS:
-        weight = getattr(hasher, name, 0)
-        if weight is None:
-            continue  # the preset's
-        _check_real(weight, name)
+        if not _is_preset(hasher, name):
+            _check_real(getattr(hasher, name, 0), name)
     for name in ("learning_rate", "temperature"):
-        if name not in by_preset or getattr(hasher, name) is not None:
+        if not _is_preset(hasher, name):
             _check_real(getattr(hasher, name, 1), name, positive=True)
     for name, choices in _CHOICES.items():
         value = getattr(hasher, name, choices[0])
@@ -96,6 +93,10 @@ def check(hasher: Any) -> None:
         for name, default in (("patience", None), ("monitor", "val_loss")):
             if getattr(hasher, name) != default:
                 raise ValueError(f"{name} needs validation_fraction > 0, to monitor held-out items")
+
+
+def _is_preset(hasher: Any, name: str) -> bool:
+    return name in _BY_PRESET and hasattr(hasher, "preset") and getattr(hasher, name) is None
 
 
 def _check_real(value: Any, name: str, positive: bool = False) -> None:

@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from ssbhash.data import is_labelled
 from ssbhash.inputs import (
     ClassLabels,
     DenseRows,
@@ -182,7 +181,7 @@ class SSBVAE(ClassifyingHasher):
         assert labels is not None
         assert beliefs is not None
         regression, seen = beliefs.regression, self._seen(labels)
-        known = np.flatnonzero(is_labelled(seen.numbers))
+        known = seen.known
         known = known[:: -(-len(known) // PROJECTED_ITEMS)]
         scores = model.encode(network.class_scores, data.x, network.shape.n_classes, known)
         loss = log_loss(probabilities(scores, seen.multilabel), seen, known)
@@ -253,7 +252,7 @@ class SSBVAE(ClassifyingHasher):
         rows = in_memory(data.x)
         seen = self._seen(data.labels)
         beliefs = believe(rows, seen, int(self.seed), bool(self.verbose))
-        known = np.flatnonzero(is_labelled(data.labels.numbers))
+        known = data.labels.known
         beliefs.probabilities[known] = data.labels.one_hot(known)
         # Probabilities of an item with several labels are longer than its embedding.
         class_scale = float(self.class_scale) / math.sqrt(max(1.0, seen.labels_per_item))

@@ -123,7 +123,7 @@ def believe(rows: RowSource, labels: ClassLabels, seed: int, verbose: bool = Fal
         Class probabilities and neighbours of all items.
     """
     rng = np.random.default_rng((seed, 2))
-    all_known = _known(labels)
+    all_known = labels.known
     anchors = _anchors(len(rows), all_known, rng)
     target = labels.one_hot(anchors)
     known = np.flatnonzero(np.isin(anchors, all_known))
@@ -196,7 +196,7 @@ def better_scaled(
         `one_scale`; and both losses, for `report_`. They are 0 if there are too few labels.
     """
     rng = np.random.default_rng((seed, 3))
-    known = np.sort(rng.permutation(_known(labels))[:MOST_COMPARED])
+    known = np.sort(rng.permutation(labels.known)[:MOST_COMPARED])
     target = labels.one_hot(known)
     places = np.arange(len(known))
     folds = _folds(places, target, rng)
@@ -524,11 +524,6 @@ def _anchors(n_items: int, known: Ids, rng: np.random.Generator) -> Ids:
     labelled = rng.permutation(known)[: N_ANCHORS // 2]
     others = np.setdiff1d(np.arange(n_items), labelled)
     return np.sort(np.concatenate([labelled, rng.choice(others, N_ANCHORS - len(labelled), False)]))
-
-
-def _known(labels: ClassLabels) -> Ids:
-    """Find the items whose labels are known."""
-    return np.flatnonzero(labels.numbers.reshape(len(labels.numbers), -1)[:, 0] >= 0)
 
 
 def _folds(known: Ids, target: Float32Array, rng: np.random.Generator) -> list[Ids]:

@@ -109,8 +109,7 @@ def deal(labels: ClassLabels, n_folds: int, seed: int) -> tuple[Ids, ...]:
         If there are fewer labelled items than folds, no two items of one class, or only one
         class is left when a fold is hidden.
     """
-    numbers = labels.numbers
-    known = np.flatnonzero(numbers.reshape(len(numbers), -1)[:, 0] >= 0)
+    numbers, known = labels.numbers, labels.known
     if len(known) < n_folds:
         raise ValueError(f"n_folds={n_folds} needs as many labelled items; y has {len(known)}")
     if labels.multilabel:

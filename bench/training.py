@@ -218,7 +218,8 @@ def default_form(data: datasets.Dataset, X: Any, y: Any, n_bits: int, n_rows: in
 
     tf_idf = TfidfTransformer().fit(X)
     items, queries = tf_idf.transform(X), tf_idf.transform(data.X_query)
-    width = hasher.n_lsa_components
+    shape = hasher._model.network.shape
+    width = shape.n_features
     theirs = TruncatedSVD(width, random_state=0)
     ours = seconds_of(lambda: principal_directions(items, width, 20))
     peer = seconds_of(lambda: theirs.fit(items))
@@ -231,7 +232,6 @@ def default_form(data: datasets.Dataset, X: Any, y: Any, n_bits: int, n_rows: in
         f"variance of the queries {kept[0] / kept[1]:.4f} of its"
     )
 
-    shape = hasher._model.network.shape
     n, hidden, embedding = 200, shape.n_hidden_units, EMBEDDING_WIDTH
     m, pairs = 2 * n + hasher.n_labelled, 2 * n
     # Forward, gradients by weight, gradients by input; the first layer and `skip` need no last.

@@ -343,8 +343,18 @@ def test_a_network_that_learned_nothing_leaves_the_class_to_regressions(
 
 
 @pytest.mark.parametrize(
+    ("n_items", "given", "width"), [(100, None, 80), (1000, None, 252), (100, 30, 30), (50, 99, 50)]
+)
+def test_few_items_have_few_components(n_items: int, given: int | None, width: int) -> None:
+    words = sp.csr_array(np.random.default_rng(0).poisson(0.1, (n_items, 400)).astype(np.float32))
+    hasher = SSBVAE(8, n_lsa_components=given, n_epochs=1, n_hidden_units=4, verbose=False)
+    hasher.fit(words, np.arange(n_items) % 2)
+    assert hasher._model.network.shape.n_features == width
+
+
+@pytest.mark.parametrize(
     ("n_items", "batch_size", "n_epochs"),
-    [(30, 10, 167), (60, 2, 25), (100, 1, 13), (130, 1, 10)],
+    [(30, 10, 125), (90, 9, 50), (60, 2, 25), (100, 1, 13), (130, 1, 10)],
 )
 def test_more_items_need_fewer_epochs(n_items: int, batch_size: int, n_epochs: int) -> None:
     X, y = clusters(n_items, 3)

@@ -31,6 +31,8 @@ from ssbhash.kernels import kernels_for
 # Iterations of the subspace, and columns beyond those that are kept (docs/decisions.md).
 N_ITERATIONS = 3
 N_EXTRA = 40
+# Components that 2,500 rows and more have by default.
+MOST_COMPONENTS = 400
 # Shorter rows stay short.
 LEAST_LENGTH = 1e-12
 
@@ -68,15 +70,21 @@ class LsaRows:
 
 
 def fit_lsa(
-    rows: SparseRows | SparseRowsOnDisk, n_components: int, seed: int, verbose: bool = False
+    rows: SparseRows | SparseRowsOnDisk,
+    n_components: int | None,
+    seed: int,
+    verbose: bool = False,
 ) -> LsaRows:
     """Find the subspace by a truncated SVD of the tf-idf weights.
 
     The inverse document frequencies are multiplied into the components, so that one product
-    with the raw rows projects them. Of more than 65,536 rows an even sample is used.
+    with the raw rows projects them. Of more than 65,536 rows an even sample is used. By default
+    there are 8 sqrt(n) components for n rows, at most 400: few rows determine few.
     """
+    if n_components is None:
+        n_components = min(MOST_COMPONENTS, math.isqrt(64 * len(rows)))
     sample = np.linspace(0, len(rows) - 1, min(len(rows), BLOCK_ROWS)).astype(np.int64)
-    n_components = min(n_components, len(sample), rows.n_columns)
+    n_components = min(int(n_components), len(sample), rows.n_columns)
     batch = rows.take(sample)
     matrix = scipy.sparse.csr_matrix(
         (batch.values.numpy(), (batch.rows.numpy(), batch.columns.numpy())),

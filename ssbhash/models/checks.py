@@ -27,7 +27,7 @@ from ssbhash.training import distributed
 
 _COUNTS = ("n_bits", "n_hidden_units", "n_epochs", "batch_size", "n_lsa_components")
 # None leaves these to the preset of a method that has presets.
-_BY_PRESET = ("n_epochs", "batch_size", "learning_rate", "alpha", "gamma")
+_BY_PRESET = ("n_epochs", "batch_size", "learning_rate", "alpha", "gamma", "n_lsa_components")
 _WEIGHTS = (
     "alpha",
     "beta",

@@ -64,7 +64,7 @@ class SSBVAE(ClassifyingHasher):
         `target` with "default", which reconstructs nothing.
     n_epochs
         By default 30 with preset "paper". Else 25, or fewer that make 1,250 steps, but at least
-        10 and as many as make 500 steps.
+        10 and as many as make 500 steps, up to 125.
     batch_size
         By default 100 with preset "paper", else 200.
     learning_rate
@@ -79,7 +79,8 @@ class SSBVAE(ClassifyingHasher):
     dropout
         Preset "default" only: share of inputs and hidden units dropped.
     n_lsa_components
-        Preset "default" only: dimensions that sparse features are projected onto.
+        Preset "default" only: dimensions that sparse features are projected onto. By default 8
+        times the square root of the number of items, at most 400.
     n_labelled
         Preset "default" only: labelled items that join each batch.
     alpha
@@ -137,7 +138,7 @@ class SSBVAE(ClassifyingHasher):
     class_scale: float = 1.0
     contrast_weight: float = 1.0
     dropout: float = 0.3
-    n_lsa_components: int = 400
+    n_lsa_components: int | None = None
     n_labelled: int = 32
     alpha: float | None = None
     gamma: float | None = None
@@ -243,7 +244,7 @@ class SSBVAE(ClassifyingHasher):
             chosen, self.report_ = better_scaled(*scaled, self._seen(labels), int(self.seed))
             return chosen
         self.report_ = {}
-        return fit_lsa(rows, int(self.n_lsa_components), int(self.seed), bool(self.verbose))
+        return fit_lsa(rows, self.n_lsa_components, int(self.seed), bool(self.verbose))
 
     def _prepared(self, data: Data, shape: Shape) -> tuple[Data, Shape]:
         if self.preset == "paper":
@@ -295,7 +296,7 @@ class SSBVAE(ClassifyingHasher):
         if self.preset == "paper":
             return 30
         n_steps = -(-n_items // self._batch_size())
-        return max(10, min(25, -(-1250 // n_steps)), -(-500 // n_steps))
+        return max(10, min(25, -(-1250 // n_steps)), min(125, -(-500 // n_steps)))
 
 
 @dataclass(eq=False, repr=False)

@@ -82,7 +82,7 @@ def fit_lsa(
     there are 8 sqrt(n) components for n rows, at most 400: few rows determine few.
     """
     if n_components is None:
-        n_components = min(MOST_COMPONENTS, math.isqrt(64 * len(rows)))
+        n_components = min(MOST_COMPONENTS, int(8 * math.sqrt(len(rows))))
     sample = np.linspace(0, len(rows) - 1, min(len(rows), BLOCK_ROWS)).astype(np.int64)
     n_components = min(int(n_components), len(sample), rows.n_columns)
     batch = rows.take(sample)

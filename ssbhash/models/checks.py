@@ -26,8 +26,8 @@ from ssbhash.inputs import (
 from ssbhash.training import distributed
 
 _COUNTS = ("n_bits", "n_hidden_units", "n_epochs", "batch_size", "n_lsa_components")
-# None leaves these to the preset of a method that has presets.
-_BY_PRESET = ("n_epochs", "batch_size", "learning_rate", "alpha", "gamma", "n_lsa_components")
+# A method that has presets chooses these where they are None.
+_MAY_BE_NONE = ("n_epochs", "batch_size", "learning_rate", "alpha", "gamma", "n_lsa_components")
 _WEIGHTS = (
     "alpha",
     "beta",
@@ -54,16 +54,16 @@ def check(hasher: Any) -> None:
         If a parameter has the wrong type, or is out of range.
     """
     for name in _COUNTS:
-        if not _is_preset(hasher, name):
+        if not _is_left_out(hasher, name):
             as_count(getattr(hasher, name, 1), name, 1)
     as_count(getattr(hasher, "n_labelled", 0), "n_labelled", 0)
     if as_count(hasher.seed, "seed", 0) >= 2**63:
         raise ValueError(f"seed must be below 2**63, got {hasher.seed}")
     for name in _WEIGHTS:
-        if not _is_preset(hasher, name):
+        if not _is_left_out(hasher, name):
             _check_real(getattr(hasher, name, 0), name)
     for name in ("learning_rate", "temperature"):
-        if not _is_preset(hasher, name):
+        if not _is_left_out(hasher, name):
             _check_real(getattr(hasher, name, 1), name, positive=True)
     for name, choices in _CHOICES.items():
         value = getattr(hasher, name, choices[0])
@@ -95,8 +95,8 @@ def check(hasher: Any) -> None:
                 raise ValueError(f"{name} needs validation_fraction > 0, to monitor held-out items")
 
 
-def _is_preset(hasher: Any, name: str) -> bool:
-    return name in _BY_PRESET and hasattr(hasher, "preset") and getattr(hasher, name) is None
+def _is_left_out(hasher: Any, name: str) -> bool:
+    return name in _MAY_BE_NONE and hasattr(hasher, "preset") and getattr(hasher, name) is None
 
 
 def _check_real(value: Any, name: str, positive: bool = False) -> None:

@@ -63,8 +63,8 @@ class SSBVAE(ClassifyingHasher):
         published. A parameter of the other preset raises ValueError in `fit`. So does a
         `target` with "default", which reconstructs nothing.
     n_epochs
-        By default 30 with preset "paper". Else 25, or fewer that make 1,250 steps, but at least
-        10 and as many as make 500 steps, up to 125.
+        By default 30 with preset "paper". Else 25, if these make 500 to 1,250 steps. Few items
+        take more epochs to make 500, at most 125. Many take fewer to make 1,250, at least 10.
     batch_size
         By default 100 with preset "paper", else 200.
     learning_rate
